@@ -1,0 +1,74 @@
+//! A decoded block with the hashes that every rule asks for, computed once. Judges nothing.
+
+use bitcoin::consensus::encode;
+use bitcoin::{BlockHash, Transaction, Txid, Wtxid, block::Header, consensus::Decodable, hashes::Hash};
+
+/// A block in memory: its transactions in order with their ids.
+#[derive(Debug)]
+pub struct Block {
+    /// The 80 bytes that are mined.
+    pub header: Header,
+    /// Hash of the header.
+    pub hash: BlockHash,
+    /// The transactions in block order; `txids` and `wtxids` run beside it.
+    pub transactions: Vec<Transaction>,
+    /// Ids without witness, one a transaction.
+    pub txids: Vec<Txid>,
+    /// Ids with witness, one a transaction (the coinbase's own too; the commitment counts it as zero).
+    pub wtxids: Vec<Wtxid>,
+    /// Length in bytes of the whole serialization, witness included.
+    pub size: usize,
+    /// Length in bytes without any witness.
+    pub stripped_size: usize,
+}
+
+impl Block {
+    /// Decodes the network serialization. Trailing bytes are an error.
+    pub fn decode(bytes: &[u8]) -> Result<Block, encode::Error> {
+        let mut rest = bytes;
+        let header = Header::consensus_decode(&mut rest)?;
+        let count = encode::VarInt::consensus_decode(&mut rest)?.0;
+        let count_length = bytes.len() - 80 - rest.len();
+        // No transaction is shorter than 60 bytes: a claimed count never allocates more than the bytes justify.
+        let room = (count as usize).min(rest.len() / 60 + 1);
+        let (mut transactions, mut txids, mut wtxids) =
+            (Vec::with_capacity(room), Vec::with_capacity(room), Vec::with_capacity(room));
+        let mut stripped_size = 80 + count_length;
+        for _ in 0..count {
+            let start = rest;
+            let transaction = Transaction::consensus_decode(&mut rest)?;
+            let raw = &start[..start.len() - rest.len()];
+            let base = transaction.base_size();
+            let (txid, wtxid) = transaction_ids(raw, base);
+            stripped_size += base;
+            transactions.push(transaction);
+            txids.push(txid);
+            wtxids.push(wtxid);
+        }
+        if !rest.is_empty() {
+            return Err(encode::Error::ParseFailed("bytes after the last transaction"));
+        }
+        Ok(Block { header, hash: header.block_hash(), transactions, txids, wtxids, size: bytes.len(), stripped_size })
+    }
+
+    /// Weight units (BIP141): three times the stripped size plus the whole size.
+    pub fn weight(&self) -> usize {
+        self.stripped_size * 3 + self.size
+    }
+}
+
+/// Both ids of a serialized transaction whose serialization without witness has `base` bytes.
+fn transaction_ids(raw: &[u8], base: usize) -> (Txid, Wtxid) {
+    use sha2::Digest;
+    let twice = |first: sha2::Sha256| -> [u8; 32] { sha2::Sha256::digest(first.finalize()).into() };
+    let whole = twice(sha2::Sha256::new_with_prefix(raw));
+    if base == raw.len() {
+        return (Txid::from_byte_array(whole), Wtxid::from_byte_array(whole));
+    }
+    // version | marker flag | inputs and outputs | witnesses | lock time: the middle is what the id skips.
+    let body = &raw[6..6 + base - 8];
+    let stripped = sha2::Sha256::new_with_prefix(&raw[..4])
+        .chain_update(body)
+        .chain_update(&raw[raw.len() - 4..]);
+    (Txid::from_byte_array(twice(stripped)), Wtxid::from_byte_array(whole))
+}

@@ -1,0 +1,3 @@
+//! The consensus rules by stage.
+
+pub mod branch;

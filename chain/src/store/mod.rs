@@ -1,0 +1,94 @@
+//! What a ledger needs of a disk: coins, header records, small facts, and append-only block and undo bytes.
+//! Knows no rule.
+
+use crate::coins::Coin;
+use bitcoin::OutPoint;
+
+/// A failure of the disk beneath; never a verdict on a block. The process stops with this sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The operating system or RocksDB refused.
+    #[error("{0}")]
+    Io(String),
+    /// A record does not read back as it was written.
+    #[error("{what} is damaged ({detail}); start with {remedy}")]
+    Damaged {
+        /// Which record, by name and key.
+        what: String,
+        /// What is wrong with it.
+        detail: String,
+        /// The flag that rebuilds it.
+        remedy: &'static str,
+    },
+}
+
+/// Where bytes lie in the block or undo files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FilePos {
+    /// Number of the `blk` and `rev` pair.
+    pub file: u32,
+    /// Offset of the first byte after the frame head.
+    pub offset: u32,
+}
+
+/// What the store keeps of a header: enough to rebuild the tree at a start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeaderRecord {
+    /// The header itself.
+    pub header: bitcoin::block::Header,
+    /// Validation state bits, owned by `tree`.
+    pub status: u8,
+    /// Number of transactions; 0 while the block is unknown.
+    pub tx_count: u32,
+    /// Length in bytes of the block; 0 while unknown.
+    pub size: u32,
+    /// Where the block's bytes are.
+    pub block: Option<FilePos>,
+    /// Where its undo is.
+    pub undo: Option<FilePos>,
+}
+
+/// One atomic write. Coins with `None` are deleted. Header records are keyed by their number in the tree
+/// (a parent always has a smaller number than its children).
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Coins to put or delete.
+    pub coins: Vec<(OutPoint, Option<Coin>)>,
+    /// Header records to put.
+    pub headers: Vec<(u32, HeaderRecord)>,
+    /// Small named facts (tip, flush mark, schema version) to put or delete.
+    pub meta: Vec<(&'static str, Option<Vec<u8>>)>,
+}
+
+/// The seam between the ledger and a disk. All methods take `&self`: pool threads read while the ledger writes.
+pub trait Store: Send + Sync + 'static {
+    /// Looks up many coins at once; the answer runs beside `outpoints`.
+    fn coins(&self, outpoints: &[OutPoint]) -> Result<Vec<Option<Coin>>, StoreError>;
+    /// Calls `each` for every coin of a consistent snapshot, in key order. `each` may stop by returning false.
+    fn for_each_coin(&self, each: &mut dyn FnMut(OutPoint, Coin) -> bool) -> Result<(), StoreError>;
+    /// Calls `each` for every header record in order of number.
+    fn for_each_header(&self, each: &mut dyn FnMut(u32, HeaderRecord)) -> Result<(), StoreError>;
+    /// A named fact.
+    fn meta(&self, key: &'static str) -> Result<Option<Vec<u8>>, StoreError>;
+    /// Writes a batch atomically; with `durable` it (and all batches before it) survives a power loss on return.
+    fn write(&self, batch: Batch, durable: bool) -> Result<(), StoreError>;
+    /// Deletes all coins (for `--reindex-chainstate`).
+    fn clear_coins(&self) -> Result<(), StoreError>;
+
+    /// Appends a block; readable at once, durable after [`Store::sync_files`].
+    fn append_block(&self, block: &[u8]) -> Result<FilePos, StoreError>;
+    /// Appends the undo record of a block that lies in `file`.
+    fn append_undo(&self, file: u32, undo: &[u8]) -> Result<FilePos, StoreError>;
+    /// Reads the block at `pos`.
+    fn read_block(&self, pos: FilePos) -> Result<Vec<u8>, StoreError>;
+    /// Reads the undo record at `pos`.
+    fn read_undo(&self, pos: FilePos) -> Result<Vec<u8>, StoreError>;
+    /// Makes all appended blocks and undo records durable.
+    fn sync_files(&self) -> Result<(), StoreError>;
+    /// The pairs of files there are, with the bytes each pair takes, in order of number.
+    fn files(&self) -> Result<Vec<(u32, u64)>, StoreError>;
+    /// Deletes a pair of files (prune). The file being appended to is never deleted.
+    fn delete_files(&self, file: u32) -> Result<(), StoreError>;
+    /// Bytes of disk that are left, where there is a disk.
+    fn free_space(&self) -> Result<Option<u64>, StoreError>;
+}
