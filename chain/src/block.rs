@@ -67,8 +67,6 @@ fn transaction_ids(raw: &[u8], base: usize) -> (Txid, Wtxid) {
     }
     // version | marker flag | inputs and outputs | witnesses | lock time: the middle is what the id skips.
     let body = &raw[6..6 + base - 8];
-    let stripped = sha2::Sha256::new_with_prefix(&raw[..4])
-        .chain_update(body)
-        .chain_update(&raw[raw.len() - 4..]);
+    let stripped = sha2::Sha256::new_with_prefix(&raw[..4]).chain_update(body).chain_update(&raw[raw.len() - 4..]);
     (Txid::from_byte_array(twice(stripped)), Wtxid::from_byte_array(whole))
 }

@@ -1,1 +1,3 @@
-//! Placeholder while the workspace is laid.
+//! What the wide tests and the benches share. Holds no test of its own.
+
+pub mod data;

@@ -1,1 +1,5 @@
-//! x
+//! The wide tests, one binary. `cargo test --release -p groat-tests NAME` repeats one alone.
+#![expect(missing_docs, clippy::unwrap_used, reason = "tests name the rule they check and may panic")]
+
+mod differential;
+mod vectors;

@@ -1,0 +1,4 @@
+//! Groat against the oracles: the same input, the same verdict.
+
+mod blocks;
+mod script;
