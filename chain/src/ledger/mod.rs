@@ -1,0 +1,638 @@
+//! The single writer of the chain: takes headers and blocks, makes the best chain the active one step by step,
+//! and keeps the coins. Knows no mempool, no peer and no clock.
+//!
+//! The coin table stands at the *speculative* tip, some blocks ahead of their scripts, which run in the pool.
+//! The *published* tip in the [`Tree`] is proven: all its scripts hold. A block whose scripts fail is taken back
+//! with its undo, exactly as in a reorganisation.
+
+mod ahead;
+mod flush;
+mod open;
+mod scripts;
+#[cfg(test)]
+mod tests;
+mod verify;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bitcoin::block::Header;
+use bitcoin::{BlockHash, OutPoint};
+use parking_lot::RwLock;
+
+use crate::block::Block;
+use crate::coins::Coin;
+use crate::params::Params;
+use crate::pool::Pool;
+use crate::rejection::{Blame, Rejection};
+use crate::rules;
+use crate::store::{FilePos, Store, StoreError, codec};
+use crate::table::{CoinTable, Found};
+use crate::tree::{Id, Tree};
+
+use ahead::{Ahead, Prefetched};
+use scripts::ScriptRun;
+pub use verify::Verified;
+
+/// What an operator may choose.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Scripts of this block's ancestors are taken as valid once it is well buried; none: every script is run.
+    pub assumed_valid: Option<BlockHash>,
+    /// Bytes the coin table may take.
+    pub table_bytes: usize,
+    /// Bytes that block and undo files may take; none: nothing is pruned.
+    pub prune: Option<u64>,
+}
+
+/// A failure that is no verdict: the process stops with this sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The disk failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The folder belongs to another network.
+    #[error("the data folder holds another network (its genesis is {found}, expected {expected})")]
+    OtherNetwork {
+        /// Genesis of the folder.
+        found: BlockHash,
+        /// Genesis of the parameters.
+        expected: BlockHash,
+    },
+    /// The stored coins, undo and blocks contradict each other.
+    #[error("the stored chain is damaged ({0}); start with --reindex-chainstate, and if that fails with --reindex")]
+    Damaged(String),
+    /// Going back needs a block that was pruned.
+    #[error("block {0} was pruned and is needed to go back; start with --reindex and fetch the chain again")]
+    Pruned(BlockHash),
+    /// The disk is nearly full.
+    #[error("only {free_mib} MiB of disk are left (at least {needed_mib} are needed); make room and start again: nothing is lost")]
+    DiskFull {
+        /// What is left.
+        free_mib: u64,
+        /// What the next flush may take.
+        needed_mib: u64,
+    },
+}
+
+/// A block that has been decoded and judged by itself, outside the ledger thread.
+pub struct Incoming {
+    /// The decoded block.
+    pub block: Arc<Block>,
+    /// Its serialization.
+    pub bytes: Vec<u8>,
+    /// What [`rules::block::check_block`] said.
+    pub verdict: Result<(), Rejection>,
+}
+
+impl Incoming {
+    /// Decodes and judges `bytes`; meant for a pool thread.
+    pub fn decode(bytes: Vec<u8>, params: &Params) -> Result<Incoming, bitcoin::consensus::encode::Error> {
+        let block = Arc::new(Block::decode(&bytes)?);
+        let verdict = rules::block::check_block(&block, params);
+        Ok(Incoming { block, bytes, verdict })
+    }
+}
+
+/// What became of a block that was handed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// It was new and is stored.
+    New(Id),
+    /// It was there already.
+    Known(Id),
+}
+
+/// Blocks that left and joined the published chain, in the order in which it happened.
+#[derive(Debug, Default)]
+pub struct Change {
+    /// From the old tip down to the fork.
+    pub disconnected: Vec<Arc<Block>>,
+    /// From the fork up to the new tip.
+    pub connected: Vec<Arc<Block>>,
+}
+
+/// What one step towards the best chain did.
+#[derive(Debug)]
+pub enum Step {
+    /// Nothing: the published tip is the best chain known.
+    Idle,
+    /// A block was connected, disconnected or proven; there may be more to do.
+    Moved(Option<Change>),
+    /// A block broke a rule: it and its descendants are out.
+    Refused(BlockHash, Rejection),
+}
+
+/// A block connected to the coin table whose scripts are not all known to hold.
+struct InFlight {
+    id: Id,
+    block: Arc<Block>,
+    spent: Arc<Vec<Coin>>,
+    scripts: ScriptRun,
+}
+
+/// The chain state and its single writer.
+pub struct Ledger {
+    params: Arc<Params>,
+    options: Options,
+    store: Arc<dyn Store>,
+    pool: Arc<Pool>,
+    tree: Arc<RwLock<Tree>>,
+    table: CoinTable,
+    /// Where the coin table stands.
+    tip: Id,
+    in_flight: VecDeque<InFlight>,
+    ahead: Ahead,
+    /// Headers whose record changed since it was written.
+    unsaved: BTreeSet<Id>,
+    /// End of a chain whose blocks, from its fork with the tip on, are known to be stored.
+    whole_up_to: Option<Id>,
+    /// What happened since the last publication.
+    change: Change,
+    flush: flush::Flush,
+}
+
+/// Blocks whose scripts may be running at once.
+const MAX_IN_FLIGHT: usize = 16;
+/// Inputs of blocks in flight, above which no further block is connected.
+const MAX_IN_FLIGHT_INPUTS: usize = 200_000;
+
+impl Ledger {
+    /// The header tree, for readers on any thread.
+    pub fn tree(&self) -> Arc<RwLock<Tree>> {
+        self.tree.clone()
+    }
+
+    /// The store, for readers on any thread. Coins in it are those of the last flush.
+    pub fn store(&self) -> Arc<dyn Store> {
+        self.store.clone()
+    }
+
+    /// The network's parameters.
+    pub fn params(&self) -> &Arc<Params> {
+        &self.params
+    }
+
+    /// Bytes that the coin table takes.
+    pub fn table_memory(&self) -> usize {
+        self.table.memory()
+    }
+
+    /// Height at which the coin table stands; its last blocks may still be unproven.
+    pub fn height(&self) -> u32 {
+        self.tree.read().node(self.tip).height
+    }
+
+    /// Blocks between the coin table and the best complete chain's end.
+    pub fn blocks_to_connect(&self) -> u32 {
+        let tree = self.tree.read();
+        tree.node(tree.candidate()).height.saturating_sub(tree.node(self.tip).height)
+    }
+
+    /// Takes a header: known, or judged in its place and added. `now` is in seconds since 1970.
+    pub fn accept_header(&mut self, header: &Header, now: u32) -> Result<Id, Rejection> {
+        let hash = header.block_hash();
+        let tree = self.tree.read();
+        if let Some(id) = tree.get(&hash) {
+            return if tree.node(id).is_invalid() { Err(Rejection::DuplicateInvalid) } else { Ok(id) };
+        }
+        rules::header::check_header(header, &self.params)?;
+        let parent = tree.get(&header.prev_blockhash).ok_or(Rejection::PrevBlkNotFound)?;
+        if tree.node(parent).is_invalid() {
+            return Err(Rejection::BadPrevBlk);
+        }
+        rules::header::contextual_check_header(header, &tree.branch(parent), &self.params, now)?;
+        drop(tree);
+        let id = self.tree.write().insert(header, hash, parent);
+        self.unsaved.insert(id);
+        Ok(id)
+    }
+
+    /// Takes a block: judges it in its place and stores its bytes (`stored`: where they lie already). The block
+    /// is not connected yet; [`Ledger::activate_best_chain`] does that.
+    pub fn accept_block(
+        &mut self,
+        incoming: Incoming,
+        stored: Option<FilePos>,
+        now: u32,
+    ) -> Result<Result<Accepted, Rejection>, LedgerError> {
+        let Incoming { block, bytes, verdict } = incoming;
+        if let Err(rejection) = verdict {
+            return Ok(Err(rejection));
+        }
+        let id = match self.accept_header(&block.header, now) {
+            Ok(id) => id,
+            Err(rejection) => return Ok(Err(rejection)),
+        };
+        let tree = self.tree.read();
+        if tree.node(id).tx_count > 0 && (tree.node(id).block().is_some() || stored.is_none()) {
+            return Ok(Ok(Accepted::Known(id)));
+        }
+        let Some(parent) = tree.node(id).parent() else {
+            return Ok(Ok(Accepted::Known(id)));
+        };
+        let verdict = rules::block::contextual_check_block(&block, &tree.branch(parent), &self.params);
+        drop(tree);
+        if let Err(rejection) = verdict {
+            self.refuse(id, &rejection);
+            return Ok(Err(rejection));
+        }
+        let pos = match stored {
+            Some(pos) => pos,
+            None => self.store.append_block(&bytes)?,
+        };
+        let count = u32::try_from(block.transactions.len()).expect("a block within its weight holds fewer");
+        self.tree.write().set_block(id, pos, count, block.size as u32);
+        self.unsaved.insert(id);
+        self.ahead.keep(id, block);
+        Ok(Ok(Accepted::New(id)))
+    }
+
+    /// One step towards the best chain: connects or disconnects one block, or proves those in flight.
+    pub fn activate_best_chain(&mut self) -> Result<Step, LedgerError> {
+        if let Some(step) = self.settle(false)? {
+            return Ok(step);
+        }
+        if self.table.is_full() {
+            if let Some(step) = self.settle(true)? {
+                return Ok(step);
+            }
+            self.begin_flush()?;
+        }
+        let Some(target) = self.target() else {
+            return Ok(match self.settle(true)? {
+                Some(step) => step,
+                None => self.publish_at_rest(),
+            });
+        };
+        let fork = self.tree.read().fork(self.tip, target);
+        if fork != self.tip {
+            self.disconnect_tip()?;
+            return Ok(Step::Moved(None));
+        }
+        self.connect_next(target)
+    }
+
+    /// Steps until nothing is left to do; gives the blocks refused on the way.
+    pub fn activate_fully(&mut self) -> Result<Vec<(BlockHash, Rejection)>, LedgerError> {
+        let mut refused = Vec::new();
+        loop {
+            match self.activate_best_chain()? {
+                Step::Idle => return Ok(refused),
+                Step::Moved(_) => {}
+                Step::Refused(hash, rejection) => refused.push((hash, rejection)),
+            }
+        }
+    }
+
+    /// The end of the chain to go to, unless the table stands there.
+    fn target(&mut self) -> Option<Id> {
+        loop {
+            let tree = self.tree.read();
+            let candidate = tree.candidate();
+            if candidate == self.tip {
+                return None;
+            }
+            if self.whole_up_to == Some(candidate) {
+                return Some(candidate);
+            }
+            // A stale branch can have been pruned: then it cannot be connected, and nothing must be taken back for it.
+            let fork = tree.fork(self.tip, candidate);
+            let mut walk = candidate;
+            while walk != fork && Some(walk) != self.whole_up_to && tree.node(walk).block().is_some() {
+                walk = tree.node(walk).parent().expect("a fork lies below");
+            }
+            let whole = walk == fork || Some(walk) == self.whole_up_to;
+            drop(tree);
+            if whole {
+                self.whole_up_to = Some(candidate);
+                return Some(candidate);
+            }
+            self.tree.write().drop_candidate(candidate);
+        }
+    }
+
+    /// Collects finished scripts, oldest block first; with `all` it waits for each. Ends early with what it has to
+    /// tell; nothing is left to wait for when it gives none.
+    fn settle(&mut self, all: bool) -> Result<Option<Step>, LedgerError> {
+        while let Some(front) = self.in_flight.front() {
+            let inputs: usize = self.in_flight.iter().map(|entry| entry.spent.len()).sum();
+            let crowded = self.in_flight.len() >= MAX_IN_FLIGHT || inputs > MAX_IN_FLIGHT_INPUTS;
+            if !all && !crowded && !front.scripts.is_ready() {
+                break;
+            }
+            let InFlight { id, block, spent, scripts } = self.in_flight.pop_front().expect("seen above");
+            if let Err(rejection) = scripts.wait(&self.pool) {
+                let hash = block.hash;
+                while let Some(later) = self.in_flight.pop_back() {
+                    self.revert(&later.block, &later.spent, later.block.transactions.len())?;
+                }
+                self.revert(&block, &spent, block.transactions.len())?;
+                self.tip = self.tree.read().node(id).parent().expect("genesis is never connected");
+                self.ahead.clear();
+                self.refuse(id, &rejection);
+                return Ok(Some(Step::Refused(hash, rejection)));
+            }
+            if let Some(change) = self.prove(id, block) {
+                return Ok(Some(Step::Moved(Some(change))));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Marks a block as proven and publishes it if the published tip is worse.
+    fn prove(&mut self, id: Id, block: Arc<Block>) -> Option<Change> {
+        let back = self.change.disconnected.last().is_some_and(|last| last.hash == block.hash);
+        if back && self.change.connected.is_empty() {
+            self.change.disconnected.pop();
+        } else {
+            self.change.connected.push(block);
+        }
+        let mut tree = self.tree.write();
+        if !tree.node(id).is_proven() {
+            tree.set_proven(id);
+            self.unsaved.insert(id);
+        }
+        let published = tree.node(tree.tip());
+        if tree.node(id).work > published.work || published.is_invalid() {
+            tree.set_tip(id);
+            return Some(std::mem::take(&mut self.change));
+        }
+        None
+    }
+
+    /// With nothing in flight and nowhere to go: the tip is published, whatever it is.
+    fn publish_at_rest(&mut self) -> Step {
+        let mut tree = self.tree.write();
+        if tree.tip() == self.tip {
+            return Step::Idle;
+        }
+        tree.set_tip(self.tip);
+        Step::Moved(Some(std::mem::take(&mut self.change)))
+    }
+
+    fn refuse(&mut self, id: Id, rejection: &Rejection) {
+        if rejection.blame() == Blame::Consensus {
+            self.tree.write().invalidate(id);
+            self.unsaved.insert(id);
+        }
+    }
+
+    /// Connects the next block on the way to `target`, which descends from the tip.
+    fn connect_next(&mut self, target: Id) -> Result<Step, LedgerError> {
+        let (id, block, prefetched) = self.next_block(target)?;
+        let tree = self.tree.read();
+        let (height, parent) = (tree.node(id).height, self.tip);
+        let has_undo = tree.node(id).undo().is_some();
+        let file = tree.node(id).block().expect("a block to connect is stored").file;
+        drop(tree);
+
+        let overwrites = self.overwrites(&block, height)?;
+        let gathered = self.gather(&block, height, prefetched)?;
+        let tree = self.tree.read();
+        let verdict = rules::connect::connect_block(
+            &block,
+            &gathered.spent,
+            gathered.complete,
+            &tree.branch(parent),
+            &self.params,
+            overwrites,
+        );
+        let trusted = self.scripts_are_assumed(&tree, id);
+        drop(tree);
+        let connected = match verdict {
+            Ok(connected) => connected,
+            Err(rejection) => {
+                self.revert(&block, &gathered.spent, gathered.transactions)?;
+                // What is in flight is older and speaks first; this block is then judged again.
+                if let Some(step) = self.settle(true)? {
+                    return Ok(step);
+                }
+                self.refuse(id, &rejection);
+                return Ok(Step::Refused(block.hash, rejection));
+            }
+        };
+        let spent = Arc::new(gathered.spent);
+        let scripts = if trusted {
+            ScriptRun::none()
+        } else {
+            ScriptRun::start(&self.pool, &block, &spent, connected.flags)
+        };
+        if !has_undo {
+            let pos = self.store.append_undo(file, &codec::encode_undo(&spent))?;
+            self.tree.write().set_undo(id, pos);
+            self.unsaved.insert(id);
+        }
+        self.tip = id;
+        self.in_flight.push_back(InFlight { id, block, spent, scripts });
+        Ok(Step::Moved(None))
+    }
+
+    /// Whether a transaction of the block would make a coin that exists unspent (BIP30). Asked only where it can be.
+    fn overwrites(&self, block: &Block, height: u32) -> Result<bool, LedgerError> {
+        if !rules::connect::needs_bip30_check(height, &block.hash, &self.params) {
+            return Ok(false);
+        }
+        let mut unknown = Vec::new();
+        for outpoint in made_by(block) {
+            match self.table.get(&outpoint) {
+                Found::Coin(_) => return Ok(true),
+                Found::Spent => {}
+                Found::Unknown => unknown.push(outpoint),
+            }
+        }
+        Ok(self.store.coins(&unknown)?.iter().any(Option::is_some))
+    }
+
+    /// Moves the coins that the block spends out of the table and puts those that it makes in, in block order.
+    /// Stops at the first input that is missing or spent.
+    fn gather(
+        &mut self,
+        block: &Block,
+        height: u32,
+        mut prefetched: Prefetched,
+    ) -> Result<Gathered, LedgerError> {
+        let inputs = block.transactions.iter().skip(1).map(|tx| tx.input.len()).sum();
+        let mut gathered = Gathered { spent: Vec::with_capacity(inputs), complete: false, transactions: 0 };
+        let exception = rules::connect::is_bip30_exception(height, &block.hash, &self.params);
+        let mut overwritten = Vec::new();
+        for (number, (transaction, txid)) in block.transactions.iter().zip(&block.txids).enumerate() {
+            let coinbase = number == 0;
+            if !coinbase {
+                for input in &transaction.input {
+                    let outpoint = &input.previous_output;
+                    let known = self.table.spend(outpoint, || prefetched.get(outpoint).ok_or(()));
+                    let coin = match known {
+                        Ok(coin) => coin,
+                        Err(()) => {
+                            self.fetch_rest(block, number, &mut prefetched)?;
+                            let found = prefetched.get(outpoint).unwrap_or_default();
+                            self.table.spend(outpoint, || Ok::<_, StoreError>(found))?
+                        }
+                    };
+                    match coin {
+                        Some(coin) => gathered.spent.push(coin),
+                        None => return Ok(gathered),
+                    }
+                }
+            }
+            for (vout, output) in transaction.output.iter().enumerate() {
+                if is_unspendable(output.script_pubkey.as_bytes()) {
+                    continue;
+                }
+                let outpoint = OutPoint::new(*txid, vout as u32);
+                if exception && coinbase {
+                    let store = &self.store;
+                    let before = self.table.spend(&outpoint, || Ok::<_, StoreError>(store.coins(&[outpoint])?.remove(0)))?;
+                    overwritten.extend(before);
+                }
+                self.table.create(outpoint, Coin::new(output, height, coinbase), false);
+            }
+            gathered.transactions = number + 1;
+        }
+        // The two repeated coinbases of 2010 overwrite coins: a spend and a create, so that undo is exact.
+        gathered.spent.append(&mut overwritten);
+        gathered.complete = true;
+        Ok(gathered)
+    }
+
+    /// Asks the store at once for every coin that the block needs from transaction `from` on and the table does
+    /// not know.
+    fn fetch_rest(&mut self, block: &Block, from: usize, prefetched: &mut Prefetched) -> Result<(), LedgerError> {
+        self.ahead.note_miss();
+        let unknown: Vec<OutPoint> = block.transactions[from..]
+            .iter()
+            .flat_map(|transaction| &transaction.input)
+            .map(|input| input.previous_output)
+            .filter(|outpoint| matches!(self.table.get(outpoint), Found::Unknown) && prefetched.get(outpoint).is_none())
+            .collect();
+        let found = ahead::read_coins(&self.store, &self.pool, unknown)?;
+        prefetched.extend(found);
+        Ok(())
+    }
+
+    /// Takes back what [`Ledger::gather`] did for the first `transactions` transactions and the coins in `spent`.
+    fn revert(&mut self, block: &Block, spent: &[Coin], transactions: usize) -> Result<(), LedgerError> {
+        let inputs: usize = block.transactions.iter().skip(1).map(|tx| tx.input.len()).sum();
+        let (spent, overwritten) = spent.split_at(spent.len().min(inputs));
+        let mut starts = Vec::with_capacity(block.transactions.len());
+        let mut start = 0;
+        for (number, transaction) in block.transactions.iter().enumerate() {
+            starts.push(start);
+            start += if number == 0 { 0 } else { transaction.input.len() };
+        }
+        for (number, transaction) in block.transactions.iter().enumerate().rev() {
+            if number < transactions {
+                for (vout, output) in transaction.output.iter().enumerate().rev() {
+                    if !is_unspendable(output.script_pubkey.as_bytes()) {
+                        self.table.remove(&OutPoint::new(block.txids[number], vout as u32));
+                    }
+                }
+            }
+            if number > 0 {
+                let coins = spent.get(starts[number]..).unwrap_or_default();
+                for (input, coin) in transaction.input.iter().zip(coins).rev() {
+                    self.table.restore(input.previous_output, coin.clone());
+                }
+            }
+        }
+        for (vout, coin) in overwritten.iter().enumerate() {
+            self.table.restore(OutPoint::new(block.txids[0], vout as u32), coin.clone());
+        }
+        Ok(())
+    }
+
+    /// Takes the last connected block back.
+    fn disconnect_tip(&mut self) -> Result<(), LedgerError> {
+        self.ahead.clear();
+        let id = self.tip;
+        let parent = self.tree.read().node(id).parent().expect("a fork lies below");
+        if let Some(InFlight { block, spent, .. }) = self.in_flight.pop_back() {
+            self.revert(&block, &spent, block.transactions.len())?;
+        } else {
+            let (block, spent) = self.read_connected(id)?;
+            self.revert(&block, &spent, block.transactions.len())?;
+            if self.change.connected.last().is_some_and(|last| last.hash == block.hash) {
+                self.change.connected.pop();
+            } else {
+                self.change.disconnected.push(block);
+            }
+        }
+        self.tip = parent;
+        Ok(())
+    }
+
+    /// Reads a block that was connected once, with the coins it spent.
+    fn read_connected(&self, id: Id) -> Result<(Arc<Block>, Vec<Coin>), LedgerError> {
+        let tree = self.tree.read();
+        let node = tree.node(id);
+        let (Some(block), Some(undo)) = (node.block(), node.undo()) else {
+            return Err(LedgerError::Pruned(node.hash));
+        };
+        let hash = node.hash;
+        drop(tree);
+        let block = ahead::read_block(&*self.store, block, &hash)?;
+        let spent = codec::decode_undo(&self.store.read_undo(undo)?)
+            .map_err(|error| LedgerError::Damaged(format!("undo of block {hash}: {error}")))?;
+        let inputs: usize = block.transactions.iter().skip(1).map(|tx| tx.input.len()).sum();
+        if spent.len() < inputs {
+            return Err(LedgerError::Damaged(format!("undo of block {hash} holds too few coins")));
+        }
+        Ok((block, spent))
+    }
+
+    /// Whether the scripts of a block need not be run: an ancestor of the assumed-valid block, which is part of
+    /// the best header chain and buried by two weeks of work (Core's `fScriptChecks`).
+    fn scripts_are_assumed(&self, tree: &Tree, id: Id) -> bool {
+        let Some(assumed) = self.options.assumed_valid.and_then(|hash| tree.get(&hash)) else {
+            return false;
+        };
+        let best = tree.best_header();
+        tree.is_ancestor(id, assumed)
+            && tree.is_ancestor(id, best)
+            && tree.node(best).work >= self.params.minimum_chain_work
+            && rules::pow::equivalent_time(tree.node(best).work, tree.node(id).work, tree.node(best).bits, &self.params)
+                > 60 * 60 * 24 * 14
+    }
+
+    /// Calls a block invalid on the operator's word. [`Ledger::activate_best_chain`] then leaves it.
+    pub fn invalidate(&mut self, hash: &BlockHash) -> Option<Id> {
+        let id = self.tree.read().get(hash).filter(|id| *id != Id::GENESIS)?;
+        self.tree.write().invalidate(id);
+        self.unsaved.insert(id);
+        Some(id)
+    }
+
+    /// Takes the mark of [`Ledger::invalidate`], or of a broken rule, off a block and its relatives.
+    pub fn reconsider(&mut self, hash: &BlockHash) -> Option<Id> {
+        let id = self.tree.read().get(hash)?;
+        let cleared = self.tree.write().reconsider(id);
+        self.unsaved.extend(cleared);
+        Some(id)
+    }
+}
+
+/// Coins that a block spends, in block order, as far as they were there.
+struct Gathered {
+    spent: Vec<Coin>,
+    complete: bool,
+    /// Transactions whose outputs are in the table.
+    transactions: usize,
+}
+
+/// Outputs that no script can ever spend are never coins (Core's `CScript::IsUnspendable`).
+fn is_unspendable(script: &[u8]) -> bool {
+    script.first() == Some(&0x6a) || script.len() > crate::script::MAX_SCRIPT_SIZE
+}
+
+/// Outpoints of all spendable outputs of a block.
+fn made_by(block: &Block) -> impl Iterator<Item = OutPoint> {
+    block.transactions.iter().zip(&block.txids).flat_map(|(transaction, txid)| {
+        transaction
+            .output
+            .iter()
+            .enumerate()
+            .filter(|(_, output)| !is_unspendable(output.script_pubkey.as_bytes()))
+            .map(|(vout, _)| OutPoint::new(*txid, vout as u32))
+    })
+}

@@ -1,0 +1,108 @@
+//! Opens the ledger of a data folder as the command line wants it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use bitcoin::{BlockHash, ScriptBuf};
+use groat_chain::ledger::{Ledger, Options};
+use groat_chain::params::{Params, RegtestOptions};
+use groat_chain::pool::Pool;
+use groat_chain::store::Store;
+use groat_chain::store::rocks::RocksStore;
+
+use crate::config::Config;
+
+/// A ledger with what belongs to it.
+pub struct Chainstate {
+    /// The single writer.
+    pub ledger: Ledger,
+    /// The checking threads.
+    pub pool: Arc<Pool>,
+    /// Folder of this network's data.
+    pub folder: PathBuf,
+}
+
+/// Smallest `--prune` that leaves room for the blocks that must be kept (Core's `MIN_DISK_SPACE_FOR_BLOCK_FILES`).
+const MIN_PRUNE_MIB: u64 = 550;
+/// Least of `--dbcache` that RocksDB gets for its memtables and its block cache.
+const MIN_STORE_CACHE_MIB: usize = 8;
+
+/// Opens the ledger, locked against other processes. `--reindex` forgets all but the block files.
+pub fn open(config: &Config) -> anyhow::Result<Chainstate> {
+    let params = Arc::new(network(config)?);
+    let folder = config.data_folder().join(&params.folder);
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    let cache = config.dbcache.max(4 * MIN_STORE_CACHE_MIB);
+    // Coins in the table are worth more than blocks of RocksDB's: it gets an eighth, at most 256 MiB.
+    let store_cache = (cache / 8).clamp(MIN_STORE_CACHE_MIB, 256);
+    let store = RocksStore::open(&folder, params.magic, store_cache << 20, config.reindex)?;
+    if config.reindex_chainstate {
+        Ledger::rewind_to_genesis(&store)?;
+    }
+    let options = Options {
+        assumed_valid: assumed_valid(config, &params)?,
+        table_bytes: (cache - store_cache) << 20,
+        prune: prune(config)?,
+    };
+    let store: Arc<dyn Store> = Arc::new(store);
+    let pool = Arc::new(Pool::new(threads(config)));
+    let ledger = Ledger::open(params, store, pool.clone(), options)?;
+    Ok(Chainstate { ledger, pool, folder })
+}
+
+/// The parameters of the network that was named.
+pub fn network(config: &Config) -> anyhow::Result<Params> {
+    if config.signetchallenge.is_some() && config.chain != "signet" {
+        bail!("--signetchallenge is for --chain signet");
+    }
+    if !(config.testactivationheight.is_empty() && config.test.is_empty()) && config.chain != "regtest" {
+        bail!("--testactivationheight and --test are for --chain regtest");
+    }
+    match config.chain.as_str() {
+        "signet" => {
+            let challenge = config.signetchallenge.as_deref().map(|hex| {
+                ScriptBuf::from_hex(hex).map_err(|_| anyhow::anyhow!("-signetchallenge must be hex, not '{hex}'."))
+            });
+            Ok(Params::signet(challenge.transpose()?))
+        }
+        "regtest" => {
+            let options = RegtestOptions::parse(&config.testactivationheight, &config.test)?;
+            Ok(Params::regtest(&options))
+        }
+        name => match Params::by_name(name) {
+            Some(params) => Ok(params),
+            None if std::path::Path::new(name).exists() => Ok(Params::from_file(name.as_ref())?),
+            None => bail!(
+                "there is no network \"{name}\" and no such file; \
+                 known are main, test, testnet4, signet, regtest, or give the file of a network of your own"
+            ),
+        },
+    }
+}
+
+fn assumed_valid(config: &Config, params: &Params) -> anyhow::Result<Option<BlockHash>> {
+    match config.assumevalid.as_deref() {
+        None => Ok(params.assumed_valid),
+        Some("0") => Ok(None),
+        Some(hash) => match hash.parse() {
+            Ok(hash) => Ok(Some(hash)),
+            Err(_) => bail!("--assumevalid takes the hash of a block (64 hex digits) or 0, not \"{hash}\""),
+        },
+    }
+}
+
+fn prune(config: &Config) -> anyhow::Result<Option<u64>> {
+    match config.prune {
+        0 => Ok(None),
+        mib if mib < MIN_PRUNE_MIB => bail!("--prune takes at least {MIN_PRUNE_MIB} (MiB), or 0 to keep all blocks"),
+        mib => Ok(Some(mib << 20)),
+    }
+}
+
+fn threads(config: &Config) -> usize {
+    match config.par {
+        0 => std::thread::available_parallelism().map_or(2, usize::from),
+        threads => threads,
+    }
+}

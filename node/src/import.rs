@@ -1,0 +1,292 @@
+//! `groatd import`: blocks from files in Core's framing, in any order, or from standard input.
+//!
+//! A first pass reads only the headers and notes where each block lies; then the blocks are read in the order of
+//! their heights, decoded ahead in the pool. So files whose blocks are out of order cost no memory.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use anyhow::Context;
+use bitcoin::BlockHash;
+use groat_chain::ledger::{Accepted, Incoming, Ledger, Step};
+use groat_chain::pool::{Pool, Promise};
+use groat_chain::rejection::Rejection;
+use groat_chain::store::FilePos;
+use groat_chain::store::import::{Frame, FrameFile, FrameStream};
+
+use crate::progress::{Progress, Reading};
+
+/// Blocks read and decoded ahead of their turn.
+const DECODED_AHEAD: usize = 16;
+/// Blocks accepted ahead of being connected, so that their coins can be fetched in time.
+const ACCEPTED_AHEAD: u32 = 6;
+/// Bytes of blocks from standard input that wait for their parent.
+const MAX_ORPHAN_BYTES: usize = 64 << 20;
+
+/// What an import came to.
+#[derive(Debug, Default)]
+pub struct Imported {
+    /// Blocks stored that were not known before.
+    pub blocks: u64,
+    /// Blocks that were known.
+    pub known: u64,
+    /// Transactions of the new blocks.
+    pub transactions: u64,
+    /// Blocks whose parent never came.
+    pub orphans: u64,
+    /// Bytes that were no block of this network.
+    pub skipped_bytes: u64,
+    /// Blocks that broke a rule, the first one with its reason.
+    pub refused: u64,
+    /// The first block refused.
+    pub first_refused: Option<(BlockHash, Rejection)>,
+    /// Whether it was asked to stop early.
+    pub stopped: bool,
+}
+
+impl Imported {
+    fn refuse(&mut self, hash: BlockHash, rejection: Rejection) {
+        println!("block {hash} refused: {rejection}");
+        self.refused += 1;
+        self.first_refused.get_or_insert((hash, rejection));
+    }
+}
+
+/// Seconds since 1970 by this machine's clock.
+pub fn now() -> u32 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs().try_into().unwrap_or(u32::MAX))
+}
+
+/// Where the blocks of an import are.
+pub enum Source {
+    /// Files to copy from.
+    Files(Vec<PathBuf>),
+    /// The node's own block files, whose blocks stay where they are (`--reindex`).
+    Own(Vec<(u32, PathBuf)>),
+}
+
+/// Imports all blocks of `source` and connects the best chain. `stop` ends it early, with nothing lost.
+pub fn import(ledger: &mut Ledger, pool: &Arc<Pool>, source: Source, stop: &AtomicBool) -> anyhow::Result<Imported> {
+    let mut imported = Imported::default();
+    let (paths, own): (Vec<PathBuf>, Option<Vec<u32>>) = match source {
+        Source::Files(paths) => (paths, None),
+        Source::Own(files) => {
+            let (numbers, paths) = files.into_iter().unzip();
+            (paths, Some(numbers))
+        }
+    };
+    let magic = ledger.params().magic;
+    let mut files = Vec::new();
+    let mut frames = Vec::new();
+    for path in &paths {
+        let file = FrameFile::open(path, magic).with_context(|| format!("cannot read {}", path.display()))?;
+        let index = file.index().with_context(|| format!("cannot read {}", path.display()))?;
+        if index.skipped > 0 {
+            println!("{}: skipped {} bytes that are no block of this network", path.display(), index.skipped);
+        }
+        imported.skipped_bytes += index.skipped;
+        let number = files.len();
+        frames.extend(index.frames.into_iter().map(|frame| (number, frame)));
+        files.push(Arc::new(file));
+    }
+    let order = in_order(ledger, frames, &mut imported);
+    let mut run = Run::begin(ledger, pool, order.len() as u64, stop);
+    let mut decoding: VecDeque<(Decoding, Option<FilePos>)> = VecDeque::new();
+    let mut order = order.into_iter();
+    loop {
+        while decoding.len() < DECODED_AHEAD && !run.stopped() {
+            let Some((file, frame)) = order.next() else { break };
+            let stored = own.as_ref().map(|own| FilePos { file: own[file], offset: frame.offset as u32 });
+            decoding.push_back((run.decode(&files[file], frame), stored));
+        }
+        let Some((decoding, stored)) = decoding.pop_front() else { break };
+        let incoming = decoding.wait(pool)?;
+        run.take(incoming, stored, &mut imported)?;
+    }
+    run.end(&mut imported)?;
+    Ok(imported)
+}
+
+/// Imports the blocks that `input` brings, as they come.
+pub fn import_stream(
+    ledger: &mut Ledger,
+    pool: &Arc<Pool>,
+    input: impl Read,
+    stop: &AtomicBool,
+) -> anyhow::Result<Imported> {
+    let mut imported = Imported::default();
+    let params = ledger.params().clone();
+    let mut stream = FrameStream::new(input, params.magic);
+    let mut orphans: HashMap<BlockHash, Vec<Incoming>> = HashMap::new();
+    let mut orphan_bytes = 0;
+    let mut run = Run::begin(ledger, pool, 0, stop);
+    while let Some(bytes) = stream.next_block().context("cannot read standard input")? {
+        if run.stopped() {
+            break;
+        }
+        let Ok(incoming) = Incoming::decode(bytes, &params) else { continue };
+        let mut ready = vec![incoming];
+        while let Some(incoming) = ready.pop() {
+            let (hash, parent) = (incoming.block.hash, incoming.block.header.prev_blockhash);
+            let known = hash == params.genesis_hash || run.ledger.tree().read().get(&parent).is_some();
+            if !known {
+                orphan_bytes += incoming.bytes.len();
+                if orphan_bytes > MAX_ORPHAN_BYTES {
+                    orphan_bytes -= incoming.bytes.len();
+                    imported.orphans += 1;
+                } else {
+                    orphans.entry(parent).or_default().push(incoming);
+                }
+                continue;
+            }
+            run.take(Some(incoming), None, &mut imported)?;
+            for child in orphans.remove(&hash).into_iter().flatten() {
+                orphan_bytes -= child.bytes.len();
+                ready.push(child);
+            }
+        }
+    }
+    imported.skipped_bytes = stream.skipped();
+    imported.orphans += orphans.values().map(|children| children.len() as u64).sum::<u64>();
+    run.end(&mut imported)?;
+    Ok(imported)
+}
+
+/// Accepts the headers of all frames, parents first, and gives the frames of blocks not known yet by height.
+fn in_order(ledger: &mut Ledger, frames: Vec<(usize, Frame)>, imported: &mut Imported) -> Vec<(usize, Frame)> {
+    let mut children: HashMap<BlockHash, Vec<usize>> = HashMap::new();
+    for (number, (_, frame)) in frames.iter().enumerate() {
+        children.entry(frame.header.prev_blockhash).or_default().push(number);
+    }
+    let now = now();
+    let tree = ledger.tree();
+    let mut queue: VecDeque<BlockHash> =
+        children.keys().filter(|parent| tree.read().get(parent).is_some()).copied().collect();
+    let genesis = ledger.params().genesis_hash;
+    let mut ordered = Vec::with_capacity(frames.len());
+    while let Some(parent) = queue.pop_front() {
+        for number in children.remove(&parent).unwrap_or_default() {
+            let header = &frames[number].1.header;
+            let hash = header.block_hash();
+            match ledger.accept_header(header, now) {
+                Ok(id) => {
+                    let node = tree.read().node(id).clone();
+                    if node.block().is_some() {
+                        imported.known += 1;
+                    } else {
+                        ordered.push((node.height, number));
+                    }
+                }
+                Err(rejection) => imported.refuse(hash, rejection),
+            }
+            queue.push_back(hash);
+        }
+    }
+    let roots = children.remove(&bitcoin::hashes::Hash::all_zeros()).unwrap_or_default();
+    for number in roots {
+        if frames[number].1.header.block_hash() == genesis { imported.known += 1 } else { imported.orphans += 1 }
+    }
+    imported.orphans += children.values().map(|frames| frames.len() as u64).sum::<u64>();
+    // Stable: of one height the first in the files comes first.
+    ordered.sort_by_key(|(height, number)| (*height, *number));
+    ordered.into_iter().map(|(_, number)| frames[number]).collect()
+}
+
+type Decoding = Promise<std::io::Result<Option<Incoming>>>;
+
+trait WaitForBlock {
+    fn wait(self, pool: &Pool) -> anyhow::Result<Option<Incoming>>;
+}
+
+impl WaitForBlock for Decoding {
+    fn wait(self, pool: &Pool) -> anyhow::Result<Option<Incoming>> {
+        Promise::wait(self, pool).context("cannot read a block file")
+    }
+}
+
+/// An import under way.
+struct Run<'a> {
+    ledger: &'a mut Ledger,
+    pool: &'a Arc<Pool>,
+    progress: Progress,
+    reading: Reading,
+    now: u32,
+    stop: &'a AtomicBool,
+}
+
+impl<'a> Run<'a> {
+    fn begin(ledger: &'a mut Ledger, pool: &'a Arc<Pool>, total: u64, stop: &'a AtomicBool) -> Run<'a> {
+        let progress = Progress::begin("import", total);
+        Run { ledger, pool, progress, reading: Reading::default(), now: now(), stop }
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn decode(&self, file: &Arc<FrameFile>, frame: Frame) -> Decoding {
+        let (file, params) = (file.clone(), self.ledger.params().clone());
+        self.pool.ask(true, move || {
+            let bytes = file.read(&frame)?;
+            Ok(Incoming::decode(bytes, &params).ok())
+        })
+    }
+
+    /// Takes one block and connects what lies far enough behind it.
+    fn take(
+        &mut self,
+        incoming: Option<Incoming>,
+        stored: Option<FilePos>,
+        imported: &mut Imported,
+    ) -> anyhow::Result<()> {
+        self.reading.blocks += 1;
+        let Some(incoming) = incoming else {
+            imported.refused += 1;
+            println!("a block does not decode");
+            return Ok(());
+        };
+        let (hash, transactions) = (incoming.block.hash, incoming.block.transactions.len() as u64);
+        match self.ledger.accept_block(incoming, stored, self.now)? {
+            Ok(Accepted::New(_)) => {
+                imported.blocks += 1;
+                imported.transactions += transactions;
+                self.reading.transactions += transactions;
+            }
+            Ok(Accepted::Known(_)) => imported.known += 1,
+            Err(rejection) => imported.refuse(hash, rejection),
+        }
+        while self.ledger.blocks_to_connect() > ACCEPTED_AHEAD {
+            self.step(imported)?;
+        }
+        self.reading.height = self.ledger.height();
+        self.reading.cache = self.ledger.table_memory();
+        self.progress.show(self.reading);
+        Ok(())
+    }
+
+    /// One step; false when there is nothing left to do.
+    fn step(&mut self, imported: &mut Imported) -> anyhow::Result<bool> {
+        match self.ledger.activate_best_chain()? {
+            Step::Idle => return Ok(false),
+            Step::Moved(_) => {}
+            Step::Refused(hash, rejection) => imported.refuse(hash, rejection),
+        }
+        Ok(true)
+    }
+
+    fn end(mut self, imported: &mut Imported) -> anyhow::Result<()> {
+        while !self.stopped() && self.step(imported)? {
+            self.reading.height = self.ledger.height();
+            self.progress.show(self.reading);
+        }
+        imported.stopped = self.stopped();
+        self.ledger.flush()?;
+        self.progress.end();
+        Ok(())
+    }
+}

@@ -1,0 +1,97 @@
+//! What a long run tells: a bar on a terminal, one line each 10 seconds elsewhere.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// How far a run over blocks has come.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reading {
+    /// Blocks done, of all that the run has to do.
+    pub blocks: u64,
+    /// Transactions done.
+    pub transactions: u64,
+    /// Height reached.
+    pub height: u32,
+    /// Bytes the coin table takes.
+    pub cache: usize,
+}
+
+/// Tells of a run with a known number of blocks.
+pub struct Progress {
+    what: &'static str,
+    total: u64,
+    begun: Instant,
+    told: Instant,
+    bar: Option<ProgressBar>,
+}
+
+/// Time between two lines where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+/// Time between two drawings of the bar.
+const DRAW_EVERY: Duration = Duration::from_millis(200);
+
+impl Progress {
+    /// Begins to tell of `what`, which has `total` blocks to do.
+    pub fn begin(what: &'static str, total: u64) -> Progress {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{prefix} {wide_bar} {percent}%  {msg}");
+            let bar = ProgressBar::new(total).with_style(style.expect("the template is well formed"));
+            bar.set_prefix(what);
+            bar
+        });
+        let now = Instant::now();
+        Progress { what, total, begun: now, told: now, bar }
+    }
+
+    /// Shows a reading if it is time to.
+    pub fn show(&mut self, reading: Reading) {
+        let every = if self.bar.is_some() { DRAW_EVERY } else { LINE_EVERY };
+        if self.told.elapsed() < every {
+            return;
+        }
+        self.told = Instant::now();
+        let line = self.line(reading);
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(reading.blocks);
+                bar.set_message(line);
+            }
+            None => {
+                let percent = 100 * reading.blocks / self.total.max(1);
+                println!("{}: {percent} %  {line}", self.what);
+            }
+        }
+    }
+
+    fn line(&self, reading: Reading) -> String {
+        let seconds = self.begun.elapsed().as_secs_f64().max(0.001);
+        let rate = reading.blocks as f64 / seconds;
+        let left = self.total.saturating_sub(reading.blocks) as f64 / rate.max(0.001);
+        format!(
+            "height {}, {rate:.0} blk/s, {:.0} tx/s, {} left, cache {} MiB",
+            reading.height,
+            reading.transactions as f64 / seconds,
+            span(left as u64),
+            reading.cache >> 20,
+        )
+    }
+
+    /// Takes the bar away; gives the seconds the run took.
+    pub fn end(self) -> f64 {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        self.begun.elapsed().as_secs_f64()
+    }
+}
+
+/// A time span as people say it.
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+    }
+}

@@ -1,0 +1,164 @@
+//! The commands of `groatd`, from the arguments to the exit status.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::bail;
+use groat_chain::stats::{CoinStats, HashKind};
+
+use crate::chainstate::{self, Chainstate};
+use crate::config::{Coins, Command, Config};
+use crate::import::{self, Imported, Source};
+use crate::progress::{Progress, Reading};
+
+/// Runs the process. A failure prints one line, `Error: ...`, to standard error and gives status 1.
+pub fn main() -> ExitCode {
+    let config = Config::from_arguments();
+    match run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: &Config) -> anyhow::Result<()> {
+    let mut state = chainstate::open(config)?;
+    let stop = stop_on_signals()?;
+    if config.reindex {
+        let files = own_block_files(&state)?;
+        println!("reindexing {} block files", files.len());
+        report(&import::import(&mut state.ledger, &state.pool, Source::Own(files), &stop)?);
+    }
+    state.ledger.activate_fully()?;
+    match &config.command {
+        Command::Import { files } => import_files(&mut state, files, &stop),
+        Command::VerifyChain { depth } => verify_chain(&mut state, *depth),
+        Command::Coins(Coins::Stats { json }) => coin_stats(&mut state, *json),
+    }
+}
+
+fn import_files(state: &mut Chainstate, files: &[std::path::PathBuf], stop: &AtomicBool) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let stdin = files.iter().any(|file| file.as_os_str() == "-");
+    if stdin && files.len() > 1 {
+        bail!("standard input (-) cannot be mixed with files");
+    }
+    let (ledger, pool) = (&mut state.ledger, &state.pool);
+    let imported = if stdin {
+        import::import_stream(ledger, pool, std::io::stdin().lock(), stop)?
+    } else {
+        import::import(ledger, pool, Source::Files(files.to_vec()), stop)?
+    };
+    report(&imported);
+    let tree = state.ledger.tree();
+    let tree = tree.read();
+    let tip = tree.node(tree.tip());
+    println!("tip {} at height {} after {:.1} s", tip.hash, tip.height, begun.elapsed().as_secs_f64());
+    if imported.blocks + imported.known == 0 && !imported.stopped {
+        bail!("no block of network \"{}\" was found", state.ledger.params().name);
+    }
+    match &imported.first_refused {
+        Some((hash, rejection)) => {
+            bail!("{} blocks were refused, the first one ({hash}) with {rejection}", imported.refused)
+        }
+        None => Ok(()),
+    }
+}
+
+fn report(imported: &Imported) {
+    println!(
+        "{} new blocks with {} transactions, {} known, {} refused, {} without parent, {} bytes skipped{}",
+        imported.blocks,
+        imported.transactions,
+        imported.known,
+        imported.refused,
+        imported.orphans,
+        imported.skipped_bytes,
+        if imported.stopped { "; stopped early" } else { "" },
+    );
+}
+
+fn verify_chain(state: &mut Chainstate, depth: u32) -> anyhow::Result<()> {
+    let height = state.ledger.height();
+    let total = if depth == 0 { height } else { depth.min(height) };
+    let mut progress = Progress::begin("verify-chain", 2 * u64::from(total));
+    let mut steps = 0;
+    let verified = state.ledger.verify_chain(depth, &mut |_| {
+        steps += 1;
+        progress.show(Reading { blocks: steps, height, ..Reading::default() });
+    })?;
+    let seconds = progress.end();
+    println!(
+        "verified {} blocks with {} transactions down from height {height} in {seconds:.1} s{}",
+        verified.blocks,
+        verified.transactions,
+        if verified.pruned { "; the blocks below are pruned" } else { "" },
+    );
+    Ok(())
+}
+
+fn coin_stats(state: &mut Chainstate, json: bool) -> anyhow::Result<()> {
+    state.ledger.flush()?;
+    let tree = state.ledger.tree();
+    let (height, best_block) = {
+        let tree = tree.read();
+        let tip = tree.node(tree.tip());
+        (tip.height, tip.hash)
+    };
+    let mut stats = CoinStats::new(HashKind::Muhash);
+    state.ledger.store().for_each_coin(&mut |outpoint, coin| {
+        stats.add(&outpoint, &coin);
+        true
+    })?;
+    let total = stats.total_amount();
+    let muhash = stats.hash_hex();
+    if json {
+        // The amount is written as exact decimal text, never through a float.
+        println!(
+            "{{\"height\":{height},\"bestblock\":\"{best_block}\",\"txouts\":{},\"bogosize\":{},\"muhash\":\"{muhash}\",\"total_amount\":{}}}",
+            stats.txouts(),
+            stats.bogosize(),
+            total.to_string_in(bitcoin::Denomination::Bitcoin),
+        );
+    } else {
+        println!("height        {height}");
+        println!("bestblock     {best_block}");
+        println!("txouts        {}", stats.txouts());
+        println!("total_amount  {}", total.to_string_in(bitcoin::Denomination::Bitcoin));
+        println!("muhash        {muhash}");
+    }
+    Ok(())
+}
+
+/// The node's own block files with their numbers.
+fn own_block_files(state: &Chainstate) -> anyhow::Result<Vec<(u32, std::path::PathBuf)>> {
+    let blocks = state.folder.join("blocks");
+    let files = state.ledger.store().files()?;
+    Ok(files.into_iter().map(|(number, _)| (number, blocks.join(format!("blk{number:05}.dat")))).collect())
+}
+
+/// A flag that SIGINT and SIGTERM raise: the run then ends by itself, with everything written.
+fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let stop = Arc::new(AtomicBool::new(false));
+    let raised = stop.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut interrupt, mut terminate) = {
+        let _inside = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            loop {
+                tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+                let again = raised.swap(true, Ordering::Relaxed);
+                println!("{}", if again { "still writing; nothing is lost" } else { "stopping" });
+            }
+        })
+    });
+    Ok(stop)
+}
