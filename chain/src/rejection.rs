@@ -1,11 +1,209 @@
-//! Every reason to refuse a header, a block or a transaction, once. Its text is exactly Core's reject reason.
+//! Every reason to refuse a header, a block or a transaction, once. Its text is exactly Core's reject reason, so
+//! that two nodes are compared by comparing strings. Which rule gives which reason: `docs/RULES.md`.
 
 use crate::script::ScriptError;
 
-/// Why something was refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why something was refused. `Display` is Core's reject reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
+    // Headers.
+    /// The hash is above the target, or the target is none that the network allows.
+    #[error("high-hash")]
+    HighHash,
+    /// The target is not the one that the branch demands.
+    #[error("bad-diffbits")]
+    BadDiffBits,
+    /// Not later than the median of the last eleven headers.
+    #[error("time-too-old")]
+    TimeTooOld,
+    /// More than two hours ahead of the clock.
+    #[error("time-too-new")]
+    TimeTooNew,
+    /// The first block of a retarget period is too far behind the last of the period before (BIP94).
+    #[error("time-timewarp-attack")]
+    TimeTimewarpAttack,
+    /// A version that a buried deployment has retired.
+    #[error("bad-version(0x{0:08x})")]
+    BadVersion(i32),
+    /// Another block than the checkpoint at its height. Only a network of one's own has checkpoints.
+    #[error("checkpoint mismatch")]
+    CheckpointMismatch,
+    /// The header it builds on is unknown.
+    #[error("prev-blk-not-found")]
+    PrevBlkNotFound,
+    /// The block it builds on is invalid.
+    #[error("bad-prevblk")]
+    BadPrevBlk,
+    /// Known, and known to be invalid.
+    #[error("duplicate-invalid")]
+    DuplicateInvalid,
+    /// Its branch has too little work to be stored.
+    #[error("too-little-chainwork")]
+    TooLittleChainwork,
+
+    // Blocks, without coins.
+    /// The coinbase carries no valid answer to the signet challenge (BIP325).
+    #[error("bad-signet-blksig")]
+    BadSignetBlksig,
+    /// The transactions do not hash to the header's merkle root.
+    #[error("bad-txnmrklroot")]
+    BadTxnMrklRoot,
+    /// Repeated transactions leave the merkle root as it was (CVE-2012-2459).
+    #[error("bad-txns-duplicate")]
+    BadTxnsDuplicate,
+    /// No transaction, or too many bytes without witness.
+    #[error("bad-blk-length")]
+    BadBlkLength,
+    /// The first transaction is no coinbase.
+    #[error("bad-cb-missing")]
+    BadCbMissing,
+    /// A second coinbase.
+    #[error("bad-cb-multiple")]
+    BadCbMultiple,
+    /// The coinbase's input script has fewer than 2 or more than 100 bytes.
+    #[error("bad-cb-length")]
+    BadCbLength,
+    /// More signature operations than a block may have.
+    #[error("bad-blk-sigops")]
+    BadBlkSigops,
+    /// A transaction whose lock time (absolute or relative) has not come.
+    #[error("bad-txns-nonfinal")]
+    BadTxnsNonfinal,
+    /// The coinbase does not begin with the height (BIP34).
+    #[error("bad-cb-height")]
+    BadCbHeight,
+    /// The coinbase commits to witnesses without one reserved value of 32 bytes (BIP141).
+    #[error("bad-witness-nonce-size")]
+    BadWitnessNonceSize,
+    /// The witnesses are not those that the coinbase commits to (BIP141).
+    #[error("bad-witness-merkle-match")]
+    BadWitnessMerkleMatch,
+    /// Witnesses that nothing commits to (BIP141).
+    #[error("unexpected-witness")]
+    UnexpectedWitness,
+    /// More weight than a block may have (BIP141).
+    #[error("bad-blk-weight")]
+    BadBlkWeight,
+
+    // Blocks, with coins.
+    /// An output would overwrite an unspent one (BIP30).
+    #[error("bad-txns-BIP30")]
+    BadTxnsBip30,
+    /// The fees of the block add up to more than all money.
+    #[error("bad-txns-accumulated-fee-outofrange")]
+    BadTxnsAccumulatedFeeOutofrange,
+    /// The coinbase takes more than subsidy and fees.
+    #[error("bad-cb-amount")]
+    BadCbAmount,
     /// A script of a block failed.
     #[error("block-script-verify-flag-failed ({0})")]
     BlockScript(ScriptError),
+
+    // Transactions, without coins.
+    /// No inputs.
+    #[error("bad-txns-vin-empty")]
+    BadTxnsVinEmpty,
+    /// No outputs.
+    #[error("bad-txns-vout-empty")]
+    BadTxnsVoutEmpty,
+    /// Alone larger than a block may be.
+    #[error("bad-txns-oversize")]
+    BadTxnsOversize,
+    /// An output below zero.
+    #[error("bad-txns-vout-negative")]
+    BadTxnsVoutNegative,
+    /// An output above all money.
+    #[error("bad-txns-vout-toolarge")]
+    BadTxnsVoutToolarge,
+    /// The outputs add up to more than all money.
+    #[error("bad-txns-txouttotal-toolarge")]
+    BadTxnsTxouttotalToolarge,
+    /// The same output is spent twice in one transaction (CVE-2018-17144).
+    #[error("bad-txns-inputs-duplicate")]
+    BadTxnsInputsDuplicate,
+    /// An input names no output, and this is no coinbase.
+    #[error("bad-txns-prevout-null")]
+    BadTxnsPrevoutNull,
+
+    // Transactions, with coins.
+    /// A transaction of a block spends an output that does not exist or is spent.
+    #[error("bad-txns-inputs-missingorspent")]
+    BadTxnsInputsMissingorspent,
+    /// A coinbase is spent before it is mature.
+    #[error("bad-txns-premature-spend-of-coinbase")]
+    BadTxnsPrematureSpendOfCoinbase,
+    /// The inputs, or one of them, are worth more than all money.
+    #[error("bad-txns-inputvalues-outofrange")]
+    BadTxnsInputvaluesOutofrange,
+    /// The outputs are worth more than the inputs.
+    #[error("bad-txns-in-belowout")]
+    BadTxnsInBelowout,
+    /// The fee is more than all money.
+    #[error("bad-txns-fee-outofrange")]
+    BadTxnsFeeOutofrange,
+}
+
+/// What a rejection says about what was refused, and so what may be remembered of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// It breaks a rule of the network. Only this marks a block's hash, with its descendants, as invalid.
+    Consensus,
+    /// The bytes are not those that the proof of work commits to: the same hash may come with a valid body.
+    Mutated,
+    /// What it builds on or spends is not known here.
+    Missing,
+    /// It may become valid as time passes.
+    Future,
+    /// This node does not want it; others may.
+    Policy,
+    /// Refused alone, it may be taken in a package.
+    Reconsiderable,
+    /// Its witness was taken away: the same txid may come whole.
+    WitnessStripped,
+    /// It is known already.
+    Duplicate,
+}
+
+impl Rejection {
+    /// What the rejection says about what was refused.
+    pub fn blame(&self) -> Blame {
+        use Rejection::*;
+        match self {
+            HighHash | BadDiffBits | TimeTooOld | TimeTimewarpAttack | BadVersion(_) | CheckpointMismatch
+            | BadPrevBlk => Blame::Consensus,
+            TimeTooNew => Blame::Future,
+            PrevBlkNotFound => Blame::Missing,
+            DuplicateInvalid => Blame::Duplicate,
+            TooLittleChainwork => Blame::Policy,
+            BadTxnMrklRoot | BadTxnsDuplicate | BadWitnessNonceSize | BadWitnessMerkleMatch | UnexpectedWitness => {
+                Blame::Mutated
+            }
+            BadSignetBlksig
+            | BadBlkLength
+            | BadCbMissing
+            | BadCbMultiple
+            | BadCbLength
+            | BadBlkSigops
+            | BadTxnsNonfinal
+            | BadCbHeight
+            | BadBlkWeight
+            | BadTxnsBip30
+            | BadTxnsAccumulatedFeeOutofrange
+            | BadCbAmount
+            | BlockScript(_)
+            | BadTxnsVinEmpty
+            | BadTxnsVoutEmpty
+            | BadTxnsOversize
+            | BadTxnsVoutNegative
+            | BadTxnsVoutToolarge
+            | BadTxnsTxouttotalToolarge
+            | BadTxnsInputsDuplicate
+            | BadTxnsPrevoutNull
+            | BadTxnsInputsMissingorspent
+            | BadTxnsPrematureSpendOfCoinbase
+            | BadTxnsInputvaluesOutofrange
+            | BadTxnsInBelowout
+            | BadTxnsFeeOutofrange => Blame::Consensus,
+        }
+    }
 }
