@@ -3,7 +3,6 @@
 //! A flush that fits in one batch is atomic by itself. A larger one begins with a mark that names where the
 //! stored coins come from and go to, and ends by taking it off: a start that finds the mark completes the flush.
 
-use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use bitcoin::BlockHash;
@@ -20,6 +19,8 @@ pub(super) const TIP: &str = "tip";
 pub(super) const FLUSHING: &str = "flushing";
 /// Bytes of one batch of a flush.
 const MAX_BATCH_BYTES: usize = 16 << 20;
+/// Changed coins up to which a flush is written in the ledger's own thread.
+const SMALL_FLUSH: usize = 50_000;
 /// Bytes of disk below which nothing is written any more (Core's `nMinDiskSpace`).
 const MIN_DISK_SPACE: u64 = 50 << 20;
 
@@ -60,7 +61,7 @@ impl Ledger {
         self.flush.stored = self.tip;
         let frozen = self.table.freeze();
         let store = self.store.clone();
-        if frozen.bytes() <= MAX_BATCH_BYTES {
+        if frozen.len() <= SMALL_FLUSH {
             write(&*store, &frozen, headers, from, to)?;
             self.table.written();
         } else {
@@ -138,7 +139,7 @@ impl Ledger {
 
 fn write(
     store: &dyn Store,
-    frozen: &Arc<Frozen>,
+    frozen: &Frozen,
     headers: Vec<(u32, HeaderRecord)>,
     from: BlockHash,
     to: BlockHash,

@@ -591,8 +591,12 @@ impl Ledger {
         tree.is_ancestor(id, assumed)
             && tree.is_ancestor(id, best)
             && tree.node(best).work >= self.params.minimum_chain_work
-            && rules::pow::equivalent_time(tree.node(best).work, tree.node(id).work, tree.node(best).bits, &self.params)
-                > 60 * 60 * 24 * 14
+            && rules::pow::proof_equivalent_time(
+                tree.node(best).work,
+                tree.node(id).work,
+                tree.node(best).bits,
+                &self.params,
+            ) > 60 * 60 * 24 * 14
     }
 
     /// Calls a block invalid on the operator's word. [`Ledger::activate_best_chain`] then leaves it.
