@@ -1,0 +1,336 @@
+//! The ledger on a memory store: every chain of events must leave the coins that the best chain's blocks make.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bitcoin::absolute::LockTime;
+use bitcoin::block::Version;
+use bitcoin::hashes::Hash;
+use bitcoin::{Amount, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut, Witness, transaction};
+use proptest::prelude::*;
+
+use super::*;
+use crate::params::RegtestOptions;
+use crate::store::mem::MemStore;
+
+const NOW: u32 = 1_700_000_000;
+
+/// A test chain's blocks by hash, with what they leave of the coins.
+struct World {
+    params: Arc<Params>,
+    coins: HashMap<BlockHash, BTreeMap<OutPoint, Coin>>,
+    blocks: HashMap<BlockHash, bitcoin::Block>,
+    heights: HashMap<BlockHash, u32>,
+    salt: u32,
+}
+
+/// What a made block should be like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Keeps every rule.
+    Valid,
+    /// Spends with a script that fails.
+    BadScript,
+    /// Spends a coin that is not there.
+    Missing,
+}
+
+fn open(store: &MemStore, params: &Arc<Params>, threads: usize, table_bytes: usize) -> Ledger {
+    let options = Options { assumed_valid: None, table_bytes, prune: None };
+    Ledger::open(params.clone(), Arc::new(store.clone()), Arc::new(Pool::new(threads)), options).unwrap()
+}
+
+impl World {
+    fn new() -> World {
+        let mut params = Params::regtest(&RegtestOptions::default());
+        params.coinbase_maturity = 1;
+        let params = Arc::new(params);
+        let genesis = params.genesis_hash;
+        World {
+            coins: HashMap::from([(genesis, BTreeMap::new())]),
+            blocks: HashMap::from([(genesis, params.genesis.clone())]),
+            heights: HashMap::from([(genesis, 0)]),
+            params,
+            salt: 0,
+        }
+    }
+
+    /// Mines a block on `parent` that spends up to `spends` of the coins there. Outputs are anyone's.
+    fn mine(&mut self, parent: BlockHash, spends: usize, kind: Kind) -> BlockHash {
+        self.salt += 1;
+        let height = self.heights[&parent] + 1;
+        let mut coins = self.coins[&parent].clone();
+        let input = |previous_output, script_sig| TxIn {
+            previous_output,
+            script_sig,
+            sequence: Sequence::MAX,
+            witness: Witness::new(),
+        };
+        let transaction = |input, output| Transaction {
+            version: transaction::Version::TWO,
+            lock_time: LockTime::ZERO,
+            input,
+            output,
+        };
+        let anyone = |value| TxOut { value, script_pubkey: ScriptBuf::from_bytes(vec![0x51]) };
+        let tag = ScriptBuf::builder().push_int(i64::from(height)).push_int(i64::from(self.salt)).into_script();
+        let mut tag = tag.into_bytes();
+        tag.resize(tag.len().max(2), 0);
+        let coinbase = transaction(
+            vec![input(OutPoint::null(), ScriptBuf::from_bytes(tag))],
+            vec![anyone(Amount::from_sat(1000)), TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::from_bytes(vec![0x6a]) }],
+        );
+        let mut transactions = vec![coinbase];
+        let chosen: Vec<OutPoint> =
+            coins.iter().filter(|(_, coin)| coin.height() < height).map(|(outpoint, _)| *outpoint).take(spends).collect();
+        for outpoint in chosen {
+            let value = coins.remove(&outpoint).unwrap().value();
+            let half = Amount::from_sat(value.to_sat() / 2);
+            let spend = transaction(vec![input(outpoint, ScriptBuf::new())], vec![anyone(half), anyone(half)]);
+            let id = spend.compute_txid();
+            transactions.push(spend);
+            // One of its outputs is spent again inside the block.
+            let again = transaction(vec![input(OutPoint::new(id, 0), ScriptBuf::new())], vec![anyone(half)]);
+            coins.insert(OutPoint::new(id, 1), Coin::from_parts(half.to_sat(), &[0x51], height, false));
+            coins.insert(OutPoint::new(again.compute_txid(), 0), Coin::from_parts(half.to_sat(), &[0x51], height, false));
+            transactions.push(again);
+        }
+        match kind {
+            Kind::Valid => {}
+            Kind::Missing => transactions.push(transaction(
+                vec![input(OutPoint::new(bitcoin::Txid::from_byte_array([9; 32]), 0), ScriptBuf::new())],
+                vec![anyone(Amount::ZERO)],
+            )),
+            // OP_RETURN in the input script ends it with an error.
+            Kind::BadScript => transactions.last_mut().unwrap().input[0].script_sig = ScriptBuf::from_bytes(vec![0x6a, 0x6a]),
+        }
+        coins.insert(OutPoint::new(transactions[0].compute_txid(), 0), Coin::from_parts(1000, &[0x51], height, true));
+        let mut block = bitcoin::Block {
+            header: Header {
+                version: Version::from_consensus(0x2000_0000),
+                prev_blockhash: parent,
+                merkle_root: TxMerkleNode::all_zeros(),
+                time: self.params.genesis.header.time + height * 600,
+                bits: self.params.genesis.header.bits,
+                nonce: 0,
+            },
+            txdata: transactions,
+        };
+        block.header.merkle_root = block.compute_merkle_root().unwrap();
+        while rules::pow::check_proof_of_work(block.block_hash(), block.header.bits, &self.params).is_err() {
+            block.header.nonce += 1;
+        }
+        let hash = block.block_hash();
+        self.heights.insert(hash, height);
+        self.coins.insert(hash, coins);
+        self.blocks.insert(hash, block);
+        hash
+    }
+
+    fn give(&self, ledger: &mut Ledger, hash: &BlockHash) -> Result<Accepted, Rejection> {
+        let bytes = bitcoin::consensus::serialize(&self.blocks[hash]);
+        let incoming = Incoming::decode(bytes, &self.params).unwrap();
+        ledger.accept_block(incoming, None, NOW).unwrap()
+    }
+
+    /// The stored coins must be those of the published tip.
+    fn check(&self, ledger: &mut Ledger) -> BlockHash {
+        ledger.flush().unwrap();
+        let tip = { let tree = ledger.tree.read(); tree.node(tree.tip()).hash };
+        let mut stored = BTreeMap::new();
+        ledger.store.for_each_coin(&mut |outpoint, coin| stored.insert(outpoint, coin).is_none()).unwrap();
+        assert_eq!(stored, self.coins[&tip], "the coins are not those of the tip {tip}");
+        tip
+    }
+}
+
+#[test]
+fn a_longer_branch_takes_over_and_its_coins_with_it() {
+    let mut world = World::new();
+    let store = MemStore::new();
+    let mut ledger = open(&store, &world.params.clone(), 2, 1 << 20);
+    let genesis = world.params.genesis_hash;
+    let mut a = vec![genesis];
+    for spends in 0..6 {
+        a.push(world.mine(*a.last().unwrap(), spends, Kind::Valid));
+    }
+    let mut b = vec![a[2]];
+    for spends in 0..6 {
+        b.push(world.mine(*b.last().unwrap(), spends, Kind::Valid));
+    }
+    for hash in &a[1..] {
+        world.give(&mut ledger, hash).unwrap();
+    }
+    assert_eq!(ledger.activate_fully().unwrap(), []);
+    assert_eq!(world.check(&mut ledger), a[6]);
+    // Children first: nothing happens until the branch is whole.
+    for hash in b[1..].iter().rev() {
+        if world.give(&mut ledger, hash) == Err(Rejection::PrevBlkNotFound) {
+            continue;
+        }
+    }
+    for hash in &b[1..] {
+        world.give(&mut ledger, hash).unwrap();
+    }
+    let (mut disconnected, mut connected) = (Vec::new(), Vec::new());
+    loop {
+        match ledger.activate_best_chain().unwrap() {
+            Step::Idle => break,
+            Step::Moved(Some(change)) => {
+                disconnected.extend(change.disconnected.iter().map(|block| block.hash));
+                connected.extend(change.connected.iter().map(|block| block.hash));
+            }
+            Step::Moved(None) => {}
+            Step::Refused(hash, rejection) => panic!("{hash} refused: {rejection}"),
+        }
+    }
+    assert_eq!(disconnected, [a[6], a[5], a[4], a[3]]);
+    assert_eq!(connected, b[1..]);
+    assert_eq!(world.check(&mut ledger), b[6]);
+}
+
+#[test]
+fn the_operator_can_leave_a_block_and_come_back() {
+    let mut world = World::new();
+    let store = MemStore::new();
+    let mut ledger = open(&store, &world.params.clone(), 0, 1 << 20);
+    let mut chain = vec![world.params.genesis_hash];
+    for _ in 0..5 {
+        chain.push(world.mine(*chain.last().unwrap(), 2, Kind::Valid));
+        world.give(&mut ledger, chain.last().unwrap()).unwrap();
+    }
+    ledger.activate_fully().unwrap();
+    ledger.invalidate(&chain[3]).unwrap();
+    ledger.activate_fully().unwrap();
+    assert_eq!(world.check(&mut ledger), chain[2]);
+    drop(ledger);
+    let mut ledger = open(&store, &world.params.clone(), 0, 1 << 20);
+    assert_eq!(world.check(&mut ledger), chain[2], "the mark outlives a restart");
+    ledger.reconsider(&chain[4]).unwrap();
+    ledger.activate_fully().unwrap();
+    assert_eq!(world.check(&mut ledger), chain[5]);
+}
+
+#[test]
+fn a_folder_of_another_network_is_refused() {
+    let store = MemStore::new();
+    let world = World::new();
+    drop(open(&store, &world.params, 0, 1 << 20));
+    let other = Arc::new(Params::main());
+    let options = Options { assumed_valid: None, table_bytes: 1 << 20, prune: None };
+    let error = Ledger::open(other, Arc::new(store), Arc::new(Pool::new(0)), options).err().expect("it must not open");
+    assert!(error.to_string().contains("another network"), "{error}");
+}
+
+#[test]
+fn verify_chain_passes_over_what_import_left() {
+    let mut world = World::new();
+    let store = MemStore::new();
+    let mut ledger = open(&store, &world.params.clone(), 2, 1 << 20);
+    let mut tip = world.params.genesis_hash;
+    for spends in 0..20 {
+        tip = world.mine(tip, spends % 5, Kind::Valid);
+        world.give(&mut ledger, &tip).unwrap();
+    }
+    ledger.activate_fully().unwrap();
+    let verified = ledger.verify_chain(0, &mut |_| {}).unwrap();
+    assert_eq!((verified.blocks, verified.pruned), (20, false));
+    assert_eq!(world.check(&mut ledger), tip, "verification changes nothing");
+}
+
+/// One event in the life of a ledger.
+#[derive(Clone, Debug)]
+enum Event {
+    /// A new block on one of the blocks there are.
+    Block { on: prop::sample::Index, spends: usize, kind: u8 },
+    /// So many steps.
+    Steps(usize),
+    Flush,
+    /// The process dies and starts again; what was not durable may be lost.
+    Crash,
+    Invalidate(prop::sample::Index),
+    Reconsider(prop::sample::Index),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        8 => (any::<prop::sample::Index>(), 0usize..6, any::<u8>())
+            .prop_map(|(on, spends, kind)| Event::Block { on, spends, kind }),
+        4 => (1usize..8).prop_map(Event::Steps),
+        2 => Just(Event::Flush),
+        1 => Just(Event::Crash),
+        1 => any::<prop::sample::Index>().prop_map(Event::Invalidate),
+        1 => any::<prop::sample::Index>().prop_map(Event::Reconsider),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn any_history_leaves_the_coins_of_its_best_valid_chain(
+        events in prop::collection::vec(event(), 1..60),
+        threads in 0usize..3,
+        // Small enough that flushes happen by themselves.
+        table_bytes in prop_oneof![Just(1usize), Just(100_000), Just(1 << 24)],
+    ) {
+        let mut world = World::new();
+        let mut store = MemStore::new();
+        let mut ledger = open(&store, &world.params.clone(), threads, table_bytes);
+        let mut made = vec![world.params.genesis_hash];
+        let mut bad: Vec<BlockHash> = Vec::new();
+        for event in events {
+            match event {
+                Event::Block { on, spends, kind } => {
+                    // Mostly near the end, so that chains grow.
+                    let near = made.len().saturating_sub(4);
+                    let parent = made[near + on.index(made.len() - near)];
+                    let kind = match kind {
+                        0..20 if spends > 0 && world.coins[&parent].len() > 0 => Kind::BadScript,
+                        20..40 => Kind::Missing,
+                        _ => Kind::Valid,
+                    };
+                    let hash = world.mine(parent, spends, kind);
+                    // A chain that builds on a bad block is given too; only the bad block itself is remembered.
+                    if kind != Kind::Valid { bad.push(hash); }
+                    made.push(hash);
+                    let _ = world.give(&mut ledger, &hash);
+                }
+                Event::Steps(count) => {
+                    for _ in 0..count {
+                        if let Step::Refused(hash, _) = ledger.activate_best_chain().unwrap() {
+                            prop_assert!(bad.contains(&hash), "a valid block was refused");
+                        }
+                    }
+                }
+                Event::Flush => ledger.flush().unwrap(),
+                Event::Crash => {
+                    drop(ledger);
+                    store = store.cut();
+                    ledger = open(&store, &world.params.clone(), threads, table_bytes);
+                }
+                Event::Invalidate(index) => { ledger.invalidate(&made[index.index(made.len())]); }
+                Event::Reconsider(index) => { ledger.reconsider(&made[index.index(made.len())]); }
+            }
+        }
+        for hash in &made {
+            ledger.reconsider(hash);
+        }
+        for hash in &made[1..] {
+            let _ = world.give(&mut ledger, hash);
+        }
+        for (hash, rejection) in ledger.activate_fully().unwrap() {
+            prop_assert!(bad.contains(&hash), "a valid block was refused: {rejection}");
+        }
+        let tip = world.check(&mut ledger);
+        let is_good = |mut hash: BlockHash| loop {
+            if bad.contains(&hash) { break false; }
+            if hash == world.params.genesis_hash { break true; }
+            hash = world.blocks[&hash].header.prev_blockhash;
+        };
+        let best = made.iter().filter(|hash| is_good(**hash)).map(|hash| world.heights[hash]).max().unwrap();
+        prop_assert_eq!(world.heights[&tip], best);
+        prop_assert!(is_good(tip));
+        let tip_again = { let tree = ledger.tree.read(); tree.node(tree.tip()).hash };
+        prop_assert_eq!(tip_again, tip);
+        prop_assert!(ledger.verify_chain(0, &mut |_| {}).is_ok());
+    }
+}
