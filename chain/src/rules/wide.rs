@@ -78,22 +78,23 @@ impl Wide {
         (carry == 0).then_some(Wide(product))
     }
 
+    /// Times two to the power of `shift`, as far as it fits.
     fn shifted_left(self, shift: u32) -> Wide {
         let (limbs, bits) = ((shift / 64) as usize, shift % 64);
         let mut out = [0; 5];
-        for i in limbs..5 {
-            out[i] = self.0[i - limbs] << bits;
-            if bits > 0 && i > limbs {
-                out[i] |= self.0[i - limbs - 1] >> (64 - bits);
-            }
+        let mut carry = 0;
+        for (to, from) in out[limbs..].iter_mut().zip(self.0) {
+            let moved = u128::from(from) << bits;
+            (*to, carry) = (moved as u64 | carry, (moved >> 64) as u64);
         }
         Wide(out)
     }
 
     fn halved(self) -> Wide {
-        let mut out = [0; 5];
-        for i in 0..5 {
-            out[i] = self.0[i] >> 1 | if i < 4 { self.0[i + 1] << 63 } else { 0 };
+        let mut carry = 0;
+        let mut out = self.0;
+        for limb in out.iter_mut().rev() {
+            (*limb, carry) = (*limb >> 1 | carry, *limb << 63);
         }
         Wide(out)
     }
