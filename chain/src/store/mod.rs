@@ -1,6 +1,11 @@
 //! What a ledger needs of a disk: coins, header records, small facts, and append-only block and undo bytes.
 //! Knows no rule.
 
+pub mod codec;
+pub mod files;
+pub mod import;
+pub mod mem;
+
 use crate::coins::Coin;
 use bitcoin::OutPoint;
 
