@@ -20,6 +20,7 @@
 //! | [`pool`] | the checking threads |
 //! | [`ledger`] | the single writer: headers, blocks, the best chain step by step, flushes |
 //! | [`muhash`] | the hash of the coin set |
+//! | [`stats`] | the totals of the coin set |
 
 pub mod block;
 pub mod coins;
@@ -30,6 +31,7 @@ pub mod pool;
 pub mod rejection;
 pub mod rules;
 pub mod script;
+pub mod stats;
 pub mod store;
 pub mod table;
 pub mod tree;
