@@ -1,3 +1,6 @@
 //! What the wide tests and the benches share. Holds no test of its own.
 
+pub mod bitcoind;
+pub mod chaingen;
 pub mod data;
+pub mod regtest;
