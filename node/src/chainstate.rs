@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use bitcoin::{BlockHash, ScriptBuf};
 use groat_chain::ledger::{Ledger, Options};
-use groat_chain::params::{Params, RegtestOptions};
+use groat_chain::params::{Params, RegtestOptions, parse_activation_height};
 use groat_chain::pool::Pool;
 use groat_chain::store::Store;
 use groat_chain::store::rocks::RocksStore;
@@ -67,7 +67,16 @@ pub fn network(config: &Config) -> anyhow::Result<Params> {
             Ok(Params::signet(challenge.transpose()?))
         }
         "regtest" => {
-            let options = RegtestOptions::parse(&config.testactivationheight, &config.test)?;
+            let mut options = RegtestOptions::default();
+            for argument in &config.testactivationheight {
+                options.activation_heights.push(parse_activation_height(argument)?);
+            }
+            for name in &config.test {
+                match name.as_str() {
+                    "bip94" => options.bip94 = true,
+                    _ => bail!("--test={name} is not known; there is bip94"),
+                }
+            }
             Ok(Params::regtest(&options))
         }
         name => match Params::by_name(name) {

@@ -16,7 +16,7 @@ use groat_chain::ledger::{Accepted, Incoming, Ledger, Step};
 use groat_chain::pool::{Pool, Promise};
 use groat_chain::rejection::Rejection;
 use groat_chain::store::FilePos;
-use groat_chain::store::import::{Frame, FrameFile, FrameStream};
+use groat_chain::store::import::{BlockFile, Frame, Frames};
 
 use crate::progress::{Progress, Reading};
 
@@ -40,7 +40,9 @@ pub struct Imported {
     pub orphans: u64,
     /// Bytes that were no block of this network.
     pub skipped_bytes: u64,
-    /// Blocks that broke a rule, the first one with its reason.
+    /// Frames that hold a header of this network but no block.
+    pub undecodable: u64,
+    /// Blocks that broke a rule.
     pub refused: u64,
     /// The first block refused.
     pub first_refused: Option<(BlockHash, Rejection)>,
@@ -84,14 +86,16 @@ pub fn import(ledger: &mut Ledger, pool: &Arc<Pool>, source: Source, stop: &Atom
     let mut files = Vec::new();
     let mut frames = Vec::new();
     for path in &paths {
-        let file = FrameFile::open(path, magic).with_context(|| format!("cannot read {}", path.display()))?;
-        let index = file.index().with_context(|| format!("cannot read {}", path.display()))?;
-        if index.skipped > 0 {
-            println!("{}: skipped {} bytes that are no block of this network", path.display(), index.skipped);
+        let unreadable = || format!("cannot read {}", path.display());
+        let file = BlockFile::open(path).with_context(unreadable)?;
+        let mut search = file.frames(magic);
+        while let Some(frame) = search.next_frame().with_context(unreadable)? {
+            frames.push((files.len(), frame));
         }
-        imported.skipped_bytes += index.skipped;
-        let number = files.len();
-        frames.extend(index.frames.into_iter().map(|frame| (number, frame)));
+        if search.skipped() > 0 {
+            println!("{}: skipped {} bytes that are no block of this network", path.display(), search.skipped());
+        }
+        imported.skipped_bytes += search.skipped();
         files.push(Arc::new(file));
     }
     let order = in_order(ledger, frames, &mut imported);
@@ -105,7 +109,7 @@ pub fn import(ledger: &mut Ledger, pool: &Arc<Pool>, source: Source, stop: &Atom
             decoding.push_back((run.decode(&files[file], frame), stored));
         }
         let Some((decoding, stored)) = decoding.pop_front() else { break };
-        let incoming = decoding.wait(pool)?;
+        let incoming = decoding.wait(pool).context("cannot read a block file")?;
         run.take(incoming, stored, &mut imported)?;
     }
     run.end(&mut imported)?;
@@ -121,7 +125,7 @@ pub fn import_stream(
 ) -> anyhow::Result<Imported> {
     let mut imported = Imported::default();
     let params = ledger.params().clone();
-    let mut stream = FrameStream::new(input, params.magic);
+    let mut stream = Frames::stream(input, params.magic);
     let mut orphans: HashMap<BlockHash, Vec<Incoming>> = HashMap::new();
     let mut orphan_bytes = 0;
     let mut run = Run::begin(ledger, pool, 0, stop);
@@ -129,7 +133,10 @@ pub fn import_stream(
         if run.stopped() {
             break;
         }
-        let Ok(incoming) = Incoming::decode(bytes, &params) else { continue };
+        let Ok(incoming) = Incoming::decode(bytes, &params) else {
+            imported.undecodable += 1;
+            continue;
+        };
         let mut ready = vec![incoming];
         while let Some(incoming) = ready.pop() {
             let (hash, parent) = (incoming.block.hash, incoming.block.header.prev_blockhash);
@@ -197,17 +204,8 @@ fn in_order(ledger: &mut Ledger, frames: Vec<(usize, Frame)>, imported: &mut Imp
     ordered.into_iter().map(|(_, number)| frames[number]).collect()
 }
 
+/// A block being read and decoded; none if its bytes are no block after all.
 type Decoding = Promise<std::io::Result<Option<Incoming>>>;
-
-trait WaitForBlock {
-    fn wait(self, pool: &Pool) -> anyhow::Result<Option<Incoming>>;
-}
-
-impl WaitForBlock for Decoding {
-    fn wait(self, pool: &Pool) -> anyhow::Result<Option<Incoming>> {
-        Promise::wait(self, pool).context("cannot read a block file")
-    }
-}
 
 /// An import under way.
 struct Run<'a> {
@@ -229,7 +227,7 @@ impl<'a> Run<'a> {
         self.stop.load(Ordering::Relaxed)
     }
 
-    fn decode(&self, file: &Arc<FrameFile>, frame: Frame) -> Decoding {
+    fn decode(&self, file: &Arc<BlockFile>, frame: Frame) -> Decoding {
         let (file, params) = (file.clone(), self.ledger.params().clone());
         self.pool.ask(true, move || {
             let bytes = file.read(&frame)?;
@@ -246,8 +244,7 @@ impl<'a> Run<'a> {
     ) -> anyhow::Result<()> {
         self.reading.blocks += 1;
         let Some(incoming) = incoming else {
-            imported.refused += 1;
-            println!("a block does not decode");
+            imported.undecodable += 1;
             return Ok(());
         };
         let (hash, transactions) = (incoming.block.hash, incoming.block.transactions.len() as u64);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use anyhow::bail;
-use groat_chain::stats::{CoinStats, HashKind};
+use anyhow::{Context, bail};
+use groat_chain::stats::{CoinCount, HashKind};
 
 use crate::chainstate::{self, Chainstate};
 use crate::config::{Coins, Command, Config};
@@ -71,11 +71,12 @@ fn import_files(state: &mut Chainstate, files: &[std::path::PathBuf], stop: &Ato
 
 fn report(imported: &Imported) {
     println!(
-        "{} new blocks with {} transactions, {} known, {} refused, {} without parent, {} bytes skipped{}",
+        "{} new blocks with {} transactions, {} known, {} refused, {} undecodable, {} without parent, {} bytes skipped{}",
         imported.blocks,
         imported.transactions,
         imported.known,
         imported.refused,
+        imported.undecodable,
         imported.orphans,
         imported.skipped_bytes,
         if imported.stopped { "; stopped early" } else { "" },
@@ -109,26 +110,26 @@ fn coin_stats(state: &mut Chainstate, json: bool) -> anyhow::Result<()> {
         let tip = tree.node(tree.tip());
         (tip.height, tip.hash)
     };
-    let mut stats = CoinStats::new(HashKind::Muhash);
+    let mut count = CoinCount::new(HashKind::Muhash, height, best_block);
     state.ledger.store().for_each_coin(&mut |outpoint, coin| {
-        stats.add(&outpoint, &coin);
+        count.add(&outpoint, &coin);
         true
     })?;
-    let total = stats.total_amount();
-    let muhash = stats.hash_hex();
+    let stats = count.finish();
+    // Amounts are exact decimal text, never floats.
+    let total = stats.total_amount.context("the coins add up to more than all money")?;
+    let total = total.to_string_in(bitcoin::Denomination::Bitcoin);
+    let muhash = stats.hash.map(|hash| hash.to_string()).unwrap_or_default();
     if json {
-        // The amount is written as exact decimal text, never through a float.
         println!(
-            "{{\"height\":{height},\"bestblock\":\"{best_block}\",\"txouts\":{},\"bogosize\":{},\"muhash\":\"{muhash}\",\"total_amount\":{}}}",
-            stats.txouts(),
-            stats.bogosize(),
-            total.to_string_in(bitcoin::Denomination::Bitcoin),
+            "{{\"height\":{height},\"bestblock\":\"{best_block}\",\"txouts\":{},\"bogosize\":{},\"muhash\":\"{muhash}\",\"total_amount\":{total}}}",
+            stats.txouts, stats.bogosize,
         );
     } else {
         println!("height        {height}");
         println!("bestblock     {best_block}");
-        println!("txouts        {}", stats.txouts());
-        println!("total_amount  {}", total.to_string_in(bitcoin::Denomination::Bitcoin));
+        println!("txouts        {}", stats.txouts);
+        println!("total_amount  {total}");
         println!("muhash        {muhash}");
     }
     Ok(())

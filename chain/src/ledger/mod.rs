@@ -430,7 +430,12 @@ impl Ledger {
 
     /// Whether a transaction of the block would make a coin that exists unspent (BIP30). Asked only where it can be.
     fn overwrites(&self, block: &Block, height: u32) -> Result<bool, LedgerError> {
-        if !rules::connect::needs_bip30_check(height, &block.hash, &self.params) {
+        let params = &self.params;
+        let at_bip34 = (height > params.bip34_height).then(|| {
+            let tree = self.tree.read();
+            tree.node(tree.ancestor(self.tip, params.bip34_height)).hash
+        });
+        if !rules::connect::needs_bip30_check(height, block.hash, at_bip34, params) {
             return Ok(false);
         }
         let mut unknown = Vec::new();
@@ -454,7 +459,7 @@ impl Ledger {
     ) -> Result<Gathered, LedgerError> {
         let inputs = block.transactions.iter().skip(1).map(|tx| tx.input.len()).sum();
         let mut gathered = Gathered { spent: Vec::with_capacity(inputs), complete: false, transactions: 0 };
-        let exception = rules::connect::is_bip30_exception(height, &block.hash, &self.params);
+        let exception = self.params.bip30_exceptions.contains(&(height, block.hash));
         let mut overwritten = Vec::new();
         for (number, (transaction, txid)) in block.transactions.iter().zip(&block.txids).enumerate() {
             let coinbase = number == 0;
