@@ -1,3 +1,4 @@
 //! What the wide tests and the benches share. Holds no test of its own.
 
+pub mod asm;
 pub mod data;
