@@ -1,6 +1,8 @@
 //! What the wide tests and the benches share. Holds no test of its own.
 
+pub mod asm;
 pub mod bitcoind;
 pub mod chaingen;
 pub mod data;
+pub mod mutants;
 pub mod regtest;

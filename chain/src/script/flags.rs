@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn dependent_flags_come_and_go_with_what_they_need() {
         assert_eq!(Flags::CLEANSTACK.with_needed(), Flags::CLEANSTACK | Flags::WITNESS | Flags::P2SH);
-        assert_eq!(Flags::ALL.without(Flags::P2SH).without_unfounded().to_string().contains("WITNESS,"), false);
+        assert!(!Flags::ALL.without(Flags::P2SH).without_unfounded().intersects(Flags::WITNESS | Flags::CLEANSTACK));
         assert_eq!((Flags::CLEANSTACK | Flags::WITNESS).without_unfounded(), Flags::NONE);
         assert_eq!(Flags::STANDARD.without_unfounded(), Flags::STANDARD);
     }

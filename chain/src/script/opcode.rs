@@ -130,8 +130,8 @@ pub fn is_minimal_push(op: Op<'_>) -> bool {
         [1..=16 | 0x81] => false,
         data => match data.len() {
             length @ ..=75 => usize::from(op.code) == length,
-            ..=255 => op.code == OP_PUSHDATA1,
-            ..=65535 => op.code == OP_PUSHDATA2,
+            76..=255 => op.code == OP_PUSHDATA1,
+            256..=65535 => op.code == OP_PUSHDATA2,
             _ => true,
         },
     }

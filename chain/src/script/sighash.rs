@@ -356,7 +356,7 @@ pub(super) fn update_bytes(hasher: &mut Sha256, bytes: &[u8]) {
 fn update_size(hasher: &mut Sha256, size: usize) {
     match size {
         ..=0xfc => hasher.update([size as u8]),
-        ..=0xffff => hasher.update([0xfd, size as u8, (size >> 8) as u8]),
+        0xfd..=0xffff => hasher.update([0xfd, size as u8, (size >> 8) as u8]),
         _ => {
             hasher.update([0xfe]);
             hasher.update(u32::try_from(size).expect("nothing in a transaction reaches 4 GiB").to_le_bytes());

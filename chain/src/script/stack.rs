@@ -134,8 +134,8 @@ mod tests {
         for value in [&[1][..], &[2], &[3], &[4]] {
             stack.push(Element::Borrowed(value));
         }
-        stack.roll(3, 1).unwrap();
-        stack.copy(4, 2).unwrap();
+        stack.roll(3, 1).expect("four elements");
+        stack.copy(4, 2).expect("four elements");
         let order: Vec<u8> = stack.0.iter().map(|element| element[0]).collect();
         assert_eq!(order, [1, 3, 4, 2, 1, 3]);
         assert_eq!(stack.roll(7, 1), Err(ScriptError::InvalidStackOperation));

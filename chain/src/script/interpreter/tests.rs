@@ -1,5 +1,6 @@
 //! What the vectors do not show by name.
 
+use super::checksig::find_and_delete;
 use super::*;
 
 #[test]
@@ -26,13 +27,13 @@ fn only_the_outermost_untaken_branch_decides() {
     for taken in [true, false, true] {
         open.push(taken);
     }
-    open.toggle().unwrap();
+    open.toggle().expect("an IF is open");
     assert!(!open.all_true(), "toggling inside an untaken branch changes nothing");
-    open.pop().unwrap();
-    open.toggle().unwrap();
+    open.pop().expect("an IF is open");
+    open.toggle().expect("an IF is open");
     assert!(open.all_true(), "the untaken branch has become taken");
-    open.pop().unwrap();
-    open.pop().unwrap();
+    open.pop().expect("an IF is open");
+    open.pop().expect("an IF is open");
     assert_eq!(
         (open.pop(), open.toggle()),
         (Err(ScriptError::UnbalancedConditional), Err(ScriptError::UnbalancedConditional))
