@@ -15,7 +15,7 @@ fn outpoint(key: u8) -> OutPoint {
 
 fn coin(number: u32) -> Coin {
     let script = vec![number as u8; number as usize % 60];
-    Coin::from_parts(u64::from(number), &script, number, number % 7 == 0)
+    Coin::from_parts(u64::from(number), &script, number, number.is_multiple_of(7))
 }
 
 #[derive(Clone, Debug)]
