@@ -5,6 +5,8 @@ pub mod codec;
 pub mod files;
 pub mod import;
 pub mod mem;
+#[cfg(feature = "rocksdb")]
+pub mod rocks;
 
 use crate::coins::Coin;
 use bitcoin::OutPoint;
