@@ -3,4 +3,5 @@
 pub mod bitcoind;
 pub mod chaingen;
 pub mod data;
+pub mod mutants;
 pub mod regtest;
