@@ -1,1 +1,88 @@
-//! To come.
+//! Valid blocks and mutants of them: every judge gives the same verdict in the same words, and ends at the same tip
+//! with the same coins.
+
+use groat_tests::bitcoind::{Bitcoind, peers};
+use groat_tests::mutants::{Judge, Scenario, scenarios};
+
+/// Hands every block of a scenario to every judge. The coins are compared where the tip changed or a branch was
+/// tried, and at the end.
+fn run(scenario: &Scenario, judges: &mut [(&str, &mut dyn Judge)]) {
+    let mut coins_of = None;
+    for (index, step) in scenario.steps.iter().enumerate() {
+        let case = format!("{}, step {index} ({})", scenario.name, step.name);
+        let mut muhashes = Vec::new();
+        for (name, judge) in judges.iter_mut() {
+            let answer = judge.submit(&step.block);
+            assert_eq!(answer, step.expected, "{case}: the verdict of {name} (left) is not the one expected (right)");
+            assert_eq!(judge.tip(), step.tip, "{case}: the tip of {name} (left) is not the one expected (right)");
+            muhashes.push(judge.muhash());
+        }
+        assert!(muhashes.iter().all(|muhash| *muhash == muhashes[0]), "{case}: the coins differ: {muhashes:?}");
+        // A refused block leaves the coins as they were.
+        if let Some((tip, muhash)) = &coins_of
+            && *tip == step.tip
+        {
+            assert_eq!(*muhash, muhashes[0], "{case}: the coins changed and the tip did not");
+        }
+        coins_of = Some((step.tip, muhashes[0].clone()));
+    }
+}
+
+#[test]
+fn mutants_are_refused_in_the_same_words() {
+    let Some(peers) = peers() else { return };
+    for scenario in scenarios() {
+        let mut bitcoind = Bitcoind::start(&peers, &scenario.options());
+        run(&scenario, &mut [("bitcoind", &mut bitcoind)]);
+    }
+}
+
+#[test]
+fn mutants_break_every_rule_that_a_regtest_block_can_break() {
+    let mut seen: Vec<String> = scenarios()
+        .iter()
+        .flat_map(|scenario| &scenario.steps)
+        .filter_map(|step| Some(step.expected.as_ref().err()?.split(['(', ' ']).next()?.to_owned()))
+        .collect();
+    seen.sort();
+    seen.dedup();
+    for reason in [
+        "bad-blk-length",
+        "bad-blk-sigops",
+        "bad-blk-weight",
+        "bad-cb-amount",
+        "bad-cb-height",
+        "bad-cb-length",
+        "bad-cb-missing",
+        "bad-cb-multiple",
+        "bad-diffbits",
+        "bad-prevblk",
+        "bad-txnmrklroot",
+        "bad-txns-BIP30",
+        "bad-txns-duplicate",
+        "bad-txns-in-belowout",
+        "bad-txns-inputs-duplicate",
+        "bad-txns-inputs-missingorspent",
+        "bad-txns-nonfinal",
+        "bad-txns-premature-spend-of-coinbase",
+        "bad-txns-prevout-null",
+        "bad-txns-txouttotal-toolarge",
+        "bad-txns-vin-empty",
+        "bad-txns-vout-empty",
+        "bad-txns-vout-negative",
+        "bad-txns-vout-toolarge",
+        "bad-version",
+        "bad-witness-merkle-match",
+        "bad-witness-nonce-size",
+        "block-script-verify-flag-failed",
+        "duplicate",
+        "duplicate-invalid",
+        "high-hash",
+        "prev-blk-not-found",
+        "time-too-new",
+        "time-too-old",
+        "unexpected-witness",
+    ] {
+        assert!(seen.iter().any(|one| one == reason), "no mutant is refused with {reason}; there are {seen:?}");
+    }
+}

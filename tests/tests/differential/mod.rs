@@ -1,4 +1,5 @@
 //! Groat against the oracles: the same input, the same verdict.
 
 mod blocks;
+mod generated;
 mod script;
