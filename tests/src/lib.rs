@@ -2,3 +2,5 @@
 
 pub mod asm;
 pub mod data;
+pub mod fuzz_script;
+pub mod spends;
