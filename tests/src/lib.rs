@@ -6,3 +6,5 @@ pub mod chaingen;
 pub mod data;
 pub mod mutants;
 pub mod regtest;
+pub mod fuzz_script;
+pub mod spends;
