@@ -28,7 +28,7 @@ pub fn check_solution(block: &Block, params: &Params) -> Result<(), Rejection> {
     let spend = solution(block, challenge).ok_or(Rejection::BadSignetBlksig)?;
     let coins = [Coin::from_parts(0, challenge.as_bytes(), 0, false)];
     let flags = Flags::P2SH | Flags::WITNESS | Flags::DERSIG | Flags::NULLDUMMY;
-    verify_input(&Sighashes::new(&spend, &coins), 0, flags).map_err(|_| Rejection::BadSignetBlksig)
+    verify_input(&Sighashes::new(&spend, &coins), 0, flags, None).map_err(|_| Rejection::BadSignetBlksig)
 }
 
 /// The transaction that spends an output locked by the challenge, with the block's solution as its only input.
