@@ -23,3 +23,6 @@ pub mod signet;
 pub mod sigops;
 pub mod transaction;
 mod wide;
+
+#[cfg(test)]
+mod tests;
