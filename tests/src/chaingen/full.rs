@@ -34,7 +34,7 @@ pub struct Recipe {
 
 impl Recipe {
     /// About a million signature checks, a pool of some 300,000 coins.
-    pub const DEFAULT: Recipe = Recipe { seed: 1, blocks: 112, fan_out: 13, keys: 8_192 };
+    pub const DEFAULT: Recipe = Recipe { seed: 1, blocks: 116, fan_out: 13, keys: 8_192 };
 }
 
 /// A transaction to be signed: what it spends, and the `Coin::script` of what it makes.

@@ -123,7 +123,7 @@ fn sizes(builder: &mut Builder) {
     };
     let mut block = builder.valid();
     sigops(&mut block, 9_000);
-    // Outputs of more than 10,000 bytes are never coins; these are two.
+    // Two outputs, since the first is to stay within the 10,000 bytes of a script that can be spent.
     block.txdata[1].output[1].script_pubkey = vec![OP_CHECKSIG.to_u8(); 11_000].into();
     seal(&mut block);
     builder.case_on(block, "legacy signature operations are at most 20,000", "bad-blk-sigops", |block| {
