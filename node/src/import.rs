@@ -12,6 +12,7 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 use bitcoin::BlockHash;
+use bitcoin::hashes::Hash;
 use groat_chain::ledger::{Accepted, Incoming, Ledger, Step};
 use groat_chain::pool::{Pool, Promise};
 use groat_chain::rejection::Rejection;
@@ -194,7 +195,7 @@ fn in_order(ledger: &mut Ledger, frames: Vec<(usize, Frame)>, imported: &mut Imp
             queue.push_back(hash);
         }
     }
-    let roots = children.remove(&bitcoin::hashes::Hash::all_zeros()).unwrap_or_default();
+    let roots = children.remove(&BlockHash::all_zeros()).unwrap_or_default();
     for number in roots {
         if frames[number].1.header.block_hash() == genesis { imported.known += 1 } else { imported.orphans += 1 }
     }

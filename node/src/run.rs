@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
+use bitcoin::Amount;
 use groat_chain::stats::{CoinCount, HashKind};
 
 use crate::chainstate::{self, Chainstate};
@@ -118,7 +119,8 @@ fn coin_stats(state: &mut Chainstate, json: bool) -> anyhow::Result<()> {
     let stats = count.finish();
     // Amounts are exact decimal text, never floats.
     let total = stats.total_amount.context("the coins add up to more than all money")?;
-    let total = total.to_string_in(bitcoin::Denomination::Bitcoin);
+    let total =
+        format!("{}.{:08}", total.to_sat() / Amount::ONE_BTC.to_sat(), total.to_sat() % Amount::ONE_BTC.to_sat());
     let muhash = stats.hash.map(|hash| hash.to_string()).unwrap_or_default();
     if json {
         println!(

@@ -4,7 +4,7 @@ pub mod asm;
 pub mod bitcoind;
 pub mod chaingen;
 pub mod data;
+pub mod fuzz_script;
 pub mod mutants;
 pub mod regtest;
-pub mod fuzz_script;
 pub mod spends;
