@@ -159,18 +159,27 @@ impl Maker {
                 // A signature that must be invalid.
                 push(&mut script, &first);
                 script.extend([OP_CHECKSIG, OP_NOT]);
-                vec![if random.random_ratio(1, 3) { signature(two) } else { Unlock::Data(vec![]) }]
+                vec![match random.random_range(0..3) {
+                    0 => signature(two),
+                    1 => Unlock::Data(vec![]),
+                    _ => {
+                        // In shape a signature, about as long as one may be.
+                        let mut integer = || vec![1; random.random_range(30..37)];
+                        Unlock::Data([der(&integer(), &integer(), None), vec![1]].concat())
+                    }
+                }]
             }
             8 => {
-                let secret: [u8; 16] = random.random();
+                let secret = bytes(random, 50);
                 script.push(OP_HASH256);
                 push(&mut script, sha256d::Hash::hash(&secret).as_byte_array());
                 script.push(OP_EQUALVERIFY);
                 push(&mut script, &first);
                 // In a leaf, each check must be paid for by the weight of the witness.
-                script.extend([OP_2DUP, OP_CHECKSIGVERIFY].repeat(random.random_range(0..9)));
+                let checks = if wrap == Wrap::Leaf { 4..8 } else { 0..9 };
+                script.extend([OP_2DUP, OP_CHECKSIGVERIFY].repeat(random.random_range(checks)));
                 script.push(OP_CHECKSIG);
-                vec![signature(one), Unlock::Data(secret.to_vec())]
+                vec![signature(one), Unlock::Data(secret)]
             }
             9 => {
                 // A separator that is not executed does not count, but stands in the code.
@@ -214,7 +223,9 @@ impl Maker {
         for at in 0..count {
             push(script, &self.key(at, wrap, random));
         }
-        push_number(script, (count + usize::from(random.random_ratio(1, 50))) as i64);
+        let more = if random.random_ratio(1, 10) { random.random_range(14..18) } else { 0 };
+        script.extend(vec![OP_0; more]); // no keys, but counted as such
+        push_number(script, (count + more + usize::from(random.random_ratio(1, 50))) as i64);
         match random.random_ratio(1, 4) {
             true => script.extend([OP_CHECKMULTISIGVERIFY, OP_1]),
             false => script.push(OP_CHECKMULTISIG),
@@ -494,13 +505,16 @@ fn stretch(script: &mut Vec<u8>, random: &mut ChaCha8Rng) {
             script.push(OP_DROP);
         }
         2 => {
-            while script.len() < random.random_range(9_800..10_000) {
-                push(script, &vec![1; random.random_range(50..200)]); // bytes of a script
+            let end = random.random_range(9_997..10_003); // bytes of a script
+            while script.len() + 300 < end {
+                push(script, &[1; 200]);
                 script.push(OP_DROP);
             }
+            push(script, &vec![1; end.saturating_sub(script.len() + 3)]);
+            script.push(OP_DROP);
         }
         _ => {
-            let depth = random.random_range(990..1005); // elements
+            let depth = random.random_range(997..1003); // elements
             script.extend([vec![OP_1; depth], vec![OP_DROP; depth]].concat());
         }
     }
