@@ -36,7 +36,7 @@ impl Block {
         let mut stripped_size = 80 + count_length;
         for _ in 0..count {
             let start = rest;
-            let transaction = Transaction::consensus_decode(&mut rest)?;
+            let transaction = decode_transaction(&mut rest)?;
             let raw = &start[..start.len() - rest.len()];
             let base = transaction.base_size();
             let (txid, wtxid) = transaction_ids(raw, base);
@@ -55,6 +55,18 @@ impl Block {
     pub fn weight(&self) -> usize {
         self.stripped_size * 3 + self.size
     }
+}
+
+/// Decodes a transaction. One without inputs and outputs is read as such, as Core reads it, and left for the rules to
+/// refuse; the `bitcoin` crate takes the two zeros for a segwit marker with an unknown flag.
+fn decode_transaction(rest: &mut &[u8]) -> Result<Transaction, encode::Error> {
+    if rest.len() < 10 || rest[4..6] != [0, 0] {
+        return Transaction::consensus_decode(rest);
+    }
+    let version = Decodable::consensus_decode(rest)?;
+    *rest = &rest[2..];
+    let lock_time = Decodable::consensus_decode(rest)?;
+    Ok(Transaction { version, lock_time, input: Vec::new(), output: Vec::new() })
 }
 
 /// Both ids of a serialized transaction whose serialization without witness has `base` bytes.

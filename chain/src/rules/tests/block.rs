@@ -90,6 +90,22 @@ fn every_transaction_is_checked() {
 }
 
 #[test]
+fn a_transaction_of_nothing_decodes_and_is_refused() {
+    let good = block(&branch(&regtest(), 0), vec![coinbase(1, 1), pay(&[outpoint(0)], &[1])]);
+    let raw = bitcoin::Block { header: good.header, txdata: vec![good.transactions[0].clone()] };
+    let mut bytes = bitcoin::consensus::serialize(&raw);
+    bytes[80] = 2;
+    bytes.extend_from_slice(&[2, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let mut block = Block::decode(&bytes).expect("Core decodes it too");
+    assert_eq!((block.stripped_size, block.size), (bytes.len(), bytes.len()));
+    let hash = bitcoin::hashes::sha256d::Hash::hash(&bytes[bytes.len() - 10..]);
+    assert_eq!(block.txids[1].to_byte_array(), hash.to_byte_array());
+    let leaves = block.txids.iter().map(|txid| txid.to_byte_array());
+    block.header.merkle_root = TxMerkleNode::from_byte_array(crate::rules::merkle::merkle_root(leaves).0);
+    assert_eq!(check_body(&block), Err(Rejection::BadTxnsVinEmpty));
+}
+
+#[test]
 fn a_block_shows_at_most_20000_signature_operations() {
     let checks = |count| {
         let mut tx = pay(&[outpoint(0)], &[1]);

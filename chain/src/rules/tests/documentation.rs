@@ -49,12 +49,14 @@ fn every_row_names_what_exists() {
     for cells in rows {
         for function in quoted(cells[1]) {
             let (module, name) = function.rsplit_once("::").unwrap_or((function, ""));
-            let stem = repository().join("chain/src").join(module.replace("::", "/"));
-            let files = [stem.with_extension("rs"), stem.join("mod.rs")];
-            let source: String = files.iter().filter(|file| file.exists()).map(|file| read(file)).collect();
-            assert!(!source.is_empty(), "{}: no module {module}", cells[0]);
-            let defined =
-                name.is_empty() || source.contains(&format!("fn {name}")) || source.contains(&format!("{name},"));
+            let path = format!("chain/src/{}", module.replace("::", "/"));
+            let mut files = if repository().join(&path).is_dir() { sources(&path) } else { Vec::new() };
+            files.extend(Some(repository().join(path + ".rs")).filter(|file| file.exists()));
+            assert!(!files.is_empty(), "{}: no module {module}", cells[0]);
+            let signature = format!("fn {name}(");
+            let generic = format!("fn {name}<");
+            let defines = |source: &str| source.contains(&signature) || source.contains(&generic);
+            let defined = name.is_empty() || files.iter().any(|file| defines(&read(file)));
             assert!(defined, "{}: no function {function}", cells[0]);
         }
         for reason in quoted(cells[2]) {
