@@ -4,5 +4,6 @@ pub mod asm;
 pub mod bitcoind;
 pub mod chaingen;
 pub mod data;
+pub mod groatd;
 pub mod mutants;
 pub mod regtest;
