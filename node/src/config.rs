@@ -108,9 +108,8 @@ mod tests {
 
     #[test]
     fn one_dash_is_as_good_as_two() {
-        let config = Config::parse_from(
-            ["groatd", "-chain=regtest", "-datadir=/x", "--par=2", "import", "-"].map(two_dashes),
-        );
+        let config =
+            Config::parse_from(["groatd", "-chain=regtest", "-datadir=/x", "--par=2", "import", "-"].map(two_dashes));
         assert_eq!((config.chain.as_str(), config.par), ("regtest", 2));
         assert!(matches!(config.command, Command::Import { files } if files == [PathBuf::from("-")]));
     }

@@ -84,7 +84,10 @@ fn import_files(state: &mut Chainstate, files: &[PathBuf], stop: &AtomicBool) ->
         bail!("{foreign}");
     }
     if imported.undecodable > 0 {
-        bail!("{} blocks are damaged and were left out: get them from another place and import again", imported.undecodable);
+        bail!(
+            "{} blocks are damaged and were left out: get them from another place and import again",
+            imported.undecodable
+        );
     }
     if imported.orphans > 0 {
         bail!(
@@ -190,7 +193,10 @@ fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
         runtime.block_on(async {
             loop {
                 tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-                println!("{}", if raised.load(Ordering::Relaxed) { "still writing; nothing is lost" } else { "stopping" });
+                println!(
+                    "{}",
+                    if raised.load(Ordering::Relaxed) { "still writing; nothing is lost" } else { "stopping" }
+                );
                 raised.store(true, Ordering::Relaxed);
             }
         })

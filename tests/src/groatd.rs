@@ -214,8 +214,9 @@ pub struct Stats {
 
 impl Stats {
     fn read(said: &Said) -> Stats {
-        serde_json::from_str(&said.stdout)
-            .unwrap_or_else(|error| panic!("expected: one JSON object with the fields of Stats ({error})\n{}", said.all()))
+        serde_json::from_str(&said.stdout).unwrap_or_else(|error| {
+            panic!("expected: one JSON object with the fields of Stats ({error})\n{}", said.all())
+        })
     }
 }
 

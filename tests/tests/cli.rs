@@ -75,7 +75,12 @@ impl Test {
     }
 
     fn ends_as_expected(&self) {
-        assert_eq!(self.groatd.stats(), *expected(), "the stored chain (left) and the expected one (right); {}", repeat());
+        assert_eq!(
+            self.groatd.stats(),
+            *expected(),
+            "the stored chain (left) and the expected one (right); {}",
+            repeat()
+        );
     }
 
     fn ends_at(&self, height: u32) {
@@ -96,14 +101,25 @@ fn the_binary_names_version_and_commit() {
     let said = Said::by(std::process::Command::new(binary()).arg("--version")).succeeded();
     let commit = said.stdout.split(['(', ')']).nth(1).unwrap_or_default();
     let hex = commit.trim_end_matches("-dirty").chars().all(|letter| letter.is_ascii_hexdigit());
-    assert!(commit == "unknown" || (commit.len() >= 12 && hex), "expected a commit, found {:?}; {}", said.stdout, repeat());
+    assert!(
+        commit == "unknown" || (commit.len() >= 12 && hex),
+        "expected a commit, found {:?}; {}",
+        said.stdout,
+        repeat()
+    );
 }
 
 #[test]
 fn usage_errors_have_status_2() {
     for arguments in [&["--nonsense"][..], &["import"], &["--dbcache=much", "coins", "stats"], &[]] {
         let said = Test::new().groatd.run(arguments);
-        assert_eq!(said.status.code(), Some(2), "groatd {arguments:?}: the status (left): {}; {}", said.stderr, repeat());
+        assert_eq!(
+            said.status.code(),
+            Some(2),
+            "groatd {arguments:?}: the status (left): {}; {}",
+            said.stderr,
+            repeat()
+        );
     }
 }
 
@@ -248,7 +264,10 @@ fn blocks_in_any_order_and_any_number_of_files_give_the_same_chain() {
             .collect();
         test.groatd.import(&files).succeeded();
         test.ends_as_expected();
-        test.groatd.import(&files).succeeded().printed(&[&format!("0 new blocks with 0 transactions, {} known", HEIGHT + 1)]);
+        test.groatd
+            .import(&files)
+            .succeeded()
+            .printed(&[&format!("0 new blocks with 0 transactions, {} known", HEIGHT + 1)]);
         let test = Test::new();
         test.groatd.feed(&["import", "-"], &framed(MAGIC, blocks)).succeeded();
         test.ends_as_expected();

@@ -44,7 +44,8 @@ struct Work {
 impl Work {
     fn new(start: Option<PathBuf>, files: Vec<PathBuf>, dbcache: u32) -> Work {
         let folder = tempfile::tempdir().unwrap();
-        let expected = Stats { height: 0, bestblock: String::new(), txouts: 0, total_amount: 0.0, muhash: String::new() };
+        let expected =
+            Stats { height: 0, bestblock: String::new(), txouts: 0, total_amount: 0.0, muhash: String::new() };
         let mut work = Work { start, files, dbcache, expected, takes: Duration::ZERO };
         let groatd = work.begin(folder.path());
         let begun = Instant::now();
@@ -65,7 +66,8 @@ impl Work {
 
     /// Imports in `folder` and kills it at a random moment; whether it was still running.
     fn kill(&self, groatd: &Groatd, random: &mut ChaCha8Rng) -> bool {
-        let arguments = [&PathBuf::from("import")].into_iter().chain(&self.files);
+        let import = PathBuf::from("import");
+        let arguments = [&import].into_iter().chain(&self.files);
         let moment = self.takes.mul_f64(random.random_range(0.0..1.0));
         let mut process = groatd.command(arguments).spawn().expect("groatd starts");
         std::thread::sleep(moment);
@@ -142,7 +144,9 @@ fn kills_at_random_moments_of_an_import_lose_nothing() {
     let (seed, mut random) = random();
     let folder = tempfile::tempdir().unwrap();
     // A table so small that it is flushed every few blocks, and one so large that a flush takes several batches.
-    for (coins, dbcache, moments) in [(60_000, 4, if wide() { 80 } else { 4 }), (400_000, 64, if wide() { 20 } else { 1 })] {
+    for (coins, dbcache, moments) in
+        [(60_000, 4, if wide() { 80 } else { 4 }), (400_000, 64, if wide() { 20 } else { 1 })]
+    {
         let files = generated(&folder.path().join(coins.to_string()), 1, coins);
         let work = Work::new(None, files, dbcache);
         kill_and_finish(&work, moments, &mut random, &format!("import of {coins} coins, seed {seed}"));
@@ -153,8 +157,11 @@ fn kills_at_random_moments_of_an_import_lose_nothing() {
 fn kills_at_random_moments_of_a_reorganisation_lose_nothing() {
     let (seed, mut random) = random();
     let folder = tempfile::tempdir().unwrap();
-    for (coins, dbcache, moments) in [(50_000, 4, if wide() { 80 } else { 4 }), (300_000, 64, if wide() { 20 } else { 1 })] {
-        let (data, at) = (folder.path().join(format!("data{coins}")), |name: &str| folder.path().join(format!("{name}{coins}")));
+    for (coins, dbcache, moments) in
+        [(50_000, 4, if wide() { 80 } else { 4 }), (300_000, 64, if wide() { 20 } else { 1 })]
+    {
+        let (data, at) =
+            (folder.path().join(format!("data{coins}")), |name: &str| folder.path().join(format!("{name}{coins}")));
         let (old, new) = (generated(&at("old"), 1, coins), generated(&at("new"), 2, coins * 2));
         let before = Groatd::new("regtest", &data);
         before.import(&old).succeeded();

@@ -15,8 +15,13 @@ fn runs() -> Vec<(PathBuf, &'static str, u32)> {
         let name = path.file_stem()?.to_str()?;
         let (network, range) = name.split_once('-')?;
         let height = range.strip_prefix("0000000-")?.parse().ok()?;
-        let networks =
-            [("mainnet", "main"), ("testnet3", "test"), ("testnet4", "testnet4"), ("signet", "signet"), ("regtest", "regtest")];
+        let networks = [
+            ("mainnet", "main"),
+            ("testnet3", "test"),
+            ("testnet4", "testnet4"),
+            ("signet", "signet"),
+            ("regtest", "regtest"),
+        ];
         let (_, chain) = networks.into_iter().find(|(long, _)| *long == network)?;
         Some((path, chain, height))
     };

@@ -66,7 +66,9 @@ pub enum LedgerError {
     #[error("block {0} was pruned and is needed to go back; start with --reindex and fetch the chain again")]
     Pruned(BlockHash),
     /// The disk is nearly full.
-    #[error("only {free_mib} MiB of disk are left (at least {needed_mib} are needed); make room and start again: nothing is lost")]
+    #[error(
+        "only {free_mib} MiB of disk are left (at least {needed_mib} are needed); make room and start again: nothing is lost"
+    )]
     DiskFull {
         /// What is left.
         free_mib: u64,
@@ -426,11 +428,8 @@ impl Ledger {
             }
         };
         let spent = Arc::new(gathered.spent);
-        let scripts = if trusted {
-            ScriptRun::none()
-        } else {
-            ScriptRun::start(&self.pool, &block, &spent, connected.flags)
-        };
+        let scripts =
+            if trusted { ScriptRun::none() } else { ScriptRun::start(&self.pool, &block, &spent, connected.flags) };
         if !has_undo {
             let pos = self.store.append_undo(file, &codec::encode_undo(&spent))?;
             self.tree.write().set_undo(id, pos);
@@ -464,12 +463,7 @@ impl Ledger {
 
     /// Moves the coins that the block spends out of the table and puts those that it makes in, in block order.
     /// Stops at the first input that is missing or spent.
-    fn gather(
-        &mut self,
-        block: &Block,
-        height: u32,
-        mut prefetched: Prefetched,
-    ) -> Result<Gathered, LedgerError> {
+    fn gather(&mut self, block: &Block, height: u32, mut prefetched: Prefetched) -> Result<Gathered, LedgerError> {
         let inputs = block.transactions.iter().skip(1).map(|tx| tx.input.len()).sum();
         let mut gathered = Gathered { spent: Vec::with_capacity(inputs), complete: false, transactions: 0 };
         let exception = self.params.bip30_exceptions.contains(&(height, block.hash));
@@ -501,7 +495,8 @@ impl Ledger {
                 let outpoint = OutPoint::new(*txid, vout as u32);
                 if exception && coinbase {
                     let store = &self.store;
-                    let before = self.table.spend(&outpoint, || Ok::<_, StoreError>(store.coins(&[outpoint])?.remove(0)))?;
+                    let before =
+                        self.table.spend(&outpoint, || Ok::<_, StoreError>(store.coins(&[outpoint])?.remove(0)))?;
                     overwritten.extend(before);
                 }
                 self.table.create(outpoint, Coin::new(output, height, coinbase), false);

@@ -120,7 +120,10 @@ impl Ledger {
         let made: std::collections::HashSet<_> = block.txids.iter().skip(1).collect();
         // A coin made and spent inside the block does not come back.
         coins.extend(
-            outpoints.zip(spent).filter(|(outpoint, _)| !made.contains(&outpoint.txid)).map(|(o, coin)| (o, Some(coin))),
+            outpoints
+                .zip(spent)
+                .filter(|(outpoint, _)| !made.contains(&outpoint.txid))
+                .map(|(o, coin)| (o, Some(coin))),
         );
         Ok(coins)
     }

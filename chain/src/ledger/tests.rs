@@ -77,11 +77,18 @@ impl World {
         tag.resize(tag.len().max(2), 0);
         let coinbase = transaction(
             vec![input(OutPoint::null(), ScriptBuf::from_bytes(tag))],
-            vec![anyone(Amount::from_sat(1000)), TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::from_bytes(vec![0x6a]) }],
+            vec![
+                anyone(Amount::from_sat(1000)),
+                TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::from_bytes(vec![0x6a]) },
+            ],
         );
         let mut transactions = vec![coinbase];
-        let chosen: Vec<OutPoint> =
-            coins.iter().filter(|(_, coin)| coin.height() < height).map(|(outpoint, _)| *outpoint).take(spends).collect();
+        let chosen: Vec<OutPoint> = coins
+            .iter()
+            .filter(|(_, coin)| coin.height() < height)
+            .map(|(outpoint, _)| *outpoint)
+            .take(spends)
+            .collect();
         for outpoint in chosen {
             let value = coins.remove(&outpoint).unwrap().value();
             let half = Amount::from_sat(value.to_sat() / 2);
@@ -91,7 +98,10 @@ impl World {
             // One of its outputs is spent again inside the block.
             let again = transaction(vec![input(OutPoint::new(id, 0), ScriptBuf::new())], vec![anyone(half)]);
             coins.insert(OutPoint::new(id, 1), Coin::from_parts(half.to_sat(), &[0x51], height, false));
-            coins.insert(OutPoint::new(again.compute_txid(), 0), Coin::from_parts(half.to_sat(), &[0x51], height, false));
+            coins.insert(
+                OutPoint::new(again.compute_txid(), 0),
+                Coin::from_parts(half.to_sat(), &[0x51], height, false),
+            );
             transactions.push(again);
         }
         match kind {
@@ -101,7 +111,9 @@ impl World {
                 vec![anyone(Amount::ZERO)],
             )),
             // OP_RETURN in the input script ends it with an error.
-            Kind::BadScript => transactions.last_mut().unwrap().input[0].script_sig = ScriptBuf::from_bytes(vec![0x6a, 0x6a]),
+            Kind::BadScript => {
+                transactions.last_mut().unwrap().input[0].script_sig = ScriptBuf::from_bytes(vec![0x6a, 0x6a])
+            }
         }
         coins.insert(OutPoint::new(transactions[0].compute_txid(), 0), Coin::from_parts(1000, &[0x51], height, true));
         let mut block = bitcoin::Block {
@@ -135,7 +147,10 @@ impl World {
     /// The stored coins must be those of the published tip.
     fn check(&self, ledger: &mut Ledger) -> BlockHash {
         ledger.flush().unwrap();
-        let tip = { let tree = ledger.tree.read(); tree.node(tree.tip()).hash };
+        let tip = {
+            let tree = ledger.tree.read();
+            tree.node(tree.tip()).hash
+        };
         let mut stored = BTreeMap::new();
         ledger.store.for_each_coin(&mut |outpoint, coin| stored.insert(outpoint, coin).is_none()).unwrap();
         assert_eq!(stored, self.coins[&tip], "the coins are not those of the tip {tip}");
@@ -241,7 +256,11 @@ fn verify_chain_passes_over_what_import_left() {
 #[derive(Clone, Debug)]
 enum Event {
     /// A new block on one of the blocks there are.
-    Block { on: prop::sample::Index, spends: usize, kind: u8 },
+    Block {
+        on: prop::sample::Index,
+        spends: usize,
+        kind: u8,
+    },
     /// So many steps.
     Steps(usize),
     Flush,

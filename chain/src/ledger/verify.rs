@@ -57,7 +57,8 @@ impl Ledger {
                 break;
             }
             let (block, spent) = self.read_connected(id)?;
-            let fault = |what: &str| LedgerError::Damaged(format!("block {} at height {}: {what}", tip.hash, tip.height));
+            let fault =
+                |what: &str| LedgerError::Damaged(format!("block {} at height {}: {what}", tip.hash, tip.height));
             if let Err(rejection) = rules::block::check_block(&block, &self.params) {
                 return Err(fault(&rejection.to_string()));
             }
@@ -112,5 +113,10 @@ impl Ledger {
 }
 
 fn spent_inside(block: &crate::block::Block, outpoint: &OutPoint) -> bool {
-    block.transactions.iter().skip(1).flat_map(|transaction| &transaction.input).any(|input| input.previous_output == *outpoint)
+    block
+        .transactions
+        .iter()
+        .skip(1)
+        .flat_map(|transaction| &transaction.input)
+        .any(|input| input.previous_output == *outpoint)
 }

@@ -153,5 +153,9 @@ fn a_locator_is_dense_at_the_tip_and_ends_in_genesis() {
 /// 900,000 headers must be at hand about a second after the start, and cost about 200 bytes each.
 #[test]
 fn a_header_costs_at_most_200_bytes() {
-    assert!(size_of::<Node>() <= 184, "a node takes {} bytes; index and active chain take about 12 more", size_of::<Node>());
+    assert!(
+        size_of::<Node>() <= 184,
+        "a node takes {} bytes; index and active chain take about 12 more",
+        size_of::<Node>()
+    );
 }
