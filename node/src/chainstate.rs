@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use bitcoin::{BlockHash, ScriptBuf};
 use groat_chain::ledger::{Ledger, Options};
 use groat_chain::params::{Params, RegtestOptions, parse_activation_height};
@@ -25,26 +25,25 @@ pub struct Chainstate {
 
 /// Smallest `--prune` that leaves room for the blocks that must be kept (Core's `MIN_DISK_SPACE_FOR_BLOCK_FILES`).
 const MIN_PRUNE_MIB: u64 = 550;
-/// Least of `--dbcache` that RocksDB gets for its memtables and its block cache.
-const MIN_STORE_CACHE_MIB: usize = 8;
+/// Smallest `--dbcache`; less is taken as this (Core's `MIN_DB_CACHE`).
+const MIN_CACHE_MIB: usize = 4;
 
 /// Opens the ledger, locked against other processes. `--reindex` forgets all but the block files.
 pub fn open(config: &Config) -> anyhow::Result<Chainstate> {
     let params = Arc::new(network(config)?);
     let folder = config.data_folder().join(&params.folder);
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
-    let cache = config.dbcache.max(4 * MIN_STORE_CACHE_MIB);
-    // Coins in the table are worth more than blocks of RocksDB's: it gets an eighth, at most 256 MiB.
-    let store_cache = (cache / 8).clamp(MIN_STORE_CACHE_MIB, 256);
-    let store = RocksStore::open(&folder, params.magic, store_cache << 20, config.reindex)?;
-    if config.reindex_chainstate {
-        Ledger::rewind_to_genesis(&store)?;
-    }
+    let cache = config.dbcache.max(MIN_CACHE_MIB);
+    // Coins in the table are worth more than blocks of RocksDB's: it gets an eighth, 8 to 256 MiB, at most a quarter.
+    let store_cache = (cache / 8).clamp(8.min(cache / 4), 256);
     let options = Options {
         assumed_valid: assumed_valid(config, &params)?,
         table_bytes: (cache - store_cache) << 20,
         prune: prune(config)?,
     };
+    let store = RocksStore::open(&folder, params.magic, store_cache << 20, config.reindex)?;
+    if config.reindex_chainstate {
+        Ledger::rewind_to_genesis(&store)?;
+    }
     let store: Arc<dyn Store> = Arc::new(store);
     let pool = Arc::new(Pool::new(threads(config)));
     let ledger = Ledger::open(params, store, pool.clone(), options)?;

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 /// A Bitcoin full node small enough to read and fast enough to run.
 #[derive(Debug, Parser)]
-#[command(name = "groatd", version, max_term_width = 100)]
+#[command(name = "groatd", version = crate::VERSION, max_term_width = 100)]
 pub struct Config {
     /// main, test, testnet4, signet, regtest, or the file of a network of one's own
     #[arg(long, global = true, value_name = "NAME|FILE", env = "GROAT_CHAIN", default_value = "testnet4")]

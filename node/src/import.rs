@@ -8,14 +8,16 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use bitcoin::BlockHash;
-use bitcoin::hashes::Hash;
 use groat_chain::ledger::{Accepted, Incoming, Ledger, Step};
+use groat_chain::params::Params;
 use groat_chain::pool::{Pool, Promise};
 use groat_chain::rejection::Rejection;
+use groat_chain::rules::pow::check_proof_of_work;
 use groat_chain::store::FilePos;
 use groat_chain::store::import::{BlockFile, Frame, Frames};
 
@@ -27,6 +29,8 @@ const DECODED_AHEAD: usize = 16;
 const ACCEPTED_AHEAD: u32 = 6;
 /// Bytes of blocks from standard input that wait for their parent.
 const MAX_ORPHAN_BYTES: usize = 64 << 20;
+/// Time after which a wait for standard input looks whether it should end.
+const LOOK_UP_EVERY: Duration = Duration::from_millis(100);
 
 /// What an import came to.
 #[derive(Debug, Default)]
@@ -41,6 +45,8 @@ pub struct Imported {
     pub orphans: u64,
     /// Bytes that were no block of this network.
     pub skipped_bytes: u64,
+    /// The first file without a block of this network, with a guess at what it is.
+    pub foreign: Option<String>,
     /// Frames that hold a header of this network but no block.
     pub undecodable: u64,
     /// Blocks that broke a rule.
@@ -57,6 +63,23 @@ impl Imported {
         self.refused += 1;
         self.first_refused.get_or_insert((hash, rejection));
     }
+}
+
+/// What a file is that begins with `first` and holds no block of the network of `params`.
+fn foreign(name: &str, first: Option<[u8; 4]>, params: &Params) -> String {
+    let known = |magic| {
+        let mut names = ["main", "test", "testnet4", "signet", "regtest"].into_iter();
+        names.find(|name| Params::by_name(name).is_some_and(|params| params.magic == magic))
+    };
+    let guess = match first {
+        None => "it is empty or nearly so".into(),
+        Some(magic) if magic == params.magic => "it begins with the right magic, but no whole block follows".into(),
+        Some(magic) => match known(magic) {
+            Some(other) => format!("it begins with the magic of {other}, so --chain {other} may be meant"),
+            None => format!("it does not begin with the magic of any known network ({magic:02x?})"),
+        },
+    };
+    format!("no block of network {} is in {name}: {guess}", params.name)
 }
 
 /// Seconds since 1970 by this machine's clock.
@@ -83,15 +106,20 @@ pub fn import(ledger: &mut Ledger, pool: &Arc<Pool>, source: Source, stop: &Atom
             (paths, Some(numbers))
         }
     };
-    let magic = ledger.params().magic;
+    let params = ledger.params().clone();
     let mut files = Vec::new();
     let mut frames = Vec::new();
     for path in &paths {
         let unreadable = || format!("cannot read {}", path.display());
         let file = BlockFile::open(path).with_context(unreadable)?;
-        let mut search = file.frames(magic);
+        let mut search = file.frames(params.magic);
+        let before = frames.len();
         while let Some(frame) = search.next_frame().with_context(unreadable)? {
             frames.push((files.len(), frame));
+        }
+        if frames.len() == before && own.is_none() {
+            let first = file.first_magic().with_context(unreadable)?;
+            imported.foreign.get_or_insert_with(|| foreign(&path.display().to_string(), first, &params));
         }
         if search.skipped() > 0 {
             println!("{}: skipped {} bytes that are no block of this network", path.display(), search.skipped());
@@ -100,7 +128,7 @@ pub fn import(ledger: &mut Ledger, pool: &Arc<Pool>, source: Source, stop: &Atom
         files.push(Arc::new(file));
     }
     let order = in_order(ledger, frames, &mut imported);
-    let mut run = Run::begin(ledger, pool, order.len() as u64, stop);
+    let mut run = Run::begin(ledger, pool, "import", order.len() as u64, stop);
     let mut decoding: VecDeque<(Decoding, Option<FilePos>)> = VecDeque::new();
     let mut order = order.into_iter();
     loop {
@@ -117,24 +145,44 @@ pub fn import(ledger: &mut Ledger, pool: &Arc<Pool>, source: Source, stop: &Atom
     Ok(imported)
 }
 
-/// Imports the blocks that `input` brings, as they come.
+/// Imports the blocks that `input` brings, as they come. A thread of its own reads and decodes, so that `stop` is
+/// heeded while nothing comes.
 pub fn import_stream(
     ledger: &mut Ledger,
     pool: &Arc<Pool>,
-    input: impl Read,
+    mut input: impl Read + Send + 'static,
     stop: &AtomicBool,
 ) -> anyhow::Result<Imported> {
     let mut imported = Imported::default();
     let params = ledger.params().clone();
-    let mut stream = Frames::stream(input, params.magic);
+    let (sender, receiver) = mpsc::sync_channel(DECODED_AHEAD);
+    let reading = {
+        let params = params.clone();
+        std::thread::spawn(move || -> std::io::Result<(u64, Vec<u8>)> {
+            let mut first = Vec::new();
+            input.by_ref().take(4).read_to_end(&mut first)?;
+            let mut stream = Frames::stream(std::io::Cursor::new(first.clone()).chain(input), params.magic);
+            while let Some(bytes) = stream.next_block()? {
+                if sender.send(Incoming::decode(bytes, &params).ok()).is_err() {
+                    break;
+                }
+            }
+            Ok((stream.skipped(), first))
+        })
+    };
     let mut orphans: HashMap<BlockHash, Vec<Incoming>> = HashMap::new();
     let mut orphan_bytes = 0;
-    let mut run = Run::begin(ledger, pool, 0, stop);
-    while let Some(bytes) = stream.next_block().context("cannot read standard input")? {
-        if run.stopped() {
-            break;
-        }
-        let Ok(incoming) = Incoming::decode(bytes, &params) else {
+    let mut run = Run::begin(ledger, pool, "import", 0, stop);
+    let mut frames = 0;
+    loop {
+        let incoming = match receiver.recv_timeout(LOOK_UP_EVERY) {
+            _ if run.stopped() => break,
+            Ok(incoming) => incoming,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
+        frames += 1;
+        let Some(incoming) = incoming else {
             imported.undecodable += 1;
             continue;
         };
@@ -159,9 +207,23 @@ pub fn import_stream(
             }
         }
     }
-    imported.skipped_bytes = stream.skipped();
     imported.orphans += orphans.values().map(|children| children.len() as u64).sum::<u64>();
     run.end(&mut imported)?;
+    if !imported.stopped {
+        let (skipped, first) = reading.join().expect("reading does not panic").context("cannot read standard input")?;
+        imported.skipped_bytes = skipped;
+        if frames == 0 {
+            imported.foreign = Some(foreign("standard input", first.first_chunk().copied(), &params));
+        }
+    }
+    Ok(imported)
+}
+
+/// Connects what is stored and not connected yet: after `--reindex-chainstate`, or where the last run ended early.
+pub fn catch_up(ledger: &mut Ledger, pool: &Arc<Pool>, stop: &AtomicBool) -> anyhow::Result<Imported> {
+    let mut imported = Imported::default();
+    let total = u64::from(ledger.blocks_to_connect());
+    Run::begin(ledger, pool, "connect", total, stop).end(&mut imported)?;
     Ok(imported)
 }
 
@@ -195,11 +257,16 @@ fn in_order(ledger: &mut Ledger, frames: Vec<(usize, Frame)>, imported: &mut Imp
             queue.push_back(hash);
         }
     }
-    let roots = children.remove(&BlockHash::all_zeros()).unwrap_or_default();
-    for number in roots {
-        if frames[number].1.header.block_hash() == genesis { imported.known += 1 } else { imported.orphans += 1 }
+    for number in children.into_values().flatten() {
+        let header = &frames[number].1.header;
+        let hash = header.block_hash();
+        if hash == genesis {
+            imported.known += 1;
+        } else if check_proof_of_work(hash, header.bits, ledger.params()).is_ok() {
+            imported.orphans += 1;
+        }
+        // Anything else is bytes that look like a frame.
     }
-    imported.orphans += children.values().map(|frames| frames.len() as u64).sum::<u64>();
     // Stable: of one height the first in the files comes first.
     ordered.sort_by_key(|(height, number)| (*height, *number));
     ordered.into_iter().map(|(_, number)| frames[number]).collect()
@@ -219,8 +286,14 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn begin(ledger: &'a mut Ledger, pool: &'a Arc<Pool>, total: u64, stop: &'a AtomicBool) -> Run<'a> {
-        let progress = Progress::begin("import", total);
+    fn begin(
+        ledger: &'a mut Ledger,
+        pool: &'a Arc<Pool>,
+        what: &'static str,
+        total: u64,
+        stop: &'a AtomicBool,
+    ) -> Run<'a> {
+        let progress = Progress::begin(what, total);
         Run { ledger, pool, progress, reading: Reading::default(), now: now(), stop }
     }
 
@@ -278,8 +351,10 @@ impl<'a> Run<'a> {
     }
 
     fn end(mut self, imported: &mut Imported) -> anyhow::Result<()> {
+        let connecting = self.reading.blocks == 0;
         while !self.stopped() && self.step(imported)? {
             self.reading.height = self.ledger.height();
+            self.reading.blocks += u64::from(connecting);
             self.progress.show(self.reading);
         }
         imported.stopped = self.stopped();

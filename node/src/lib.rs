@@ -6,3 +6,6 @@ pub mod config;
 pub mod import;
 pub mod progress;
 pub mod run;
+
+/// What `groatd --version` prints after its name: the version and the commit it was built from.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("GROAT_COMMIT"), ")");

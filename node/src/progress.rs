@@ -36,7 +36,9 @@ impl Progress {
     /// Begins to tell of `what`, which has `total` blocks to do.
     pub fn begin(what: &'static str, total: u64) -> Progress {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{prefix} {wide_bar} {percent}%  {msg}");
+            // Of a pipe nobody knows the length.
+            let known = if total > 0 { "{wide_bar} {percent}% " } else { "" };
+            let style = ProgressStyle::with_template(&format!("{{prefix}} {known} {{msg}}"));
             let bar = ProgressBar::new(total).with_style(style.expect("the template is well formed"));
             bar.set_prefix(what);
             bar
@@ -58,10 +60,8 @@ impl Progress {
                 bar.set_position(reading.blocks);
                 bar.set_message(line);
             }
-            None => {
-                let percent = 100 * reading.blocks / self.total.max(1);
-                println!("{}: {percent} %  {line}", self.what);
-            }
+            None if self.total == 0 => println!("{}: {line}", self.what),
+            None => println!("{}: {} %  {line}", self.what, 100 * reading.blocks / self.total),
         }
     }
 
@@ -70,10 +70,10 @@ impl Progress {
         let rate = reading.blocks as f64 / seconds;
         let left = self.total.saturating_sub(reading.blocks) as f64 / rate.max(0.001);
         format!(
-            "height {}, {rate:.0} blk/s, {:.0} tx/s, {} left, cache {} MiB",
+            "height {}, {rate:.0} blk/s, {:.0} tx/s, {}cache {} MiB",
             reading.height,
             reading.transactions as f64 / seconds,
-            span(left as u64),
+            if self.total > 0 { format!("{} left, ", span(left as u64)) } else { String::new() },
             reading.cache >> 20,
         )
     }

@@ -1,5 +1,6 @@
 //! The commands of `groatd`, from the arguments to the exit status.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,30 +28,44 @@ pub fn main() -> ExitCode {
 }
 
 fn run(config: &Config) -> anyhow::Result<()> {
-    let mut state = chainstate::open(config)?;
+    // First of all, so that there is no moment at which a signal does harm.
     let stop = stop_on_signals()?;
+    if let Command::Import { files } = &config.command
+        && files.len() > 1
+        && reads_stdin(files)
+    {
+        bail!("standard input (-) cannot be mixed with files");
+    }
+    let mut state = chainstate::open(config)?;
     if config.reindex {
         let files = own_block_files(&state)?;
         println!("reindexing {} block files", files.len());
         report(&import::import(&mut state.ledger, &state.pool, Source::Own(files), &stop)?);
     }
-    state.ledger.activate_fully()?;
+    if !stop.load(Ordering::Relaxed) {
+        import::catch_up(&mut state.ledger, &state.pool, &stop)?;
+    }
+    if stop.load(Ordering::Relaxed) {
+        println!("stopped early at height {}; the next start goes on from there", state.ledger.height());
+        return Ok(());
+    }
     match &config.command {
         Command::Import { files } => import_files(&mut state, files, &stop),
-        Command::VerifyChain { depth } => verify_chain(&mut state, *depth),
-        Command::Coins(Coins::Stats { json }) => coin_stats(&mut state, *json),
+        Command::VerifyChain { depth } => verify_chain(&mut state, *depth, &stop),
+        Command::Coins(Coins::Stats { json }) => coin_stats(&mut state, *json, &stop),
     }
 }
 
-fn import_files(state: &mut Chainstate, files: &[std::path::PathBuf], stop: &AtomicBool) -> anyhow::Result<()> {
+fn reads_stdin(files: &[PathBuf]) -> bool {
+    files.iter().any(|file| file.as_os_str() == "-")
+}
+
+fn import_files(state: &mut Chainstate, files: &[PathBuf], stop: &AtomicBool) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let stdin = files.iter().any(|file| file.as_os_str() == "-");
-    if stdin && files.len() > 1 {
-        bail!("standard input (-) cannot be mixed with files");
-    }
     let (ledger, pool) = (&mut state.ledger, &state.pool);
-    let imported = if stdin {
-        import::import_stream(ledger, pool, std::io::stdin().lock(), stop)?
+    ledger.check_space()?;
+    let imported = if reads_stdin(files) {
+        import::import_stream(ledger, pool, std::io::stdin(), stop)?
     } else {
         import::import(ledger, pool, Source::Files(files.to_vec()), stop)?
     };
@@ -59,15 +74,29 @@ fn import_files(state: &mut Chainstate, files: &[std::path::PathBuf], stop: &Ato
     let tree = tree.read();
     let tip = tree.node(tree.tip());
     println!("tip {} at height {} after {:.1} s", tip.hash, tip.height, begun.elapsed().as_secs_f64());
-    if imported.blocks + imported.known == 0 && !imported.stopped {
-        bail!("no block of network \"{}\" was found", state.ledger.params().name);
+    if imported.stopped {
+        return Ok(());
     }
-    match &imported.first_refused {
-        Some((hash, rejection)) => {
-            bail!("{} blocks were refused, the first one ({hash}) with {rejection}", imported.refused)
-        }
-        None => Ok(()),
+    // What can be imported is imported; then the worst that was met makes the run a failure.
+    if let Some((hash, rejection)) = &imported.first_refused {
+        bail!("{} blocks were refused, the first one ({hash}) with {rejection}", imported.refused);
     }
+    if let Some(foreign) = imported.foreign {
+        bail!("{foreign}");
+    }
+    if imported.undecodable > 0 {
+        bail!(
+            "{} blocks are damaged and were left out: get them from another place and import again",
+            imported.undecodable
+        );
+    }
+    if imported.orphans > 0 {
+        bail!(
+            "{} blocks were left out, since blocks below them are neither known nor in the files: import those as well",
+            imported.orphans
+        );
+    }
+    Ok(())
 }
 
 fn report(imported: &Imported) {
@@ -84,12 +113,17 @@ fn report(imported: &Imported) {
     );
 }
 
-fn verify_chain(state: &mut Chainstate, depth: u32) -> anyhow::Result<()> {
+fn verify_chain(state: &mut Chainstate, depth: u32, stop: &AtomicBool) -> anyhow::Result<()> {
     let height = state.ledger.height();
     let total = if depth == 0 { height } else { depth.min(height) };
     let mut progress = Progress::begin("verify-chain", 2 * u64::from(total));
     let mut steps = 0;
     let verified = state.ledger.verify_chain(depth, &mut |_| {
+        if stop.load(Ordering::Relaxed) {
+            // It writes nothing, so nothing has to be ended in order.
+            eprintln!("Error: stopped before the end");
+            std::process::exit(1);
+        }
         steps += 1;
         progress.show(Reading { blocks: steps, height, ..Reading::default() });
     })?;
@@ -103,7 +137,7 @@ fn verify_chain(state: &mut Chainstate, depth: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn coin_stats(state: &mut Chainstate, json: bool) -> anyhow::Result<()> {
+fn coin_stats(state: &mut Chainstate, json: bool, stop: &AtomicBool) -> anyhow::Result<()> {
     state.ledger.flush()?;
     let tree = state.ledger.tree();
     let (height, best_block) = {
@@ -114,8 +148,11 @@ fn coin_stats(state: &mut Chainstate, json: bool) -> anyhow::Result<()> {
     let mut count = CoinCount::new(HashKind::Muhash, height, best_block);
     state.ledger.store().for_each_coin(&mut |outpoint, coin| {
         count.add(&outpoint, &coin);
-        true
+        !stop.load(Ordering::Relaxed)
     })?;
+    if stop.load(Ordering::Relaxed) {
+        bail!("stopped before the end");
+    }
     let stats = count.finish();
     // Amounts are exact decimal text, never floats.
     let total = stats.total_amount.context("the coins add up to more than all money")?;
@@ -138,7 +175,7 @@ fn coin_stats(state: &mut Chainstate, json: bool) -> anyhow::Result<()> {
 }
 
 /// The node's own block files with their numbers.
-fn own_block_files(state: &Chainstate) -> anyhow::Result<Vec<(u32, std::path::PathBuf)>> {
+fn own_block_files(state: &Chainstate) -> anyhow::Result<Vec<(u32, PathBuf)>> {
     let blocks = state.folder.join("blocks");
     let files = state.ledger.store().files()?;
     Ok(files.into_iter().map(|(number, _)| (number, blocks.join(format!("blk{number:05}.dat")))).collect())
@@ -158,8 +195,11 @@ fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
         runtime.block_on(async {
             loop {
                 tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-                let again = raised.swap(true, Ordering::Relaxed);
-                println!("{}", if again { "still writing; nothing is lost" } else { "stopping" });
+                println!(
+                    "{}",
+                    if raised.load(Ordering::Relaxed) { "still writing; nothing is lost" } else { "stopping" }
+                );
+                raised.store(true, Ordering::Relaxed);
             }
         })
     });

@@ -73,7 +73,7 @@ impl Bitcoind {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{} does not start: {error}", binary.display()));
-        let cookie = folder.path().join(if chain == "main" { "" } else { chain }).join(".cookie");
+        let cookie = chain_folder(folder.path(), chain).join(".cookie");
         let started = Instant::now();
         let rpc = loop {
             if let Some(status) = process.try_wait().expect("a child can be asked") {
@@ -137,6 +137,15 @@ impl Drop for Bitcoind {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Where bitcoind keeps a network's data within its data folder.
+pub fn chain_folder(datadir: &Path, chain: &str) -> PathBuf {
+    datadir.join(match chain {
+        "main" => "",
+        "test" => "testnet3",
+        chain => chain,
+    })
 }
 
 fn empty_folder() -> tempfile::TempDir {

@@ -5,6 +5,7 @@ pub mod bitcoind;
 pub mod chaingen;
 pub mod data;
 pub mod fuzz_script;
+pub mod groatd;
 pub mod mutants;
 pub mod regtest;
 pub mod spends;

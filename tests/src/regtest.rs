@@ -125,3 +125,31 @@ pub fn push(bytes: &[u8]) -> ScriptBuf {
     let bytes = PushBytesBuf::try_from(bytes.to_vec()).expect("a push in a test is short");
     Builder::new().push_slice(bytes).into_script()
 }
+
+/// Adds `count` blocks to a chain that begins with genesis. Each spends the coinbase that has just matured, once there
+/// is one; `salt` tells the blocks of one branch from those of another.
+pub fn extend(chain: &mut Vec<Block>, count: usize, salt: u64) {
+    const COINBASE_MATURITY: usize = 100;
+    let anyone = ScriptBuf::from_bytes(vec![0x51]);
+    for _ in 0..count {
+        let number = chain.len();
+        let height = number as u32;
+        let reward = output(subsidy(height).to_sat(), anyone.clone());
+        let mut transactions = vec![coinbase(height, salt, vec![reward])];
+        if number > COINBASE_MATURITY {
+            let mature = &chain[number - COINBASE_MATURITY].txdata[0];
+            let half = output(mature.output[0].value.to_sat() / 2, anyone.clone());
+            let coin = OutPoint::new(mature.compute_txid(), 0);
+            transactions.push(transaction(vec![unsigned(coin)], vec![half.clone(), half]));
+        }
+        let tip = chain.last().expect("a chain begins with genesis").block_hash();
+        chain.push(block(tip, time_at(height), transactions));
+    }
+}
+
+/// A block of about a million bytes, none of them a coin but the reward.
+pub fn bulky(previous: BlockHash, height: u32) -> Block {
+    let ballast = ScriptBuf::from_bytes(vec![0x6a; 990_000]);
+    let outputs = vec![output(subsidy(height).to_sat(), ScriptBuf::from_bytes(vec![0x51])), output(0, ballast)];
+    block(previous, time_at(height), vec![coinbase(height, 0, outputs)])
+}

@@ -3,12 +3,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, OutPoint};
 
 use super::{Ledger, LedgerError};
 use crate::block::Block;
 use crate::coins::Coin;
 use crate::pool::{Pool, Promise};
+use crate::rules::merkle::merkle_root;
 use crate::store::{FilePos, Store, StoreError};
 use crate::table::Found;
 use crate::tree::Id;
@@ -197,11 +199,12 @@ pub(super) fn read_coins(
     Ok(found)
 }
 
-/// Reads the block at `pos`, which must have `hash`.
+/// Reads the block at `pos`, which must have `hash` and hold the transactions that were accepted with it: what the
+/// disk garbled is no verdict on the block.
 pub(super) fn read_block(store: &dyn Store, pos: FilePos, hash: &BlockHash) -> Result<Arc<Block>, LedgerError> {
     let bytes = store.read_block(pos)?;
     match Block::decode(&bytes) {
-        Ok(block) if block.hash == *hash => Ok(Arc::new(block)),
+        Ok(block) if block.hash == *hash && has_its_root(&block) => Ok(Arc::new(block)),
         _ => Err(StoreError::Damaged {
             what: format!("block {hash} in blk{:05}.dat at {}", pos.file, pos.offset),
             detail: "it does not read back".into(),
@@ -209,4 +212,9 @@ pub(super) fn read_block(store: &dyn Store, pos: FilePos, hash: &BlockHash) -> R
         }
         .into()),
     }
+}
+
+fn has_its_root(block: &Block) -> bool {
+    let (root, _) = merkle_root(block.txids.iter().map(|txid| txid.to_byte_array()));
+    root == block.header.merkle_root.to_byte_array()
 }

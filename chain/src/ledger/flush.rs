@@ -81,7 +81,8 @@ impl Ledger {
         Ok(())
     }
 
-    fn check_space(&self) -> Result<(), LedgerError> {
+    /// Whether the disk has room for what a flush may write.
+    pub fn check_space(&self) -> Result<(), LedgerError> {
         let needed = MIN_DISK_SPACE + 2 * self.table.memory() as u64;
         match self.store.free_space()? {
             Some(free) if free < needed => {

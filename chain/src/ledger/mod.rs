@@ -332,6 +332,7 @@ impl Ledger {
                 self.revert(&block, &spent, block.transactions.len())?;
                 self.tip = self.tree.read().node(id).parent().expect("genesis is never connected");
                 self.ahead.clear();
+                self.check_witness_again(id, &block)?;
                 self.refuse(id, &rejection);
                 return Ok(Some(Step::Refused(hash, rejection)));
             }
@@ -373,6 +374,17 @@ impl Ledger {
         Step::Moved(Some(std::mem::take(&mut self.change)))
     }
 
+    /// Before a connected block is called invalid: its witnesses are those that were accepted. A block read back from
+    /// disk is held only against its merkle root, which does not cover them.
+    fn check_witness_again(&self, id: Id, block: &Block) -> Result<(), LedgerError> {
+        let tree = self.tree.read();
+        let parent = tree.node(id).parent().expect("genesis is never connected");
+        rules::block::contextual_check_block(block, &tree.branch(parent), &self.params).map_err(|rejection| {
+            let (what, detail) = (format!("the stored block {}", block.hash), rejection.to_string());
+            StoreError::Damaged { what, detail, remedy: "--reindex" }.into()
+        })
+    }
+
     fn refuse(&mut self, id: Id, rejection: &Rejection) {
         if rejection.blame() == Blame::Consensus {
             self.tree.write().invalidate(id);
@@ -410,6 +422,7 @@ impl Ledger {
                 if let Some(step) = self.settle(true)? {
                     return Ok(step);
                 }
+                self.check_witness_again(id, &block)?;
                 self.refuse(id, &rejection);
                 return Ok(Step::Refused(block.hash, rejection));
             }

@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod tests;
 
+use super::import::BlockFile;
 use super::{FilePos, StoreError};
 use bitcoin::hashes::{Hash, HashEngine, sha256d};
 use parking_lot::Mutex;
@@ -110,9 +111,10 @@ impl Files {
             let file = open_file(&path).map_err(|error| failure("open", &path, &error))?;
             let cut = |error| failure("repair", &path, &error);
             let length = file.metadata().map_err(cut)?.len();
-            let end = match known.get(&number) {
-                Some(ends) => *kind.of(&mut ends.clone()),
-                None => files.whole_frames(&file, kind, length).map_err(cut)?,
+            let end = match (known.get(&number), kind) {
+                (Some(ends), _) => *kind.of(&mut ends.clone()),
+                (None, Kind::Block) => files.last_block_end(&path).map_err(cut)?,
+                (None, Kind::Undo) => files.whole_undo(&file, length).map_err(cut)?,
             };
             if length > u64::from(end) {
                 file.set_len(end.into()).map_err(cut)?;
@@ -126,14 +128,24 @@ impl Files {
         Ok(files)
     }
 
-    /// End of the last whole frame, going from frame to frame.
-    fn whole_frames(&self, file: &File, kind: Kind, length: u64) -> io::Result<u32> {
-        let trailer = if kind == Kind::Undo { CHECKSUM } else { 0 };
+    /// End of the last block that can be found: damage in the middle must not cost the blocks behind it.
+    fn last_block_end(&self, path: &Path) -> io::Result<u32> {
+        let file = BlockFile::open(path)?;
+        let mut frames = file.frames(self.magic);
+        let mut end = 0;
+        while let Some(frame) = frames.next_frame()? {
+            end = end.max(frame.offset + u64::from(frame.length));
+        }
+        u32::try_from(end).map_err(|_| io::Error::other("it is longer than 4 GiB"))
+    }
+
+    /// End of the last whole undo record, going from frame to frame.
+    fn whole_undo(&self, file: &File, length: u64) -> io::Result<u32> {
         let mut end = 0_u64;
         while end + HEAD <= length {
             let mut head = [0; HEAD as usize];
             file.read_exact_at(&mut head, end)?;
-            let next = end + HEAD + u64::from(frame_length(&head)) + trailer;
+            let next = end + HEAD + u64::from(frame_length(&head)) + CHECKSUM;
             if head[..4] != self.magic || next > length || u32::try_from(next).is_err() {
                 break;
             }
