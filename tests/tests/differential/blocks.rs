@@ -1,8 +1,64 @@
 //! Valid blocks and mutants of them: every judge gives the same verdict in the same words, and ends at the same tip
 //! with the same coins.
 
+use std::sync::Arc;
+
+use bitcoin::BlockHash;
+use groat_chain::ledger::{Accepted, Incoming, Ledger, Options};
+use groat_chain::params::{Params, RegtestOptions, parse_activation_height};
+use groat_chain::pool::Pool;
+use groat_chain::stats::{CoinCount, HashKind};
+use groat_chain::store::mem::MemStore;
 use groat_tests::bitcoind::{Bitcoind, peers};
-use groat_tests::mutants::{Judge, Scenario, scenarios};
+use groat_tests::mutants::{Judge, NOW, Scenario, scenarios};
+
+/// Groat's ledger in memory.
+struct Groat(Ledger);
+
+impl Groat {
+    fn new(scenario: &Scenario, threads: usize) -> Groat {
+        let activation = scenario.activation.iter().map(|(name, height)| format!("{name}@{height}"));
+        let activation_heights = activation.map(|argument| parse_activation_height(&argument).unwrap()).collect();
+        let params = Params::regtest(&RegtestOptions { activation_heights, ..Default::default() });
+        let options = Options { assumed_valid: None, table_bytes: 1 << 24, prune: None };
+        let (store, pool) = (Arc::new(MemStore::new()), Arc::new(Pool::new(threads)));
+        Groat(Ledger::open(Arc::new(params), store, pool, options).unwrap())
+    }
+}
+
+impl Judge for Groat {
+    fn submit(&mut self, block: &[u8]) -> Result<(), String> {
+        let incoming = Incoming::decode(block.to_vec(), self.0.params()).map_err(|_| "Block decode failed")?;
+        let hash = incoming.block.hash;
+        match self.0.accept_block(incoming, None, NOW).unwrap() {
+            Ok(Accepted::New(_)) => {}
+            Ok(Accepted::Known(_)) => return Err("duplicate".into()),
+            Err(rejection) => return Err(rejection.to_string()),
+        }
+        let refused = self.0.activate_fully().unwrap();
+        match refused.into_iter().find(|(refused, _)| *refused == hash) {
+            Some((_, rejection)) => Err(rejection.to_string()),
+            None => Ok(()),
+        }
+    }
+
+    fn tip(&mut self) -> BlockHash {
+        let tree = self.0.tree();
+        let tree = tree.read();
+        tree.node(tree.tip()).hash
+    }
+
+    fn muhash(&mut self) -> String {
+        self.0.flush().unwrap();
+        let mut count = CoinCount::new(HashKind::Muhash, 0, self.tip());
+        let counted = self.0.store().for_each_coin(&mut |outpoint, coin| {
+            count.add(&outpoint, &coin);
+            true
+        });
+        counted.unwrap();
+        count.finish().hash.unwrap().to_string()
+    }
+}
 
 /// Hands every block of a scenario to every judge. The coins are compared where the tip changed or a branch was
 /// tried, and at the end.
@@ -28,12 +84,22 @@ fn run(scenario: &Scenario, judges: &mut [(&str, &mut dyn Judge)]) {
     }
 }
 
+/// Needs no bitcoind: the words expected are those it gives, as the test below shows.
+#[test]
+fn mutants_are_refused_with_any_number_of_threads() {
+    for scenario in scenarios() {
+        let (mut inline, mut pooled) = (Groat::new(&scenario, 0), Groat::new(&scenario, 2));
+        run(&scenario, &mut [("groat inline", &mut inline), ("groat with 2 threads", &mut pooled)]);
+    }
+}
+
 #[test]
 fn mutants_are_refused_in_the_same_words() {
     let Some(peers) = peers() else { return };
     for scenario in scenarios() {
         let mut bitcoind = Bitcoind::start(&peers, &scenario.options());
-        run(&scenario, &mut [("bitcoind", &mut bitcoind)]);
+        let mut groat = Groat::new(&scenario, 2);
+        run(&scenario, &mut [("bitcoind", &mut bitcoind), ("groat", &mut groat)]);
     }
 }
 
