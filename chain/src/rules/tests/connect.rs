@@ -82,7 +82,7 @@ fn overwrites_are_looked_for_where_they_could_be() {
     assert!(needs_bip30_check(1, other, None, &main));
     assert!(!needs_bip30_check(repeat_height, repeat, None, &main), "the known repeat");
     assert!(needs_bip30_check(repeat_height, other, None, &main), "another block at its height");
-    assert!(needs_bip30_check(227_931, other, None, &main), "the activation of BIP34 itself");
+    assert!(needs_bip30_check(227_931, other, known, &main), "the activation of BIP34 itself");
     assert!(!needs_bip30_check(227_932, other, known, &main));
     assert!(needs_bip30_check(227_932, other, Some(other), &main), "another branch");
     assert!(!needs_bip30_check(BIP34_IMPLIES_BIP30_LIMIT - 1, other, known, &main));
