@@ -26,6 +26,7 @@ use crate::params::Params;
 use crate::pool::Pool;
 use crate::rejection::{Blame, Rejection};
 use crate::rules;
+use crate::rules::block::is_unspendable;
 use crate::store::{FilePos, Store, StoreError, codec};
 use crate::table::{CoinTable, Found};
 use crate::tree::{Id, Tree};
@@ -489,7 +490,7 @@ impl Ledger {
                 }
             }
             for (vout, output) in transaction.output.iter().enumerate() {
-                if is_unspendable(output.script_pubkey.as_bytes()) {
+                if is_unspendable(&output.script_pubkey) {
                     continue;
                 }
                 let outpoint = OutPoint::new(*txid, vout as u32);
@@ -537,7 +538,7 @@ impl Ledger {
         for (number, transaction) in block.transactions.iter().enumerate().rev() {
             if number < transactions {
                 for (vout, output) in transaction.output.iter().enumerate().rev() {
-                    if !is_unspendable(output.script_pubkey.as_bytes()) {
+                    if !is_unspendable(&output.script_pubkey) {
                         self.table.remove(&OutPoint::new(block.txids[number], vout as u32));
                     }
                 }
@@ -637,11 +638,6 @@ struct Gathered {
     transactions: usize,
 }
 
-/// Outputs that no script can ever spend are never coins (Core's `CScript::IsUnspendable`).
-fn is_unspendable(script: &[u8]) -> bool {
-    script.first() == Some(&0x6a) || script.len() > crate::script::MAX_SCRIPT_SIZE
-}
-
 /// Outpoints of all spendable outputs of a block.
 fn made_by(block: &Block) -> impl Iterator<Item = OutPoint> {
     block.transactions.iter().zip(&block.txids).flat_map(|(transaction, txid)| {
@@ -649,7 +645,7 @@ fn made_by(block: &Block) -> impl Iterator<Item = OutPoint> {
             .output
             .iter()
             .enumerate()
-            .filter(|(_, output)| !is_unspendable(output.script_pubkey.as_bytes()))
+            .filter(|(_, output)| !is_unspendable(&output.script_pubkey))
             .map(|(vout, _)| OutPoint::new(*txid, vout as u32))
     })
 }

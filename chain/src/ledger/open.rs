@@ -7,10 +7,11 @@ use bitcoin::{BlockHash, OutPoint};
 use parking_lot::RwLock;
 
 use super::flush::{FLUSHING, Flush, TIP};
-use super::{Ledger, LedgerError, Options, is_unspendable};
+use super::{Ledger, LedgerError, Options};
 use crate::coins::Coin;
 use crate::params::Params;
 use crate::pool::Pool;
+use crate::rules::block::is_unspendable;
 use crate::store::{Batch, Store};
 use crate::table::CoinTable;
 use crate::tree::{Id, Tree};
@@ -136,7 +137,7 @@ impl Ledger {
                 coins.extend(transaction.input.iter().map(|input| (input.previous_output, None)));
             }
             for (vout, output) in transaction.output.iter().enumerate() {
-                if !is_unspendable(output.script_pubkey.as_bytes()) {
+                if !is_unspendable(&output.script_pubkey) {
                     coins.push((OutPoint::new(*txid, vout as u32), Some(Coin::new(output, height, number == 0))));
                 }
             }

@@ -204,6 +204,23 @@ fn a_longer_branch_takes_over_and_its_coins_with_it() {
 }
 
 #[test]
+fn headers_are_judged_in_their_place() {
+    let mut world = World::new();
+    let mut ledger = open(&Arc::new(MemStore::new()), &world.params.clone(), 0, 1 << 20);
+    let genesis = world.params.genesis_hash;
+    let bad = world.mine(genesis, 0, Kind::Missing);
+    let child = world.mine(bad, 0, Kind::Valid);
+    let header = |world: &World, hash| world.blocks[hash].header;
+    assert_eq!(ledger.accept_header(&header(&world, &child), NOW), Err(Rejection::PrevBlkNotFound));
+    world.give(&mut ledger, &bad).unwrap();
+    let refused = ledger.activate_fully().unwrap();
+    assert_eq!(refused, [(bad, Rejection::BadTxnsInputsMissingorspent)]);
+    assert_eq!(ledger.accept_header(&header(&world, &bad), NOW), Err(Rejection::DuplicateInvalid));
+    assert_eq!(ledger.accept_header(&header(&world, &child), NOW), Err(Rejection::BadPrevBlk));
+    assert_eq!(ledger.accept_header(&header(&world, &genesis), NOW), Ok(Id::GENESIS));
+}
+
+#[test]
 fn the_operator_can_leave_a_block_and_come_back() {
     let mut world = World::new();
     let store = Arc::new(MemStore::new());
