@@ -88,7 +88,7 @@ fn run(scenario: &Scenario, judges: &mut [(&str, &mut dyn Judge)], coins_after_e
 fn mutants_are_refused_with_any_number_of_threads() {
     for scenario in scenarios() {
         let (mut inline, mut pooled) = (Groat::new(&scenario, 0), Groat::new(&scenario, 2));
-        run(&scenario, &mut [("groat inline", &mut inline), ("groat with 2 threads", &mut pooled)]);
+        run(&scenario, &mut [("groat inline", &mut inline), ("groat with 2 threads", &mut pooled)], true);
     }
 }
 
@@ -96,16 +96,11 @@ fn mutants_are_refused_with_any_number_of_threads() {
 fn mutants_are_refused_in_the_same_words() {
     let Some(peers) = peers() else { return };
     for scenario in scenarios() {
-<<<<<<< HEAD
-        let mut bitcoind = Bitcoind::start(&peers, &scenario.options());
-        let mut groat = Groat::new(&scenario, 2);
-        run(&scenario, &mut [("bitcoind", &mut bitcoind), ("groat", &mut groat)]);
-=======
         for coins_after_each in [true, false] {
             let mut bitcoind = Bitcoind::start(&peers, &scenario.options());
-            run(&scenario, &mut [("bitcoind", &mut bitcoind)], coins_after_each);
+            let mut groat = Groat::new(&scenario, 2);
+            run(&scenario, &mut [("bitcoind", &mut bitcoind), ("groat", &mut groat)], coins_after_each);
         }
->>>>>>> harness
     }
 }
 
