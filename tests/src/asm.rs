@@ -51,8 +51,8 @@ pub fn push(script: &mut Vec<u8>, data: &[u8]) {
     let length = (data.len() as u32).to_le_bytes();
     match data.len() {
         ..0x4c => script.push(length[0]),
-        ..=0xff => script.extend([opcode::OP_PUSHDATA1, length[0]]),
-        ..=0xffff => script.extend([opcode::OP_PUSHDATA2, length[0], length[1]]),
+        0x4c..=0xff => script.extend([opcode::OP_PUSHDATA1, length[0]]),
+        0x100..=0xffff => script.extend([opcode::OP_PUSHDATA2, length[0], length[1]]),
         _ => script.extend([&[opcode::OP_PUSHDATA4], &length[..]].concat()),
     }
     script.extend(data);

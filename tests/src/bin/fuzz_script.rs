@@ -10,7 +10,7 @@ struct Options {
     #[arg(long, default_value_t = 1_000_000)]
     count: u64,
     /// The same seed makes the same cases.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, overrides_with = "seed")]
     seed: u64,
     /// Judges this one case instead, as a disagreement printed it.
     #[arg(long)]

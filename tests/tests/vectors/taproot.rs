@@ -61,8 +61,7 @@ fn script_assets_hold_and_fail_as_they_say() {
             let part = |part: usize| cases.iter().skip(part).step_by(threads);
             let (sets, cache) = (&sets, &cache);
             let run = |cases: std::iter::StepBy<_>| cases.map(|case| run(case, sets, cache)).sum::<usize>();
-            let workers: Vec<_> =
-                (0..threads).map(|at| part(at)).map(|cases| scope.spawn(move || run(cases))).collect();
+            let workers: Vec<_> = (0..threads).map(part).map(|cases| scope.spawn(move || run(cases))).collect();
             workers.into_iter().map(|worker| worker.join().unwrap()).sum()
         });
         assert!(checks >= cases.len(), "{} checks of {} cases", checks, cases.len());
