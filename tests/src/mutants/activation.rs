@@ -159,8 +159,11 @@ pub fn repeated_coinbases() -> Scenario {
     let both = fixed(&builder, vec![spend.clone()]);
     builder.refuse("a coinbase is not repeated in the block that spends it", &both, "bad-txns-BIP30");
     let mut block = builder.empty();
-    add(&mut block, spend);
+    add(&mut block, spend.clone());
     builder.accept("the first is spent", &block);
+    let mut block = builder.empty();
+    add(&mut block, spend);
+    builder.refuse("a payment is not repeated: its outputs are there", &block, "bad-txns-BIP30");
     let again = fixed(&builder, vec![]);
     assert_eq!(again.txdata[0].compute_txid(), coin.txid, "the coinbase repeats");
     builder.accept("a spent coinbase is repeated", &again);

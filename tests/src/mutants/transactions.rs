@@ -140,7 +140,8 @@ fn inputs(builder: &mut Builder) {
     let mut block = builder.valid();
     add(&mut block, pay(coin, value));
     builder.case_on(block, "a block spends a coin once", MISSING, |block| add(block, pay(coin, value - 1)));
-    builder.case("a coin is spent once", MISSING, |block| add(block, pay(coin, value)));
+    // Not by the same transaction, which would be a repeat first (BIP30).
+    builder.case("a coin is spent once", MISSING, |block| add(block, pay(coin, value - 1)));
     // A child after its parent may spend it within the block; not before.
     let mut block = builder.valid();
     let parent = OutPoint { txid: block.txdata[1].compute_txid(), vout: 0 };
