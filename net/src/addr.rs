@@ -19,6 +19,11 @@ pub enum Host {
     Cjdns([u8; 16]),
 }
 
+/// The bytes of an address are not as many as its network has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an address of the wrong length for its network")]
+pub struct WrongLength;
+
 /// An address with its port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NetAddr {
@@ -66,9 +71,9 @@ impl Host {
 
     /// The host that `addrv2` names by network and bytes. `Err` when the length is wrong for the network; `Ok(None)`
     /// for networks unknown here, and for IPv6 bytes that wrap an address of another network.
-    pub fn from_bip155(network: u8, bytes: &[u8]) -> Result<Option<Host>, ()> {
-        fn sized<const N: usize>(bytes: &[u8]) -> Result<[u8; N], ()> {
-            bytes.try_into().map_err(|_| ())
+    pub fn from_bip155(network: u8, bytes: &[u8]) -> Result<Option<Host>, WrongLength> {
+        fn sized<const N: usize>(bytes: &[u8]) -> Result<[u8; N], WrongLength> {
+            bytes.try_into().map_err(|_| WrongLength)
         }
         const ONION_CAT: [u8; 6] = [0xfd, 0x87, 0xd8, 0x7e, 0xeb, 0x43];
         Ok(match network {

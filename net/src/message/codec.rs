@@ -335,7 +335,7 @@ impl<'a> Rest<'a> {
     fn addr_v2(&mut self) -> Result<Option<AddrEntry>, Fault> {
         let (time, services) = (self.value()?, self.compact()?);
         let network = self.value::<u8>()?;
-        let host = Host::from_bip155(network, self.bytes(MAX_ADDRV2_SIZE)?).map_err(|()| Fault::Malformed)?;
+        let host = Host::from_bip155(network, self.bytes(MAX_ADDRV2_SIZE)?).map_err(|_| Fault::Malformed)?;
         let port = self.port()?;
         Ok(host.map(|host| AddrEntry { time, services, addr: NetAddr { host, port } }))
     }

@@ -33,7 +33,11 @@ fn header() -> Header {
     deserialize(&[3; 80]).expect("any 80 bytes are a header")
 }
 
-fn samples() -> Vec<Message> {
+pub(crate) fn kinds() -> Vec<Kind> {
+    KINDS.iter().map(|entry| entry.0).collect()
+}
+
+pub(crate) fn samples() -> Vec<Message> {
     let hash = BlockHash::from_byte_array([4; 32]);
     let entry = |host| AddrEntry { time: 5, services: 9, addr: NetAddr { host, port: 1000 } };
     let v1 = vec![entry(Host::V4([1, 2, 3, 4])), entry(Host::V6([9; 16]))];
