@@ -1,1 +1,61 @@
-//! Placeholder while the workspace is laid.
+//! How peers talk: headers, blocks and transactions pass between nodes that do not trust each other.
+//!
+//! This crate knows no disk, no RPC and no consensus rule beyond proof of work. Its heart is a value:
+//! [`protocol::Protocol`] holds no socket, clock, thread or OS randomness. Who drives it (the hub of a node, or the
+//! simulator) keeps to this contract:
+//!
+//! - **One call, one input.** [`Protocol::handle`](protocol::Protocol::handle) takes the time, an
+//!   [`Input`](protocol::Input) and a [`View`](view::View) of the chain, and appends [`Output`](protocol::Output)s, which
+//!   are carried out in order. After each call [`Protocol::deadline`](protocol::Protocol::deadline) says when
+//!   [`Input::Tick`](protocol::Input::Tick) is due.
+//! - **Time** is the node's wall clock in microseconds, which a test may mock and which may go back: deadlines then come
+//!   later, nothing breaks.
+//! - **The view** is what the chain is now. It may be ahead of what the protocol was told: the protocol decides from the
+//!   view and announces from events. It must not change during a call.
+//! - **Work that only the ledger can do** leaves as [`Output::Chain`](protocol::Output::Chain) with a token, and each
+//!   comes back once as [`Input::ChainDone`](protocol::Input::ChainDone), in any order, also when the peer it was for is
+//!   gone. When it comes back the view must show its effect: accepted headers, a stored block. A new tip is told by
+//!   [`Input::TipChanged`](protocol::Input::TipChanged), a stored block that turns out to be invalid by
+//!   [`Input::BlockRefused`](protocol::Input::BlockRefused).
+//! - **Messages of one peer take effect in order**: while the ledger works for a peer, what that peer sends waits, and its
+//!   ping is answered after all that came before. No peer waits for another's work. Blocks that we asked for do not wait:
+//!   they go to the ledger at once. When a peer has sent too much that waits, it is not read any more
+//!   ([`Output::PauseRead`](protocol::Output::PauseRead)); messages that were read already may still be handed in.
+//! - **Links** are numbered by the driver, each number once. A link that the protocol ends is forgotten at once; what the
+//!   driver says of it afterwards is ignored.
+//! - **Same seed, same inputs, same outputs.**
+//!
+//! The map, from the ground up:
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`addr`] | addresses on every network, and their groups |
+//! | [`message`] | every message and its payload |
+//! | [`wire`] | framing: version 1, version 2 (BIP324), which of them |
+//! | [`limits`], [`timers`] | every size; every duration and the table of deadlines |
+//! | [`view`] | what gossip may read of the chain |
+//! | [`peer`] | one peer and the state that each module keeps of it |
+//! | `handshake`, `ping`, `guard` | version to verack; keeping alive; misbehaviour |
+//! | `headers`, `chainsync` | who has which chain; the low-work defence; outbound peers that stay behind |
+//! | `blocks`, `serve`, `announce` | fetching blocks; serving them; telling of new ones |
+//! | [`protocol`] | inputs, outputs, and the one `match` that says which module takes which message |
+//! | `sim` | the virtual network (feature `sim`) |
+
+pub mod addr;
+mod announce;
+mod blocks;
+mod chainsync;
+mod guard;
+mod handshake;
+mod headers;
+pub mod limits;
+pub mod message;
+pub mod peer;
+mod ping;
+pub mod protocol;
+mod serve;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
+pub mod timers;
+pub mod view;
+pub mod wire;

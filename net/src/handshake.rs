@@ -1,0 +1,143 @@
+//! The handshake: version, what each side wants, verack. Knows neither headers nor blocks.
+
+use crate::addr::{Host, NetAddr};
+use crate::message::{Kind, Message, Version};
+use crate::peer::{LinkKind, NODE_NETWORK, NODE_NETWORK_LIMITED, NODE_WITNESS, Peer, Peers, Their};
+use crate::protocol::{Cx, PeerId, Reason};
+use crate::timers::{HANDSHAKE_TIMEOUT, Timer};
+use crate::view::View;
+
+/// The version of the protocol spoken here. Core's name and value.
+pub const PROTOCOL_VERSION: i32 = 70_017;
+/// The lowest version spoken with. Core's name and value.
+pub const MIN_PEER_PROTO_VERSION: i32 = 31_800;
+/// From here on `wtxidrelay` and `sendaddrv2` are exchanged. Core's name and value.
+pub const WTXID_RELAY_VERSION: i32 = 70_016;
+/// From here on compact blocks are known. Core's name and value.
+pub const SHORT_IDS_BLOCKS_VERSION: i32 = 70_014;
+/// From here on headers announce blocks. Core's name and value.
+pub const SENDHEADERS_VERSION: i32 = 70_012;
+/// The only version of compact blocks. Core's name and value.
+pub const CMPCTBLOCKS_VERSION: u64 = 2;
+/// Within so many blocks of now, a peer with the last blocks is as good as one with all.
+/// Core: `NODE_NETWORK_LIMITED_ALLOW_CONN_BLOCKS`.
+const LIMITED_ALLOW_CONN_BLOCKS: u64 = 144;
+
+/// A link was made. Who dialled speaks first.
+pub(crate) fn start(peer: &mut Peer, view: &impl View, cx: &mut Cx<'_>) {
+    cx.core.timers.set(peer.id, Timer::Handshake, cx.now + HANDSHAKE_TIMEOUT);
+    if !peer.kind.is_inbound() {
+        send_version(peer, view, cx);
+    }
+}
+
+fn send_version(peer: &mut Peer, view: &impl View, cx: &mut Cx<'_>) {
+    let config = &cx.core.config;
+    let known = peer.addr.host.is_routable() && peer.addr.host.to_v6_bytes().is_some();
+    let receiver = if known { peer.addr } else { NetAddr { host: Host::V6([0; 16]), port: 0 } };
+    let height = view.entry(view.tip()).height;
+    let version = Version {
+        version: PROTOCOL_VERSION,
+        services: config.services,
+        time: i64::try_from(cx.now.seconds()).unwrap_or(i64::MAX),
+        receiver,
+        nonce: peer.nonce,
+        user_agent: config.user_agent.clone(),
+        start_height: i32::try_from(height).unwrap_or(i32::MAX),
+        relay: wants_transactions(peer, cx),
+    };
+    cx.send(peer, Message::Version(Box::new(version)));
+}
+
+/// Whether transactions are welcome on this link. Core: `!RejectIncomingTxs`.
+pub(crate) fn wants_transactions(peer: &Peer, cx: &Cx<'_>) -> bool {
+    peer.kind.relays_transactions() && (!cx.core.config.blocks_only || peer.permissions.relay)
+}
+
+/// The services that an outbound peer must offer. Core: `GetDesirableServiceFlags`.
+fn desirable_services(offered: u64, view: &impl View, cx: &Cx<'_>) -> u64 {
+    let tip_time = u64::from(view.entry(view.tip()).time);
+    let depth = cx.now.seconds().saturating_sub(tip_time) / u64::from(cx.core.config.params.spacing);
+    if offered & NODE_NETWORK_LIMITED != 0 && depth < LIMITED_ALLOW_CONN_BLOCKS {
+        NODE_NETWORK_LIMITED | NODE_WITNESS
+    } else {
+        NODE_NETWORK | NODE_WITNESS
+    }
+}
+
+/// A version came. Core: `ProcessMessage` VERSION.
+pub(crate) fn on_version(peers: &mut Peers, id: PeerId, theirs: Version, view: &impl View, cx: &mut Cx<'_>) {
+    let ourselves = |other: &Peer| !other.ready && !other.kind.is_inbound() && other.nonce == theirs.nonce;
+    let to_self = peers.values().any(ourselves);
+    let Some(peer) = peers.get_mut(&id).filter(|peer| peer.their.is_none()) else { return };
+    let chosen = matches!(peer.kind, LinkKind::OutboundFull | LinkKind::BlockRelay | LinkKind::AddrFetch);
+    let wanted = desirable_services(theirs.services, view, cx);
+    if chosen && theirs.services & wanted != wanted {
+        return cx.disconnect(peer, Reason::Services);
+    }
+    if theirs.version < MIN_PEER_PROTO_VERSION {
+        return cx.disconnect(peer, Reason::Obsolete);
+    }
+    if peer.kind.is_inbound() && to_self {
+        return cx.disconnect(peer, Reason::Ourselves);
+    }
+    if peer.kind.is_inbound() {
+        send_version(peer, view, cx);
+    }
+    let common_version = theirs.version.min(PROTOCOL_VERSION);
+    peer.their = Some(Their {
+        common_version,
+        version: theirs.version,
+        services: theirs.services,
+        user_agent: theirs.user_agent,
+        start_height: theirs.start_height,
+        relay: theirs.relay,
+        time_offset: theirs.time.saturating_sub(i64::try_from(cx.now.seconds()).unwrap_or(i64::MAX)),
+        sees_us_as: theirs.receiver,
+    });
+    if common_version >= WTXID_RELAY_VERSION {
+        cx.send(peer, Message::WtxidRelay);
+        cx.send(peer, Message::SendAddrV2);
+    }
+    cx.send(peer, Message::Verack);
+    if peer.kind == LinkKind::Feeler {
+        cx.disconnect(peer, Reason::FeelerDone);
+    }
+}
+
+/// The verack came: whether the link is ready by that.
+pub(crate) fn on_verack(peer: &mut Peer, cx: &mut Cx<'_>) -> bool {
+    let Some(their) = peer.their.as_ref().filter(|_| !peer.ready) else { return false };
+    let compact = their.common_version >= SHORT_IDS_BLOCKS_VERSION;
+    peer.ready = true;
+    cx.core.timers.stop(peer.id, Timer::Handshake);
+    if compact {
+        cx.send(peer, Message::SendCmpct { announce: 0, version: CMPCTBLOCKS_VERSION });
+    }
+    true
+}
+
+/// One of the messages that say how a side wants to be served. They come between version and verack.
+pub(crate) fn on_negotiation(peer: &mut Peer, kind: Kind, cx: &mut Cx<'_>) {
+    if peer.ready {
+        return cx.disconnect(peer, Reason::LateNegotiation(kind));
+    }
+    let common = peer.their.as_ref().map_or(0, |their| their.common_version);
+    match kind {
+        Kind::WtxidRelay => peer.wtxid_relay = common >= WTXID_RELAY_VERSION,
+        Kind::SendAddrV2 => peer.addr_v2 = true,
+        // No feature is known (BIP434), and nothing is reconciled (BIP330) yet.
+        _ => {}
+    }
+}
+
+/// Asks the peer to announce by headers, once it is known to be on a chain of the network's work. Core:
+/// `MaybeSendSendHeaders`.
+pub(crate) fn maybe_send_sendheaders(peer: &mut Peer, view: &impl View, cx: &mut Cx<'_>) {
+    let speaks = peer.their.as_ref().is_some_and(|their| their.common_version >= SENDHEADERS_VERSION);
+    let Some(best) = peer.headers.best_known.filter(|_| speaks && !peer.sent_sendheaders) else { return };
+    if view.entry(best).work > cx.core.config.params.minimum_chain_work {
+        peer.sent_sendheaders = true;
+        cx.send(peer, Message::SendHeaders);
+    }
+}

@@ -1,0 +1,54 @@
+//! Every size that bounds what peers can make this node hold or send, in one value: the simulator shrinks it, tests
+//! reach its ends. Durations are in `timers.rs`, sizes of messages in `message.rs`.
+
+/// The bounds. [`Limits::default`] has Core's numbers where Core has any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a peer's messages that wait for their turn, above which its socket is not read any more.
+    pub inbox_bytes: usize,
+    /// Bytes queued to a peer, above which its requests wait. Core: `-maxsendbuffer`.
+    pub send_pause_bytes: usize,
+    /// Blocks asked of one peer at a time. Core: `MAX_BLOCKS_IN_TRANSIT_PER_PEER`.
+    pub blocks_in_transit: usize,
+    /// Bytes of one peer's blocks that the ledger has not judged, above which its socket is not read any more.
+    pub unjudged_block_bytes: usize,
+    /// How far above the last block that we share with a peer blocks are fetched. Core: `BLOCK_DOWNLOAD_WINDOW`.
+    pub block_window: u32,
+    /// Blocks of one peer's requests being read from disk at a time.
+    pub reads_in_flight: usize,
+    /// Blocks announced at a time. Core: `MAX_BLOCKS_TO_ANNOUNCE`.
+    pub blocks_to_announce: usize,
+    /// Hashes in the answer to `getblocks`.
+    pub getblocks_hashes: usize,
+    /// Blocks that a node with `NODE_NETWORK_LIMITED` serves. Core: `NODE_NETWORK_LIMITED_MIN_BLOCKS`.
+    pub limited_blocks: u32,
+    /// Depth below the tip that a block nobody asked for may have, and its height above it. Core: `MIN_BLOCKS_TO_KEEP`.
+    pub unasked_block_height: u32,
+    /// Blocks whose giver is remembered until they are connected.
+    pub block_sources: usize,
+    /// Addresses that are remembered as misbehaving. Core: `CRollingBloomFilter m_discouraged{50000}`.
+    pub discouraged: usize,
+    /// Full outbound peers that are kept though their chain is behind.
+    /// Core: `MAX_OUTBOUND_PEERS_TO_PROTECT_FROM_DISCONNECT`.
+    pub protected_outbound: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            inbox_bytes: 256 * 1024,
+            send_pause_bytes: 1_000_000,
+            blocks_in_transit: 16,
+            unjudged_block_bytes: 32 * 1024 * 1024,
+            block_window: 1024,
+            reads_in_flight: 4,
+            blocks_to_announce: 8,
+            getblocks_hashes: 500,
+            limited_blocks: 288,
+            unasked_block_height: 288,
+            block_sources: 4096,
+            discouraged: 50_000,
+            protected_outbound: 4,
+        }
+    }
+}

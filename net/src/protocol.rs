@@ -1,0 +1,707 @@
+//! The protocol as a value: inputs go in, outputs come out, and the one `match` that says which module takes which
+//! message. Holds no socket, no clock, no thread and no randomness but its seed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bitcoin::BlockHash;
+use bitcoin::block::Header;
+use groat_chain::params::Params;
+use groat_chain::rejection::{Blame, Rejection};
+use rand::{RngCore, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::addr::{Host, NetAddr};
+use crate::blocks::{self, Blocks};
+use crate::guard::Guard;
+use crate::headers::{self, Batch, Headers};
+use crate::limits::Limits;
+use crate::message::{Fault, Kind, Message};
+use crate::peer::{LinkKind, Peer, Peers, Permissions};
+use crate::timers::{MAX_TIP_AGE, Micros, Timer, Timers};
+use crate::view::View;
+use crate::{announce, chainsync, handshake, ping, serve};
+
+/// A link to a peer. The driver numbers links and never uses a number twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId(pub u64);
+
+/// A piece of work for the ledger. Its answer carries the same token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub u64);
+
+/// What an operator chooses, and the seed of all that is random.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The network.
+    pub params: Arc<Params>,
+    /// Service bits that we offer.
+    pub services: u64,
+    /// How we call ourselves ([BIP-0014]).
+    ///
+    /// [BIP-0014]: https://github.com/bitcoin/bips/blob/master/bip-0014.mediawiki
+    pub user_agent: String,
+    /// No transactions, but from peers that have the permission (`-blocksonly`).
+    pub blocks_only: bool,
+    /// The sizes.
+    pub limits: Limits,
+    /// The same seed and the same inputs give the same outputs.
+    pub seed: [u8; 32],
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A link was made.
+    Connected {
+        /// Its number.
+        peer: PeerId,
+        /// The other end.
+        addr: NetAddr,
+        /// What it is for.
+        kind: LinkKind,
+        /// What the operator lets the peer do.
+        permissions: Permissions,
+    },
+    /// A link ended, by whomever. After [`Output::Disconnect`] it need not be told.
+    Closed(PeerId),
+    /// A message came.
+    Message {
+        /// Who sent it.
+        peer: PeerId,
+        /// The message.
+        message: Message,
+        /// Bytes it took on the wire.
+        wire_len: usize,
+    },
+    /// So many bytes wait to be written to this peer. To be told when they fall below half of
+    /// [`Limits::send_pause_bytes`], and when there are none, unless fewer than 64 KiB were queued since it was last told.
+    Queued {
+        /// Who they are for.
+        peer: PeerId,
+        /// The bytes.
+        bytes: usize,
+    },
+    /// [`Protocol::deadline`] has come.
+    Tick,
+    /// The ledger has done what [`Output::Chain`] asked for.
+    ChainDone {
+        /// The token of the work.
+        token: Token,
+        /// The outcome.
+        done: Done,
+    },
+    /// The published tip moved over these blocks, in order; the last is the tip. Only the last ones matter.
+    TipChanged(Vec<BlockHash>),
+    /// A block that was stored broke a rule when it was connected.
+    BlockRefused {
+        /// The block.
+        hash: BlockHash,
+        /// The rule.
+        rejection: Rejection,
+    },
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Output {
+    /// Send a message. Many outputs may share one message.
+    Send {
+        /// To whom.
+        to: PeerId,
+        /// What.
+        message: Arc<Message>,
+    },
+    /// End a link, after what was sent before is written. The protocol has forgotten it already.
+    Disconnect {
+        /// Which.
+        peer: PeerId,
+        /// Why.
+        reason: Reason,
+    },
+    /// Ask the ledger. It answers each with [`Input::ChainDone`], in any order.
+    Chain {
+        /// Comes back with the answer.
+        token: Token,
+        /// What to do.
+        work: Work,
+    },
+    /// Do not read this peer's socket.
+    PauseRead(PeerId),
+    /// Read it again.
+    ResumeRead(PeerId),
+    /// For the log and the counters; nothing need be done.
+    Event(Event),
+}
+
+/// What only the ledger can do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Work {
+    /// Accept these headers, each the parent of the next.
+    Headers(Vec<Header>),
+    /// Judge and store this block, then connect it if it is the best.
+    Block {
+        /// Hash of its header.
+        hash: BlockHash,
+        /// Its serialization.
+        bytes: Arc<Vec<u8>>,
+        /// We asked for it.
+        asked: bool,
+    },
+    /// Read the bytes of this block.
+    ReadBlock(BlockHash),
+}
+
+/// What the ledger did.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Done {
+    /// The headers: all accepted, or the reason against the first that was not.
+    Headers(Result<(), Rejection>),
+    /// The block.
+    Block(Verdict),
+    /// The bytes of the block, if it is there.
+    Read(Option<Arc<Vec<u8>>>),
+}
+
+/// What became of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is stored; whether it can be connected shows later.
+    Stored,
+    /// It was there already.
+    Known,
+    /// It is no block.
+    Undecodable,
+    /// It broke a rule.
+    Rejected(Rejection),
+}
+
+/// Why we end a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It broke a rule that no honest peer breaks; its address is discouraged.
+    Misbehaved(&'static str),
+    /// The handshake took too long.
+    HandshakeTimeout,
+    /// It does not offer what an outbound peer must.
+    Services,
+    /// Its version of the protocol is too old.
+    Obsolete,
+    /// We are linked with ourselves.
+    Ourselves,
+    /// It answers: that was all we wanted to know.
+    FeelerDone,
+    /// A message that belongs before the verack came after it.
+    LateNegotiation(Kind),
+    /// A message of a bad form that Core, too, disconnects for.
+    BadMessage(Kind),
+    /// No pong in time.
+    PingTimeout,
+    /// The first sync of headers took too long.
+    HeadersTimeout,
+    /// It has no chain of the network's work.
+    ChainTooWeak,
+    /// Its chain stayed behind ours.
+    ChainBehind,
+    /// It held the download window up.
+    Stalling,
+    /// A block took too long.
+    BlockTimeout,
+    /// A block that it sent is none.
+    BadBlock,
+    /// It asked for something that we do not serve.
+    Unserved(Kind),
+    /// It asked for a block that we, a pruned node, do not serve.
+    BelowLimit,
+    /// A block that it asked for could not be read any more.
+    BlockGone,
+}
+
+/// What a log may tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A handshake is done.
+    Ready(PeerId),
+    /// A peer broke a rule. It may be allowed to.
+    Misbehaved {
+        /// Who.
+        peer: PeerId,
+        /// How.
+        what: &'static str,
+    },
+    /// A message was dropped.
+    Ignored {
+        /// Whose.
+        peer: PeerId,
+        /// Its type, if it is known.
+        kind: Option<Kind>,
+    },
+}
+
+/// What an answer of the ledger is for.
+#[derive(Debug)]
+pub(crate) enum Pending {
+    Headers(Batch),
+    Block { hash: BlockHash, length: usize },
+    Read { stripped: bool },
+}
+
+/// What every module may use.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) config: Config,
+    pub(crate) timers: Timers,
+    pub(crate) rng: ChaCha8Rng,
+    /// The chain has not come near the network's tip yet. Core: `IsInitialBlockDownload`.
+    pub(crate) initial_download: bool,
+    next_token: u64,
+    pending: BTreeMap<Token, (PeerId, Pending)>,
+    closing: Vec<PeerId>,
+}
+
+/// One call: its time and where its outputs go.
+pub(crate) struct Cx<'a> {
+    pub(crate) now: Micros,
+    pub(crate) core: &'a mut Core,
+    out: &'a mut Vec<Output>,
+}
+
+impl Cx<'_> {
+    pub(crate) fn send(&mut self, peer: &mut Peer, message: Message) {
+        self.send_shared(peer, Arc::new(message));
+    }
+
+    pub(crate) fn send_shared(&mut self, peer: &mut Peer, message: Arc<Message>) {
+        peer.queued += message.weight();
+        self.out.push(Output::Send { to: peer.id, message });
+    }
+
+    /// Ends the link when the call is over. The first reason counts.
+    pub(crate) fn disconnect(&mut self, peer: &mut Peer, reason: Reason) {
+        if peer.closing.is_none() {
+            peer.closing = Some(reason);
+            self.core.closing.push(peer.id);
+        }
+    }
+
+    /// Asks the ledger. What the peer sends later waits for the answer.
+    pub(crate) fn work(&mut self, peer: &mut Peer, work: Work, pending: Pending) -> Token {
+        let token = Token(self.core.next_token);
+        self.core.next_token += 1;
+        self.core.pending.insert(token, (peer.id, pending));
+        peer.awaited += 1;
+        self.out.push(Output::Chain { token, work });
+        token
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.out.push(Output::Event(event));
+    }
+}
+
+/// How this node talks with its peers.
+pub struct Protocol {
+    core: Core,
+    peers: Peers,
+    headers: Headers,
+    blocks: Blocks,
+    guard: Guard,
+    /// The best header is young: then headers are asked of all peers.
+    recent: bool,
+}
+
+impl Protocol {
+    /// A node without peers.
+    pub fn new(config: Config) -> Protocol {
+        let rng = ChaCha8Rng::from_seed(config.seed);
+        let core = Core {
+            config,
+            timers: Timers::default(),
+            rng,
+            initial_download: true,
+            next_token: 0,
+            pending: BTreeMap::new(),
+            closing: Vec::new(),
+        };
+        Protocol {
+            core,
+            peers: Peers::new(),
+            headers: Headers::default(),
+            blocks: Blocks::default(),
+            guard: Guard::default(),
+            recent: false,
+        }
+    }
+
+    /// When [`Input::Tick`] is due, whatever else happens. May change with each input.
+    pub fn deadline(&self) -> Option<Micros> {
+        self.core.timers.next()
+    }
+
+    /// The peers, by id.
+    pub fn peers(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.values()
+    }
+
+    /// The peer with this id.
+    pub fn peer(&self, id: PeerId) -> Option<&Peer> {
+        self.peers.get(&id)
+    }
+
+    /// Whether somebody at this address misbehaved lately.
+    pub fn is_discouraged(&self, host: &Host) -> bool {
+        self.guard.is_discouraged(host)
+    }
+
+    /// Whether the chain has yet to come near the network's tip.
+    pub fn initial_download(&self) -> bool {
+        self.core.initial_download
+    }
+
+    /// Takes one input at the time `now` and appends what is to be done to `out`, in order.
+    pub fn handle(&mut self, now: Micros, input: Input, view: &impl View, out: &mut Vec<Output>) {
+        let mut cx = Cx { now, core: &mut self.core, out };
+        update_initial_download(view, &mut cx);
+        match input {
+            Input::Connected { peer: id, addr, kind, permissions } => {
+                let nonce = cx.core.rng.next_u64();
+                let peer = Peer::new(id, addr, kind, permissions, nonce, now);
+                let peer = self.peers.entry(id).or_insert(peer);
+                handshake::start(peer, view, &mut cx);
+            }
+            Input::Closed(id) => self.forget(id),
+            Input::Message { peer, message, wire_len } => self.on_message(peer, message, wire_len, now, view, out),
+            Input::Queued { peer, bytes } => {
+                if let Some(peer) = self.peers.get_mut(&peer) {
+                    peer.queued = bytes;
+                }
+                self.go_on(peer, now, view, out);
+            }
+            Input::Tick => {}
+            Input::ChainDone { token, done } => self.on_done(token, done, now, view, out),
+            Input::TipChanged(connected) => {
+                connected.iter().for_each(|hash| self.blocks.on_connected(hash));
+                if !cx.core.initial_download {
+                    self.blocks.wake_all();
+                    announce::announce(&mut self.peers, &connected, view, &mut cx);
+                }
+            }
+            Input::BlockRefused { hash, rejection } => {
+                let source = self.blocks.take_source(&hash);
+                if let Some(peer) = source.and_then(|id| self.peers.get_mut(&id)) {
+                    punish(peer, rejection, "invalid block", &mut self.guard, &mut cx);
+                }
+                self.blocks.wake_all();
+            }
+        }
+        self.on_timers(now, view, out);
+        self.settle(now, view, out);
+    }
+
+    /// What follows from any input: links end, syncs start, blocks are asked for.
+    fn settle(&mut self, now: Micros, view: &impl View, out: &mut Vec<Output>) {
+        let gone = std::mem::take(&mut self.core.closing);
+        for id in &gone {
+            let reason = self.peers.get(id).and_then(|peer| peer.closing);
+            self.forget(*id);
+            out.extend(reason.map(|reason| Output::Disconnect { peer: *id, reason }));
+        }
+        let cx = &mut Cx { now, core: &mut self.core, out };
+        let best_time = u64::from(view.entry(view.best_header()).time);
+        let recent = best_time + MAX_TIP_AGE.as_secs() > now.seconds();
+        let became_recent = recent && !std::mem::replace(&mut self.recent, recent);
+        if became_recent || !gone.is_empty() || self.headers.take_restart() {
+            self.headers.maybe_start(&mut self.peers, self.blocks.is_idle(), view, cx);
+        }
+        self.blocks.pump(&mut self.peers, view, cx);
+    }
+
+    fn forget(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.remove(&id) else { return };
+        self.core.timers.forget(id);
+        self.headers.on_gone(&peer);
+        self.blocks.on_gone(&peer);
+    }
+
+    fn on_timers(&mut self, now: Micros, view: &impl View, out: &mut Vec<Output>) {
+        let cx = &mut Cx { now, core: &mut self.core, out };
+        while let Some((id, timer)) = cx.core.timers.pop(now) {
+            if timer == Timer::HeadersSync {
+                self.headers.on_sync_timeout(&mut self.peers, id, view, cx);
+                continue;
+            }
+            let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.closing.is_none()) else { continue };
+            match timer {
+                Timer::Handshake => cx.disconnect(peer, Reason::HandshakeTimeout),
+                Timer::Ping => ping::send(peer, cx),
+                Timer::Pong => ping::on_pong_timeout(peer, cx),
+                Timer::ChainSync => chainsync::look(peer, view, cx),
+                Timer::Stall => self.blocks.on_stall_timeout(peer, cx),
+                Timer::Block => self.blocks.on_block_timeout(peer, cx),
+                Timer::HeadersSync => {}
+            }
+        }
+    }
+
+    /// A message takes effect at once, or waits for what the peer sent before it. Blocks that we asked for never wait.
+    fn on_message(
+        &mut self,
+        id: PeerId,
+        message: Message,
+        wire_len: usize,
+        now: Micros,
+        view: &impl View,
+        out: &mut Vec<Output>,
+    ) {
+        let limits = &self.core.config.limits;
+        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.closing.is_none()) else { return };
+        let asked = match &message {
+            Message::Block(bytes) if peer.blocks.unjudged_bytes < limits.unjudged_block_bytes => {
+                self.blocks.is_asked(id, &blocks::header_of(bytes).block_hash())
+            }
+            _ => false,
+        };
+        if asked || (peer.inbox.is_empty() && !peer.must_wait(limits.send_pause_bytes)) {
+            self.route(id, message, now, view, out);
+            return self.go_on(id, now, view, out);
+        }
+        peer.inbox_bytes += wire_len;
+        peer.inbox.push_back((message, wire_len));
+        if peer.inbox_bytes > limits.inbox_bytes && !peer.paused {
+            peer.paused = true;
+            out.push(Output::PauseRead(id));
+        }
+    }
+
+    /// Goes on with a peer's requests and the messages that wait, as far as it can.
+    fn go_on(&mut self, id: PeerId, now: Micros, view: &impl View, out: &mut Vec<Output>) {
+        loop {
+            let limits = &self.core.config.limits;
+            let (pause, inbox_bytes) = (limits.send_pause_bytes, limits.inbox_bytes);
+            let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.closing.is_none()) else { return };
+            serve::go_on(peer, view, &mut Cx { now, core: &mut self.core, out });
+            if peer.paused && peer.inbox_bytes <= inbox_bytes / 2 {
+                peer.paused = false;
+                out.push(Output::ResumeRead(id));
+            }
+            if peer.closing.is_some() || peer.must_wait(pause) {
+                return;
+            }
+            let Some((message, wire_len)) = peer.inbox.pop_front() else { return };
+            peer.inbox_bytes -= wire_len;
+            self.route(id, message, now, view, out);
+        }
+    }
+
+    /// Which module takes which message: the index of the crate.
+    fn route(&mut self, id: PeerId, message: Message, now: Micros, view: &impl View, out: &mut Vec<Output>) {
+        let cx = &mut Cx { now, core: &mut self.core, out };
+        let kind = message.kind();
+        if let Message::Version(version) = message {
+            return handshake::on_version(&mut self.peers, id, *version, view, cx);
+        }
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let early = peer.their.is_none()
+            || !(peer.ready
+                || matches!(message, Message::Verack | Message::WtxidRelay | Message::SendAddrV2)
+                || matches!(kind, Some(Kind::Feature | Kind::SendHeaders | Kind::SendCmpct)));
+        if early {
+            return cx.event(Event::Ignored { peer: id, kind });
+        }
+        match message {
+            Message::Version(_) => {}
+            Message::Verack => {
+                if handshake::on_verack(peer, cx) {
+                    self.on_ready(id, now, view, out);
+                }
+            }
+            Message::WtxidRelay => handshake::on_negotiation(peer, Kind::WtxidRelay, cx),
+            Message::SendAddrV2 => handshake::on_negotiation(peer, Kind::SendAddrV2, cx),
+            Message::Feature { .. } => handshake::on_negotiation(peer, Kind::Feature, cx),
+            Message::SendHeaders => peer.prefers_headers = true,
+            Message::SendCmpct { announce, version } => match announce {
+                0 | 1 if version == handshake::CMPCTBLOCKS_VERSION => peer.compact = Some(announce == 1),
+                0 | 1 => {}
+                _ => self.guard.misbehaved(peer, "invalid sendcmpct announce field", cx),
+            },
+
+            Message::Ping(nonce) => cx.send(peer, Message::Pong(nonce)),
+            Message::Pong(nonce) => ping::on_pong(peer, nonce, cx),
+
+            Message::Headers(headers) => {
+                let known = self.headers.on_headers(peer, headers, view, &mut self.guard, cx);
+                if let Some((last, batch)) = known {
+                    self.headers_known(id, last, batch, now, view, out);
+                }
+            }
+            Message::Inv(items) => self.on_inv(id, &items, now, view, out),
+            Message::Block(bytes) => self.blocks.on_block(peer, bytes, view, &mut self.guard, cx),
+
+            Message::GetHeaders(locate) => serve::on_getheaders(peer, &locate, view, cx),
+            Message::GetBlocks(locate) => serve::on_getblocks(peer, &locate, view, cx),
+            Message::GetData(items) => peer.wanted.extend(items),
+            Message::MemPool
+            | Message::FilterLoad(_)
+            | Message::FilterAdd(_)
+            | Message::FilterClear
+            | Message::GetCFilters(_)
+            | Message::GetCFHeaders(_)
+            | Message::GetCFCheckpt(_) => serve::on_unserved(peer, kind.expect("a known kind"), cx),
+
+            Message::Tx(_) if !handshake::wants_transactions(peer, cx) => {
+                cx.disconnect(peer, Reason::BadMessage(Kind::Tx));
+            }
+            Message::Broken { kind: Some(kind), fault: Fault::TooMany(_) } => match kind {
+                Kind::GetHeaders | Kind::GetBlocks => cx.disconnect(peer, Reason::BadMessage(kind)),
+                Kind::NotFound => {}
+                _ => self.guard.misbehaved(peer, "more entries than a message may have", cx),
+            },
+            Message::Broken { kind: Some(Kind::Feature), fault: Fault::Malformed } => {
+                cx.disconnect(peer, Reason::BadMessage(Kind::Feature));
+            }
+            // To come: addresses, transactions, compact blocks, reconciliation.
+            Message::Tx(_)
+            | Message::FeeFilter(_)
+            | Message::GetAddr
+            | Message::Addr(_)
+            | Message::AddrV2(_)
+            | Message::NotFound(_)
+            | Message::CmpctBlock(_)
+            | Message::GetBlockTxn(_)
+            | Message::BlockTxn(_)
+            | Message::SendTxRcncl { .. } => cx.event(Event::Ignored { peer: id, kind }),
+            // Nothing that we ever ask for, or nothing that can be read.
+            Message::MerkleBlock(_)
+            | Message::CFilter(_)
+            | Message::CFHeaders(_)
+            | Message::CFCheckpt(_)
+            | Message::Unknown { .. }
+            | Message::Broken { .. } => cx.event(Event::Ignored { peer: id, kind }),
+        }
+    }
+
+    /// A handshake is done.
+    fn on_ready(&mut self, id: PeerId, now: Micros, view: &impl View, out: &mut Vec<Output>) {
+        let cx = &mut Cx { now, core: &mut self.core, out };
+        cx.event(Event::Ready(id));
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        ping::send(peer, cx);
+        chainsync::look(peer, view, cx);
+        self.headers.maybe_start(&mut self.peers, self.blocks.is_idle(), view, cx);
+    }
+
+    /// Things were announced. Core: `ProcessMessage` INV.
+    fn on_inv(
+        &mut self,
+        id: PeerId,
+        items: &[bitcoin::p2p::message_blockdata::Inventory],
+        now: Micros,
+        view: &impl View,
+        out: &mut Vec<Output>,
+    ) {
+        use bitcoin::p2p::message_blockdata::Inventory;
+        let cx = &mut Cx { now, core: &mut self.core, out };
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let mut newest = None;
+        for item in items {
+            match item {
+                Inventory::Block(hash) => {
+                    headers::note_available(peer, *hash, view);
+                    let here = view.find(hash).is_some_and(|id| view.entry(id).has_block || view.is_active(id));
+                    if !here && !self.blocks.is_under_way(hash) {
+                        newest = Some(*hash);
+                    }
+                }
+                Inventory::Transaction(_) | Inventory::WTx(_) | Inventory::WitnessTransaction(_) => {
+                    let other = matches!(item, Inventory::WTx(_)) != peer.wtxid_relay;
+                    if !other && !handshake::wants_transactions(peer, cx) {
+                        return cx.disconnect(peer, Reason::BadMessage(Kind::Inv));
+                    }
+                }
+                _ => {}
+            }
+        }
+        handshake::maybe_send_sendheaders(peer, view, cx);
+        self.blocks.wake(id);
+        if let Some(newest) = newest {
+            self.headers.on_block_inv(peer, newest, view, cx);
+        }
+    }
+
+    /// A peer's headers up to `last` are here.
+    fn headers_known(
+        &mut self,
+        id: PeerId,
+        last: crate::view::Id,
+        batch: Batch,
+        now: Micros,
+        view: &impl View,
+        out: &mut Vec<Output>,
+    ) {
+        let cx = &mut Cx { now, core: &mut self.core, out };
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        self.headers.on_known(peer, last, batch, view, cx);
+        handshake::maybe_send_sendheaders(peer, view, cx);
+        self.blocks.wake(id);
+    }
+
+    /// The ledger has answered. What was asked for a peer that is gone still counts for the chain.
+    fn on_done(&mut self, token: Token, done: Done, now: Micros, view: &impl View, out: &mut Vec<Output>) {
+        let Some((id, pending)) = self.core.pending.remove(&token) else { return };
+        let cx = &mut Cx { now, core: &mut self.core, out };
+        let mut peer = self.peers.get_mut(&id);
+        if let Some(peer) = &mut peer {
+            peer.awaited -= 1;
+        }
+        match (pending, done) {
+            (Pending::Headers(batch), Done::Headers(Ok(()))) => {
+                if let Some(last) = view.find(&batch.last()) {
+                    self.headers_known(id, last, batch, now, view, out);
+                }
+            }
+            (Pending::Headers(_), Done::Headers(Err(rejection))) => {
+                if let Some(peer) = peer {
+                    punish(peer, rejection, "invalid header", &mut self.guard, cx);
+                }
+            }
+            (Pending::Block { hash, length }, Done::Block(verdict)) => {
+                if let Some(peer) = peer {
+                    peer.blocks.unjudged_bytes -= length;
+                    match verdict {
+                        Verdict::Stored | Verdict::Known => {}
+                        Verdict::Undecodable => cx.disconnect(peer, Reason::BadBlock),
+                        Verdict::Rejected(rejection) => punish(peer, rejection, "invalid block", &mut self.guard, cx),
+                    }
+                }
+                let stored = matches!(verdict, Verdict::Stored | Verdict::Known);
+                self.blocks.on_judged(&self.peers, &hash, stored);
+            }
+            (Pending::Read { stripped }, Done::Read(block)) => {
+                if let Some(peer) = peer {
+                    serve::on_read(peer, token, block, stripped, cx);
+                }
+            }
+            _ => debug_assert!(false, "an answer is of the kind of its question"),
+        }
+        self.go_on(id, now, view, out);
+    }
+}
+
+/// The ledger refused what a peer sent. Core: `MaybePunishNodeForBlock`.
+fn punish(peer: &mut Peer, rejection: Rejection, what: &'static str, guard: &mut Guard, cx: &mut Cx<'_>) {
+    match rejection.blame() {
+        Blame::Consensus | Blame::Mutated | Blame::Missing => guard.misbehaved(peer, what, cx),
+        // An inbound peer may not know yet what we know of that block.
+        Blame::Duplicate if !peer.kind.is_inbound() => guard.misbehaved(peer, what, cx),
+        Blame::Duplicate | Blame::Future | Blame::Policy | Blame::Reconsiderable | Blame::WitnessStripped => {}
+    }
+}
+
+/// Sees whether the chain has come near the network's tip; then it stays so.
+fn update_initial_download(view: &impl View, cx: &mut Cx<'_>) {
+    if cx.core.initial_download {
+        let tip = view.entry(view.tip());
+        let young = u64::from(tip.time) + MAX_TIP_AGE.as_secs() > cx.now.seconds();
+        cx.core.initial_download = tip.work < cx.core.config.params.minimum_chain_work || !young;
+    }
+}

@@ -1,0 +1,190 @@
+//! A played ledger: a real header tree under real header rules, blocks whose bodies nobody judges, and a miner.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bitcoin::block::{Header, Version};
+use bitcoin::consensus::serialize;
+use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, TxMerkleNode};
+use groat_chain::params::Params;
+use groat_chain::rejection::Rejection;
+use groat_chain::rules::header::{check_header, contextual_check_header};
+use groat_chain::rules::pow::{check_proof_of_work, next_work_required};
+use groat_chain::store::FilePos;
+use groat_chain::tree::{Id, Tree};
+
+use crate::protocol::{Done, Input, Verdict, Work};
+use crate::timers::Micros;
+
+/// A block with its header.
+#[derive(Clone, Debug)]
+pub struct Mined {
+    /// The header.
+    pub header: Header,
+    /// Its hash.
+    pub hash: BlockHash,
+    /// The serialization, with a body that means nothing.
+    pub bytes: Arc<Vec<u8>>,
+}
+
+/// Makes blocks that meet the header rules. Works on networks whose target is easy.
+pub struct Miner {
+    params: Arc<Params>,
+    tree: Tree,
+    made: u64,
+    /// Bytes of a block's body.
+    pub body: usize,
+}
+
+impl Miner {
+    /// A miner that knows genesis. Blocks of different `salt` differ.
+    pub fn new(params: Arc<Params>, salt: u64) -> Miner {
+        let tree = Tree::new(&params.genesis.header);
+        Miner { params, tree, made: salt << 32, body: 200 }
+    }
+
+    /// Mines `count` blocks on top of `parent`, a spacing apart.
+    pub fn mine(&mut self, parent: BlockHash, count: usize) -> Vec<Mined> {
+        let mut parent = self.tree.get(&parent).expect("the miner made the parent, or it is genesis");
+        let mut mined = Vec::with_capacity(count);
+        for _ in 0..count {
+            let block = self.block(parent);
+            parent = self.tree.insert(&block.header, block.hash, parent);
+            mined.push(block);
+        }
+        mined
+    }
+
+    fn block(&mut self, parent: Id) -> Mined {
+        self.made += 1;
+        let mut root = [0; 32];
+        root[..8].copy_from_slice(&self.made.to_le_bytes());
+        let time = self.tree.node(parent).time + self.params.spacing;
+        let mut header = Header {
+            version: Version::from_consensus(0x2000_0000),
+            prev_blockhash: self.tree.node(parent).hash,
+            merkle_root: TxMerkleNode::from_byte_array(root),
+            time,
+            bits: next_work_required(&self.tree.branch(parent), time, &self.params),
+            nonce: 0,
+        };
+        while check_proof_of_work(header.block_hash(), header.bits, &self.params).is_err() {
+            header.nonce += 1;
+        }
+        let mut bytes = serialize(&header);
+        bytes.push(1);
+        bytes.resize(Header::SIZE + 1 + self.body, 0);
+        Mined { header, hash: header.block_hash(), bytes: Arc::new(bytes) }
+    }
+}
+
+/// The chain of one node.
+pub struct Chain {
+    params: Arc<Params>,
+    /// The view that the protocol reads.
+    pub tree: Tree,
+    bodies: BTreeMap<BlockHash, Arc<Vec<u8>>>,
+    /// Blocks that break a rule when they are connected.
+    pub invalid: BTreeSet<BlockHash>,
+    /// Blocks whose body is not the one that the header commits to.
+    pub mutated: BTreeSet<Vec<u8>>,
+}
+
+impl Chain {
+    /// Genesis alone.
+    pub fn new(params: Arc<Params>) -> Chain {
+        let mut tree = Tree::new(&params.genesis.header);
+        tree.set_block(Id::GENESIS, FilePos { file: 0, offset: 0 }, 1, 285);
+        Chain { params, tree, bodies: BTreeMap::new(), invalid: BTreeSet::new(), mutated: BTreeSet::new() }
+    }
+
+    /// Height of the tip.
+    pub fn height(&self) -> u32 {
+        self.tree.node(self.tree.tip()).height
+    }
+
+    /// Hash of the tip.
+    pub fn tip(&self) -> BlockHash {
+        self.tree.node(self.tree.tip()).hash
+    }
+
+    /// Takes blocks as if they had been here always.
+    pub fn load(&mut self, blocks: &[Mined]) {
+        for block in blocks {
+            self.header(&block.header, u32::MAX).expect("mined under the rules");
+            self.store(block.hash, block.bytes.clone());
+        }
+        self.activate();
+    }
+
+    /// Does a piece of work at the time `now`: its answer, and what the protocol is to be told besides.
+    pub fn perform(&mut self, work: Work, now: Micros) -> (Done, Vec<Input>) {
+        let now = u32::try_from(now.seconds()).unwrap_or(u32::MAX);
+        match work {
+            Work::Headers(headers) => {
+                (Done::Headers(headers.iter().try_for_each(|header| self.header(header, now).map(drop))), Vec::new())
+            }
+            Work::ReadBlock(hash) => (Done::Read(self.bodies.get(&hash).cloned()), Vec::new()),
+            Work::Block { hash, bytes, .. } => {
+                if self.mutated.contains(bytes.as_ref()) {
+                    return (Done::Block(Verdict::Rejected(Rejection::BadTxnMrklRoot)), Vec::new());
+                }
+                let header = crate::blocks::header_of(&bytes);
+                if let Err(rejection) = self.header(&header, now) {
+                    return (Done::Block(Verdict::Rejected(rejection)), Vec::new());
+                }
+                if !self.store(hash, bytes) {
+                    return (Done::Block(Verdict::Known), Vec::new());
+                }
+                (Done::Block(Verdict::Stored), self.activate())
+            }
+        }
+    }
+
+    fn header(&mut self, header: &Header, now: u32) -> Result<Id, Rejection> {
+        let hash = header.block_hash();
+        if let Some(id) = self.tree.get(&hash) {
+            return if self.tree.node(id).is_invalid() { Err(Rejection::DuplicateInvalid) } else { Ok(id) };
+        }
+        check_header(header, &self.params)?;
+        let parent = self.tree.get(&header.prev_blockhash).ok_or(Rejection::PrevBlkNotFound)?;
+        if self.tree.node(parent).is_invalid() {
+            return Err(Rejection::BadPrevBlk);
+        }
+        contextual_check_header(header, &self.tree.branch(parent), &self.params, now)?;
+        Ok(self.tree.insert(header, hash, parent))
+    }
+
+    fn store(&mut self, hash: BlockHash, bytes: Arc<Vec<u8>>) -> bool {
+        let id = self.tree.get(&hash).expect("its header was accepted");
+        if self.tree.node(id).block().is_some() {
+            return false;
+        }
+        self.tree.set_block(id, FilePos { file: 0, offset: id.0 }, 1, bytes.len() as u32);
+        self.bodies.insert(hash, bytes);
+        true
+    }
+
+    fn activate(&mut self) -> Vec<Input> {
+        let mut told = Vec::new();
+        loop {
+            let (tip, best) = (self.tree.tip(), self.tree.candidate());
+            if tip == best {
+                return told;
+            }
+            let fork = self.tree.node(self.tree.fork(tip, best)).height;
+            let path: Vec<Id> =
+                (fork + 1..=self.tree.node(best).height).map(|height| self.tree.ancestor(best, height)).collect();
+            let bad = path.iter().copied().find(|id| self.invalid.contains(&self.tree.node(*id).hash));
+            if let Some(bad) = bad {
+                self.tree.invalidate(bad);
+                told.push(Input::BlockRefused { hash: self.tree.node(bad).hash, rejection: Rejection::BadCbAmount });
+                continue;
+            }
+            path.iter().for_each(|id| self.tree.set_proven(*id));
+            self.tree.set_tip(best);
+            told.push(Input::TipChanged(path.iter().map(|id| self.tree.node(*id).hash).collect()));
+        }
+    }
+}

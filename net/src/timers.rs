@@ -1,0 +1,128 @@
+//! Time, and the one table of deadlines. A deadline is data: who, what for, when. Nothing here waits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Add;
+use std::time::Duration;
+
+use crate::protocol::PeerId;
+
+/// A point in time: microseconds since 1970 by the node's own clock, which may be mocked and may go back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Micros(pub u64);
+
+impl Micros {
+    /// So many seconds since 1970.
+    pub fn from_seconds(seconds: u64) -> Micros {
+        Micros(seconds.saturating_mul(1_000_000))
+    }
+
+    /// Whole seconds since 1970.
+    pub fn seconds(self) -> u64 {
+        self.0 / 1_000_000
+    }
+
+    /// What passed since `earlier`; nothing if the clock went back.
+    pub fn since(self, earlier: Micros) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Micros {
+    type Output = Micros;
+
+    fn add(self, duration: Duration) -> Micros {
+        Micros(self.0.saturating_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// A handshake must end within this. Core: `DEFAULT_PEER_CONNECT_TIMEOUT`.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time from ping to ping. Core's name and value.
+pub const PING_INTERVAL: Duration = Duration::from_secs(2 * 60);
+/// A ping must be answered within this. Core's name and value.
+pub const TIMEOUT_INTERVAL: Duration = Duration::from_secs(20 * 60);
+/// A `getheaders` without an answer is not repeated before this. Core's name and value.
+pub const HEADERS_RESPONSE_TIME: Duration = Duration::from_secs(2 * 60);
+/// The first sync of headers must end within this. Core's name and value.
+pub const HEADERS_DOWNLOAD_TIMEOUT_BASE: Duration = Duration::from_secs(15 * 60);
+/// More time for the first sync, for each header that is expected. Core's name and value.
+pub const HEADERS_DOWNLOAD_TIMEOUT_PER_HEADER: Duration = Duration::from_millis(1);
+/// An outbound peer may be behind our tip for this long. Core's name and value.
+pub const CHAIN_SYNC_TIMEOUT: Duration = Duration::from_secs(20 * 60);
+/// How often an outbound peer's chain is looked at.
+pub const CHAIN_SYNC_INTERVAL: Duration = Duration::from_secs(30);
+/// A peer that holds the download window up gets this long at first. Core's name and value.
+pub const BLOCK_STALLING_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
+/// And at most this, doubled after each peer that was dropped for it. Core's name and value.
+pub const BLOCK_STALLING_TIMEOUT_MAX: Duration = Duration::from_secs(64);
+/// A tip younger than this is up to date. Core: `DEFAULT_MAX_TIP_AGE`.
+pub const MAX_TIP_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Blocks off the active chain are served for this long. Core's name and value.
+pub const STALE_RELAY_AGE_LIMIT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// What a deadline is for. Each peer has at most one of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// The handshake must be done.
+    Handshake,
+    /// The next ping is due.
+    Ping,
+    /// The pong must be here.
+    Pong,
+    /// The first sync of headers must be done.
+    HeadersSync,
+    /// The chain of an outbound peer is looked at.
+    ChainSync,
+    /// The block that the window waits for must be here.
+    Stall,
+    /// The oldest block asked for must be here.
+    Block,
+}
+
+/// All deadlines.
+#[derive(Debug, Default)]
+pub struct Timers {
+    by_time: BTreeSet<(Micros, PeerId, Timer)>,
+    by_peer: BTreeMap<(PeerId, Timer), Micros>,
+}
+
+impl Timers {
+    /// Sets a deadline, in place of the one that the peer had for the same.
+    pub fn set(&mut self, peer: PeerId, timer: Timer, at: Micros) {
+        self.stop(peer, timer);
+        self.by_peer.insert((peer, timer), at);
+        self.by_time.insert((at, peer, timer));
+    }
+
+    /// Takes a deadline away.
+    pub fn stop(&mut self, peer: PeerId, timer: Timer) {
+        if let Some(at) = self.by_peer.remove(&(peer, timer)) {
+            self.by_time.remove(&(at, peer, timer));
+        }
+    }
+
+    /// Takes all deadlines of a peer away.
+    pub fn forget(&mut self, peer: PeerId) {
+        let all = (peer, Timer::Handshake)..=(peer, Timer::Block);
+        let timers: Vec<Timer> = self.by_peer.range(all).map(|((_, timer), _)| *timer).collect();
+        timers.into_iter().for_each(|timer| self.stop(peer, timer));
+    }
+
+    /// When the peer's deadline is.
+    pub fn get(&self, peer: PeerId, timer: Timer) -> Option<Micros> {
+        self.by_peer.get(&(peer, timer)).copied()
+    }
+
+    /// The earliest deadline.
+    pub fn next(&self) -> Option<Micros> {
+        self.by_time.first().map(|entry| entry.0)
+    }
+
+    /// Takes one deadline that has come, earliest first.
+    pub fn pop(&mut self, now: Micros) -> Option<(PeerId, Timer)> {
+        let (at, peer, timer) = *self.by_time.first().filter(|entry| entry.0 <= now)?;
+        self.by_time.remove(&(at, peer, timer));
+        self.by_peer.remove(&(peer, timer));
+        Some((peer, timer))
+    }
+}
