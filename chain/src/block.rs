@@ -57,16 +57,22 @@ impl Block {
     }
 }
 
-/// Decodes a transaction. One without inputs and outputs is read as such, as Core reads it, and left for the rules to
-/// refuse; the `bitcoin` crate takes the two zeros for a segwit marker with an unknown flag.
+/// Decodes a transaction as Core does where the `bitcoin` crate differs, both about transactions without inputs: one
+/// that has no outputs either is read as such and left for the rules to refuse (the crate takes the two zeros for a
+/// segwit marker with an unknown flag); one with the segwit marker but no witness is no transaction.
 fn decode_transaction(rest: &mut &[u8]) -> Result<Transaction, encode::Error> {
-    if rest.len() < 10 || rest[4..6] != [0, 0] {
-        return Transaction::consensus_decode(rest);
+    let marked = rest.get(4) == Some(&0);
+    if marked && rest.len() >= 10 && rest[5] == 0 {
+        let version = Decodable::consensus_decode(rest)?;
+        *rest = &rest[2..];
+        let lock_time = Decodable::consensus_decode(rest)?;
+        return Ok(Transaction { version, lock_time, input: Vec::new(), output: Vec::new() });
     }
-    let version = Decodable::consensus_decode(rest)?;
-    *rest = &rest[2..];
-    let lock_time = Decodable::consensus_decode(rest)?;
-    Ok(Transaction { version, lock_time, input: Vec::new(), output: Vec::new() })
+    let transaction = Transaction::consensus_decode(rest)?;
+    if marked && transaction.input.iter().all(|input| input.witness.is_empty()) {
+        return Err(encode::Error::ParseFailed("a segwit marker without any witness"));
+    }
+    Ok(transaction)
 }
 
 /// Both ids of a serialized transaction whose serialization without witness has `base` bytes.

@@ -7,6 +7,7 @@ use bitcoin::{
     Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness, absolute, consensus, transaction,
 };
 use groat_chain::coins::Coin;
+use groat_chain::rules::transaction::check_transaction;
 use groat_chain::script::sighash::Sighashes;
 use groat_chain::script::{Flags, ScriptError, TaprootSpend, taproot, verify_input};
 use groat_tests::asm::assemble;
@@ -258,27 +259,4 @@ fn bip341_outputs_commit_to_their_leaves() {
         }
     }
     assert!(count > 8, "only {count} leaves");
-}
-
-/// TO MERGE: replace by `use groat_chain::rules::transaction::check_transaction;` (one transaction by itself, Core's
-/// `CheckTransaction`). Stands in for it with just the rules that the vectors break.
-fn check_transaction(transaction: &Transaction) -> Result<(), String> {
-    let (inputs, outputs) = (&transaction.input, &transaction.output);
-    let total = outputs.iter().try_fold(0_u64, |sum, output| sum.checked_add(output.value.to_sat()));
-    let outpoints: std::collections::HashSet<_> = inputs.iter().map(|input| input.previous_output).collect();
-    let coinbase = inputs.len() == 1 && inputs[0].previous_output.is_null();
-    if inputs.is_empty() || outputs.is_empty() || outpoints.len() < inputs.len() {
-        return Err("no inputs or outputs, or inputs twice".into());
-    }
-    if outputs.iter().any(|output| output.value > Amount::MAX_MONEY)
-        || total.is_none_or(|sum| sum > 2_100_000_000_000_000)
-    {
-        return Err("outputs beyond the supply".into());
-    }
-    if coinbase && !(2..=100).contains(&inputs[0].script_sig.len())
-        || !coinbase && outpoints.contains(&OutPoint::null())
-    {
-        return Err("bad coinbase".into());
-    }
-    Ok(())
 }
