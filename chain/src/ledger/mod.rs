@@ -402,8 +402,9 @@ impl Ledger {
         let file = tree.node(id).block().expect("a block to connect is stored").file;
         drop(tree);
 
-        let overwrites = self.overwrites(&block, height)?;
-        let gathered = self.gather(&block, height, prefetched)?;
+        let overwrites = self.must_not_overwrite(&block, height) && self.overwrites(&block)?;
+        // A block that would overwrite coins is refused before it touches one.
+        let gathered = if overwrites { Gathered::default() } else { self.gather(&block, height, prefetched)? };
         let tree = self.tree.read();
         let verdict = rules::connect::connect_block(
             &block,
@@ -424,6 +425,8 @@ impl Ledger {
                     return Ok(step);
                 }
                 self.check_witness_again(id, &block)?;
+                let implied = rules::connect::bip34_implies_bip30(&self.params);
+                let rejection = if implied && self.overwrites(&block)? { Rejection::BadTxnsBip30 } else { rejection };
                 self.refuse(id, &rejection);
                 return Ok(Step::Refused(block.hash, rejection));
             }
@@ -441,16 +444,18 @@ impl Ledger {
         Ok(Step::Moved(None))
     }
 
-    /// Whether a transaction of the block would make a coin that exists unspent (BIP30). Asked only where it can be.
-    fn overwrites(&self, block: &Block, height: u32) -> Result<bool, LedgerError> {
+    /// Whether it has to be looked up if the block overwrites coins (BIP30).
+    fn must_not_overwrite(&self, block: &Block, height: u32) -> bool {
         let params = &self.params;
         let at_bip34 = (height > params.bip34_height).then(|| {
             let tree = self.tree.read();
             tree.node(tree.ancestor(self.tip, params.bip34_height)).hash
         });
-        if !rules::connect::needs_bip30_check(height, block.hash, at_bip34, params) {
-            return Ok(false);
-        }
+        rules::connect::needs_bip30_check(height, block.hash, at_bip34, params)
+    }
+
+    /// Whether a transaction of the block would make a coin that exists unspent.
+    fn overwrites(&self, block: &Block) -> Result<bool, LedgerError> {
         let mut unknown = Vec::new();
         for outpoint in made_by(block) {
             match self.table.get(&outpoint) {
@@ -631,6 +636,7 @@ impl Ledger {
 }
 
 /// Coins that a block spends, in block order, as far as they were there.
+#[derive(Default)]
 struct Gathered {
     spent: Vec<Coin>,
     complete: bool,

@@ -87,7 +87,7 @@ impl Ledger {
         let (block, stored) = self.read_connected(id)?;
         let height = self.tree.read().node(id).height;
         let fault = |what: String| LedgerError::Damaged(format!("block {} at height {height}: {what}", block.hash));
-        let overwrites = self.overwrites(&block, height)?;
+        let overwrites = self.must_not_overwrite(&block, height) && self.overwrites(&block)?;
         let gathered = self.gather(&block, height, Default::default())?;
         let tree = self.tree.read();
         let verdict = rules::connect::connect_block(

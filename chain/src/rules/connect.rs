@@ -67,12 +67,19 @@ pub fn connect_block(
 /// Two blocks of the main network repeated a coinbase. Above BIP34's activation on the known chain, and everywhere on
 /// a network where BIP34 holds from height 1, no transaction can repeat: the proof is in `docs/RULES.md`.
 pub fn needs_bip30_check(height: u32, hash: BlockHash, at_bip34: Option<BlockHash>, params: &Params) -> bool {
-    if params.bip34_height <= 1 {
+    if bip34_implies_bip30(params) {
         return false;
     }
     let known_branch = height > params.bip34_height && params.bip34_hash.is_some() && at_bip34 == params.bip34_hash;
     let exception = params.bip30_exceptions.contains(&(height, hash));
     !exception && !known_branch || height >= BIP34_IMPLIES_BIP30_LIMIT
+}
+
+/// Whether no valid block can overwrite a coin, since BIP34 holds from height 1 on. Core does not rely on it: there a
+/// block that repeats a payment is refused for that before it is refused for the inputs, which are spent. Whoever
+/// wants Core's words looks up, once a block is refused, if it would overwrite.
+pub fn bip34_implies_bip30(params: &Params) -> bool {
+    params.bip34_height <= 1
 }
 
 /// No output takes the place of an unspent coin: [`Rejection::BadTxnsBip30`] `bad-txns-BIP30`. [BIP-0030],
