@@ -145,7 +145,7 @@ fn kills_at_random_moments_of_an_import_lose_nothing() {
     let folder = tempfile::tempdir().unwrap();
     // A table so small that it is flushed every few blocks, and one so large that a flush takes several batches.
     for (coins, dbcache, moments) in
-        [(60_000, 4, if wide() { 80 } else { 4 }), (400_000, 64, if wide() { 20 } else { 1 })]
+        [(60_000, 4, if wide() { 80 } else { 4 }), (300_000, 64, if wide() { 20 } else { 1 })]
     {
         let files = generated(&folder.path().join(coins.to_string()), 1, coins);
         let work = Work::new(None, files, dbcache);
@@ -158,11 +158,11 @@ fn kills_at_random_moments_of_a_reorganisation_lose_nothing() {
     let (seed, mut random) = random();
     let folder = tempfile::tempdir().unwrap();
     for (coins, dbcache, moments) in
-        [(50_000, 4, if wide() { 80 } else { 4 }), (300_000, 64, if wide() { 20 } else { 1 })]
+        [(50_000, 4, if wide() { 80 } else { 4 }), (150_000, 64, if wide() { 20 } else { 1 })]
     {
         let (data, at) =
             (folder.path().join(format!("data{coins}")), |name: &str| folder.path().join(format!("{name}{coins}")));
-        let (old, new) = (generated(&at("old"), 1, coins), generated(&at("new"), 2, coins * 2));
+        let (old, new) = (generated(&at("old"), 1, coins), generated(&at("new"), 2, coins * 3 / 2));
         let before = Groatd::new("regtest", &data);
         before.import(&old).succeeded();
         let left = before.stats();
@@ -309,12 +309,12 @@ fn a_full_disk_stops_with_a_sentence_and_nothing_is_lost() {
     std::fs::write(&file, framed(MAGIC, &blocks)).unwrap();
     let work = Work::new(None, vec![file], 16);
 
-    let Some(disk) = Mount::new(&["-t", "tmpfs", "-o", "size=100m", "tmpfs"]) else { return };
+    let Some(disk) = Mount::new(&["-t", "tmpfs", "-o", "size=40m", "tmpfs"]) else { return };
     let groatd = work.begin(&disk.path().join("data"));
-    // Room enough to begin, not for the blocks: the write of one of them fails.
-    groatd.import(&work.files).failed(&["the disk is full", "free some space and start again"]);
-    // No room to begin with.
     groatd.import(&work.files).failed(&["MiB of disk are left", "make room and start again"]);
+    // Now there is room enough to begin, but not for the blocks: the write of one of them fails.
+    disk.resize(100);
+    groatd.import(&work.files).failed(&["the disk is full", "free some space and start again"]);
     disk.resize(400);
     work.finish(&groatd, "a full disk, with room made");
     let used: u64 = 120 * MIB;
