@@ -6,8 +6,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use bitcoin::consensus::encode::serialize;
-use bitcoin::{Amount, Block};
+use bitcoin::consensus::encode::{deserialize, serialize};
+use bitcoin::{Amount, Block, Transaction};
+use groat_chain::store::import::BlockFile;
+use groat_tests::chaingen::full;
 use groat_tests::groatd::{Groatd, Said, Stats, binary, block_file, copy_folder, flip, framed, repeat, signal, wide};
 use groat_tests::regtest::{self, MAGIC};
 use rand::SeedableRng;
@@ -415,6 +417,29 @@ fn a_damaged_block_is_named_and_no_verdict_is_made_of_it() {
     let payment = serialize(&block.txdata[1]).len() as u64;
     flip(&test.groatd.chain_folder().join("blocks/blk00000.dat"), test.stored_block_end(HEIGHT) - payment - 10);
     test.groatd.run(["verify-chain"]).failed(&[&hash, "damaged", "bad-witness-merkle-match", "--reindex"]);
+}
+
+#[test]
+fn a_damaged_signature_on_disk_makes_no_block_invalid() {
+    let test = Test::new();
+    full::generate(&full::Recipe { seed: 1, blocks: 1, fan_out: 1, keys: 16 }, &test.path("made")).unwrap();
+    test.groatd.import(&[test.path("made/blk00000.dat")]).succeeded();
+    let (before, stored) = (test.groatd.stats(), test.groatd.chain_folder().join("blocks/blk00000.dat"));
+    // The last witness of all lies before the lock time of its transaction.
+    let bytes = std::fs::read(&stored).unwrap();
+    let file = BlockFile::open(&stored).unwrap();
+    let mut frames = file.frames(MAGIC);
+    let last = std::iter::from_fn(|| frames.next_frame().unwrap()).last().unwrap();
+    let block: Block = deserialize(&file.read(&last).unwrap()).unwrap();
+    let signed = |transaction: &&Transaction| transaction.input.last().is_some_and(|input| !input.witness.is_empty());
+    let transaction = serialize(block.txdata.iter().rfind(signed).unwrap());
+    let start = bytes.windows(transaction.len()).rposition(|window| window == transaction).unwrap();
+    let witness = (start + transaction.len() - 4 - 5) as u64;
+    flip(&stored, witness);
+    let said = test.groatd.run(["--reindex-chainstate", "--assumevalid=0", "coins", "stats"]);
+    said.failed(&[&block.block_hash().to_string(), "damaged (bad-witness-merkle-match)", "start with --reindex"]);
+    flip(&stored, witness);
+    assert_eq!(test.groatd.stats(), before, "with the byte put right (left) and before (right); {}", repeat());
 }
 
 #[test]
