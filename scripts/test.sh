@@ -14,7 +14,7 @@ esac
 if [ -n "$all" ]; then
   cargo fmt --all --check
   GROAT_PEERS_BIN=$(scripts/peers.sh)
-  export GROAT_PEERS_BIN GROAT_REQUIRE_PEERS=1
+  export GROAT_PEERS_BIN GROAT_REQUIRE_PEERS=1 GROAT_WIDE=1
   cargo clippy --release --workspace --all-targets --features groat-chain/rocksdb -- -D warnings
   RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --features groat-chain/rocksdb
 else

@@ -18,7 +18,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// Most kills in a row before a run is left to finish.
-const KILLS_IN_A_ROW: usize = 3;
+const KILLS_IN_A_ROW: usize = 4;
 
 /// The random choices of a test, from a seed that is printed.
 fn random() -> (u64, ChaCha8Rng) {
@@ -145,7 +145,7 @@ fn kills_at_random_moments_of_an_import_lose_nothing() {
     let folder = tempfile::tempdir().unwrap();
     // A table so small that it is flushed every few blocks, and one so large that a flush takes several batches.
     for (coins, dbcache, moments) in
-        [(60_000, 4, if wide() { 80 } else { 4 }), (400_000, 64, if wide() { 20 } else { 1 })]
+        [(40_000, 4, if wide() { 80 } else { 4 }), (300_000, 64, if wide() { 20 } else { 1 })]
     {
         let files = generated(&folder.path().join(coins.to_string()), 1, coins);
         let work = Work::new(None, files, dbcache);
@@ -158,11 +158,11 @@ fn kills_at_random_moments_of_a_reorganisation_lose_nothing() {
     let (seed, mut random) = random();
     let folder = tempfile::tempdir().unwrap();
     for (coins, dbcache, moments) in
-        [(50_000, 4, if wide() { 80 } else { 4 }), (300_000, 64, if wide() { 20 } else { 1 })]
+        [(35_000, 4, if wide() { 80 } else { 4 }), (150_000, 64, if wide() { 20 } else { 1 })]
     {
         let (data, at) =
             (folder.path().join(format!("data{coins}")), |name: &str| folder.path().join(format!("{name}{coins}")));
-        let (old, new) = (generated(&at("old"), 1, coins), generated(&at("new"), 2, coins * 2));
+        let (old, new) = (generated(&at("old"), 1, coins), generated(&at("new"), 2, coins * 3 / 2));
         let before = Groatd::new("regtest", &data);
         before.import(&old).succeeded();
         let left = before.stats();
@@ -184,8 +184,8 @@ fn kills_at_random_moments_of_a_reorganisation_lose_nothing() {
 fn a_folder_cut_back_to_what_was_durable_recovers() {
     let (seed, mut random) = random();
     let folder = tempfile::tempdir().unwrap();
-    let work = Work::new(None, generated(&folder.path().join("chain"), 1, 60_000), 4);
-    for round in 0..if wide() { 60 } else { 6 } {
+    let work = Work::new(None, generated(&folder.path().join("chain"), 1, 40_000), 4);
+    for round in 0..if wide() { 30 } else { 6 } {
         let (killed, probe) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let groatd = work.begin(killed.path());
         work.kill(&groatd, &mut random);
@@ -273,7 +273,7 @@ fn a_disk_that_lost_power_recovers() {
     }
     let (seed, mut random) = random();
     let folder = tempfile::tempdir().unwrap();
-    let work = Work::new(None, generated(&folder.path().join("chain"), 1, 60_000), 4);
+    let work = Work::new(None, generated(&folder.path().join("chain"), 1, 40_000), 4);
     for round in 0..15 {
         let (image, copy) = (folder.path().join("image"), folder.path().join("copy"));
         std::fs::File::create(&image).unwrap().set_len(512 << 20).unwrap();
@@ -309,12 +309,12 @@ fn a_full_disk_stops_with_a_sentence_and_nothing_is_lost() {
     std::fs::write(&file, framed(MAGIC, &blocks)).unwrap();
     let work = Work::new(None, vec![file], 16);
 
-    let Some(disk) = Mount::new(&["-t", "tmpfs", "-o", "size=100m", "tmpfs"]) else { return };
+    let Some(disk) = Mount::new(&["-t", "tmpfs", "-o", "size=40m", "tmpfs"]) else { return };
     let groatd = work.begin(&disk.path().join("data"));
-    // Room enough to begin, not for the blocks: the write of one of them fails.
-    groatd.import(&work.files).failed(&["the disk is full", "free some space and start again"]);
-    // No room to begin with.
     groatd.import(&work.files).failed(&["MiB of disk are left", "make room and start again"]);
+    // Now there is room enough to begin, but not for the blocks: the write of one of them fails.
+    disk.resize(100);
+    groatd.import(&work.files).failed(&["the disk is full", "free some space and start again"]);
     disk.resize(400);
     work.finish(&groatd, "a full disk, with room made");
     let used: u64 = 120 * MIB;

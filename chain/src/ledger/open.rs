@@ -12,7 +12,7 @@ use crate::coins::Coin;
 use crate::params::Params;
 use crate::pool::Pool;
 use crate::rules::block::is_unspendable;
-use crate::store::{Batch, Store};
+use crate::store::{Batch, FilePos, Store};
 use crate::table::CoinTable;
 use crate::tree::{Id, Tree};
 
@@ -164,7 +164,12 @@ fn load_tree(store: &dyn Store) -> Result<Option<Tree>, LedgerError> {
 fn begin(params: &Params, store: &dyn Store) -> Result<Tree, LedgerError> {
     let bytes = bitcoin::consensus::serialize(&params.genesis);
     let mut tree = Tree::new(&params.genesis.header);
-    let pos = store.append_block(&bytes)?;
+    // After `--reindex` the block files begin with it already, behind the head of its frame.
+    let first = FilePos { file: 0, offset: 8 };
+    let pos = match store.read_block(first) {
+        Ok(found) if found == bytes => first,
+        _ => store.append_block(&bytes)?,
+    };
     store.sync_files()?;
     tree.set_block(Id::GENESIS, pos, 1, bytes.len() as u32);
     tree.set_proven(Id::GENESIS);

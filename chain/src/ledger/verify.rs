@@ -59,7 +59,12 @@ impl Ledger {
             let (block, spent) = self.read_connected(id)?;
             let fault =
                 |what: &str| LedgerError::Damaged(format!("block {} at height {}: {what}", tip.hash, tip.height));
-            if let Err(rejection) = rules::block::check_block(&block, &self.params) {
+            let parent = tip.parent().expect("genesis ends the walk");
+            let tree = self.tree.read();
+            let verdict = rules::block::check_block(&block, &self.params)
+                .and_then(|()| rules::block::contextual_check_block(&block, &tree.branch(parent), &self.params));
+            drop(tree);
+            if let Err(rejection) = verdict {
                 return Err(fault(&rejection.to_string()));
             }
             for outpoint in super::made_by(&block) {
@@ -69,7 +74,7 @@ impl Ledger {
                 }
             }
             self.revert(&block, &spent, block.transactions.len())?;
-            self.tip = tip.parent().expect("genesis ends the walk");
+            self.tip = parent;
             down.push(id);
             verified.blocks += 1;
             verified.transactions += block.transactions.len() as u64;
