@@ -38,6 +38,7 @@
 //! | `handshake`, `ping`, `guard` | version to verack; keeping alive; misbehaviour |
 //! | `headers`, `chainsync` | who has which chain; the low-work defence; outbound peers that stay behind |
 //! | `blocks`, `serve`, `announce` | fetching blocks; serving them; telling of new ones |
+//! | `txrelay`, `requests`, `recent` | announcing and serving transactions; whom to ask for which; what was refused |
 //! | [`protocol`] | inputs, outputs, and the one `match` that says which module takes which message |
 //! | `sim` | the virtual network (feature `sim`) |
 
@@ -53,9 +54,14 @@ pub mod message;
 pub mod peer;
 mod ping;
 pub mod protocol;
+mod recent;
+mod requests;
 mod serve;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod timers;
+mod txrelay;
 pub mod view;
 pub mod wire;
+
+pub use requests::GenTxid;
