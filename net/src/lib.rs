@@ -39,10 +39,12 @@
 //! | `headers`, `chainsync` | who has which chain; the low-work defence; outbound peers that stay behind |
 //! | `blocks`, `serve`, `announce` | fetching blocks; serving them; telling of new ones |
 //! | `txrelay`, `requests`, `recent` | announcing and serving transactions; whom to ask for which; what was refused |
+//! | [`addrman`], [`slots`] | the peer book; which peers have a slot and who has to go |
 //! | [`protocol`] | inputs, outputs, and the one `match` that says which module takes which message |
 //! | `sim` | the virtual network (feature `sim`) |
 
 pub mod addr;
+pub mod addrman;
 mod announce;
 mod blocks;
 mod chainsync;
@@ -59,6 +61,7 @@ mod requests;
 mod serve;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+pub mod slots;
 pub mod timers;
 mod txrelay;
 pub mod view;

@@ -94,7 +94,7 @@ pub(crate) fn exponential(mean: Duration, rng: &mut impl Rng) -> Duration {
     // fraction = mantissa / 2^(whole + 1) with the mantissa in 1..2.
     let log2 = ((whole + 1) << 32) - places;
     // ln 2 = 0xb17217f8 / 2^32.
-    let ln = u128::from(log2) * 0xb172_17f8 >> 32;
+    let ln = (u128::from(log2) * 0xb172_17f8) >> 32;
     Duration::from_micros(((mean.as_micros() * ln) >> 32) as u64)
 }
 
