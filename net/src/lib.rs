@@ -17,6 +17,8 @@
 //!   gone. When it comes back the view must show its effect: accepted headers, a stored block. A new tip is told by
 //!   [`Input::TipChanged`](protocol::Input::TipChanged), a stored block that turns out to be invalid by
 //!   [`Input::BlockRefused`](protocol::Input::BlockRefused).
+//!   The pool's transactions are told by [`Input::TxAccepted`](protocol::Input::TxAccepted), each before the answer to the
+//!   work that brought it.
 //! - **Messages of one peer take effect in order**: while the ledger works for a peer, what that peer sends waits, and its
 //!   ping is answered after all that came before. No peer waits for another's work. Blocks that we asked for do not wait:
 //!   they go to the ledger at once. When a peer has sent too much that waits, it is not read any more
