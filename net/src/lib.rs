@@ -17,6 +17,8 @@
 //!   gone. When it comes back the view must show its effect: accepted headers, a stored block. A new tip is told by
 //!   [`Input::TipChanged`](protocol::Input::TipChanged), a stored block that turns out to be invalid by
 //!   [`Input::BlockRefused`](protocol::Input::BlockRefused).
+//!   The pool's transactions are told by [`Input::TxAccepted`](protocol::Input::TxAccepted), each before the answer to the
+//!   work that brought it.
 //! - **Messages of one peer take effect in order**: while the ledger works for a peer, what that peer sends waits, and its
 //!   ping is answered after all that came before. No peer waits for another's work. Blocks that we asked for do not wait:
 //!   they go to the ledger at once. When a peer has sent too much that waits, it is not read any more
@@ -38,10 +40,13 @@
 //! | `handshake`, `ping`, `guard` | version to verack; keeping alive; misbehaviour |
 //! | `headers`, `chainsync` | who has which chain; the low-work defence; outbound peers that stay behind |
 //! | `blocks`, `serve`, `announce` | fetching blocks; serving them; telling of new ones |
+//! | `txrelay`, `requests`, `recent` | announcing and serving transactions; whom to ask for which; what was refused |
+//! | [`addrman`], [`slots`] | the peer book; which peers have a slot and who has to go |
 //! | [`protocol`] | inputs, outputs, and the one `match` that says which module takes which message |
 //! | `sim` | the virtual network (feature `sim`) |
 
 pub mod addr;
+pub mod addrman;
 mod announce;
 mod blocks;
 mod chainsync;
@@ -53,9 +58,15 @@ pub mod message;
 pub mod peer;
 mod ping;
 pub mod protocol;
+mod recent;
+mod requests;
 mod serve;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+pub mod slots;
 pub mod timers;
+mod txrelay;
 pub mod view;
 pub mod wire;
+
+pub use requests::GenTxid;

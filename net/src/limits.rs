@@ -28,6 +28,14 @@ pub struct Limits {
     pub block_sources: usize,
     /// Addresses that are remembered as misbehaving. Core: `CRollingBloomFilter m_discouraged{50000}`.
     pub discouraged: usize,
+    /// Transactions that the pool took last, remembered for announcing.
+    pub transaction_log: usize,
+    /// Transactions announced by a peer and not here. Core: `MAX_PEER_TX_ANNOUNCEMENTS`.
+    pub announced_transactions: usize,
+    /// Transactions asked of a peer, above which its turn comes later. Core: `MAX_PEER_TX_REQUEST_IN_FLIGHT`.
+    pub requested_transactions: usize,
+    /// Refused transactions that are remembered until the tip changes. Core: `m_recent_rejects{120000}`.
+    pub recent_rejects: usize,
     /// Full outbound peers that are kept though their chain is behind.
     /// Core: `MAX_OUTBOUND_PEERS_TO_PROTECT_FROM_DISCONNECT`.
     pub protected_outbound: usize,
@@ -48,6 +56,10 @@ impl Default for Limits {
             unasked_block_height: 288,
             block_sources: 4096,
             discouraged: 50_000,
+            transaction_log: 20_000,
+            announced_transactions: 5000,
+            requested_transactions: 100,
+            recent_rejects: 120_000,
             protected_outbound: 4,
         }
     }

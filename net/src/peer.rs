@@ -9,7 +9,7 @@ use crate::addr::NetAddr;
 use crate::message::Message;
 use crate::protocol::{PeerId, Reason, Token};
 use crate::timers::Micros;
-use crate::{blocks, headers, ping};
+use crate::{blocks, headers, ping, txrelay};
 
 /// All peers, by id.
 pub(crate) type Peers = BTreeMap<PeerId, Peer>;
@@ -136,6 +136,7 @@ pub struct Peer {
     pub(crate) ping: ping::State,
     pub(crate) headers: headers::State,
     pub(crate) blocks: blocks::State,
+    pub(crate) relay: txrelay::State,
 
     /// Messages that wait for their turn, with their length on the wire.
     pub(crate) inbox: VecDeque<(Message, usize)>,
@@ -183,6 +184,7 @@ impl Peer {
             ping: ping::State::default(),
             headers: headers::State::default(),
             blocks: blocks::State::default(),
+            relay: txrelay::State::default(),
             inbox: VecDeque::new(),
             inbox_bytes: 0,
             awaited: 0,

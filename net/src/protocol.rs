@@ -1,242 +1,35 @@
 //! The protocol as a value: inputs go in, outputs come out, and the one `match` that says which module takes which
 //! message. Holds no socket, no clock, no thread and no randomness but its seed.
 
+mod io;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bitcoin::BlockHash;
-use bitcoin::block::Header;
-use groat_chain::params::Params;
+use bitcoin::p2p::message_blockdata::Inventory;
+use bitcoin::{BlockHash, Txid, Wtxid};
 use groat_chain::rejection::{Blame, Rejection};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::addr::{Host, NetAddr};
+use crate::addr::Host;
 use crate::blocks::{self, Blocks};
 use crate::guard::Guard;
 use crate::headers::{self, Batch, Headers};
-use crate::limits::Limits;
 use crate::message::{Fault, Kind, Message};
-use crate::peer::{LinkKind, Peer, Peers, Permissions};
+use crate::peer::{Peer, Peers};
+use crate::requests::GenTxid;
 use crate::timers::{MAX_TIP_AGE, Micros, Timer, Timers};
-use crate::view::View;
+use crate::txrelay::TxRelay;
+use crate::view::{Id, View};
 use crate::{announce, chainsync, handshake, ping, serve};
+pub use io::{Config, Done, Event, Input, Output, PeerId, Reason, Token, TxVerdict, Verdict, Work};
 
-/// A link to a peer. The driver numbers links and never uses a number twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PeerId(pub u64);
-
-/// A piece of work for the ledger. Its answer carries the same token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Token(pub u64);
-
-/// What an operator chooses, and the seed of all that is random.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The network.
-    pub params: Arc<Params>,
-    /// Service bits that we offer.
-    pub services: u64,
-    /// How we call ourselves ([BIP-0014]).
-    ///
-    /// [BIP-0014]: https://github.com/bitcoin/bips/blob/master/bip-0014.mediawiki
-    pub user_agent: String,
-    /// No transactions, but from peers that have the permission (`-blocksonly`).
-    pub blocks_only: bool,
-    /// The sizes.
-    pub limits: Limits,
-    /// The same seed and the same inputs give the same outputs.
-    pub seed: [u8; 32],
-}
-
-/// What happened.
-#[derive(Debug)]
-pub enum Input {
-    /// A link was made.
-    Connected {
-        /// Its number.
-        peer: PeerId,
-        /// The other end.
-        addr: NetAddr,
-        /// What it is for.
-        kind: LinkKind,
-        /// What the operator lets the peer do.
-        permissions: Permissions,
-    },
-    /// A link ended, by whomever. After [`Output::Disconnect`] it need not be told.
-    Closed(PeerId),
-    /// A message came.
-    Message {
-        /// Who sent it.
-        peer: PeerId,
-        /// The message.
-        message: Message,
-        /// Bytes it took on the wire.
-        wire_len: usize,
-    },
-    /// So many bytes wait to be written to this peer. To be told when they fall below half of
-    /// [`Limits::send_pause_bytes`], and when there are none, unless fewer than 64 KiB were queued since it was last told.
-    Queued {
-        /// Who they are for.
-        peer: PeerId,
-        /// The bytes.
-        bytes: usize,
-    },
-    /// [`Protocol::deadline`] has come.
-    Tick,
-    /// The ledger has done what [`Output::Chain`] asked for.
-    ChainDone {
-        /// The token of the work.
-        token: Token,
-        /// The outcome.
-        done: Done,
-    },
-    /// The published tip moved over these blocks, in order; the last is the tip. Only the last ones matter.
-    TipChanged(Vec<BlockHash>),
-    /// A block that was stored broke a rule when it was connected.
-    BlockRefused {
-        /// The block.
-        hash: BlockHash,
-        /// The rule.
-        rejection: Rejection,
-    },
-}
-
-/// What is to be done.
-#[derive(Debug)]
-pub enum Output {
-    /// Send a message. Many outputs may share one message.
-    Send {
-        /// To whom.
-        to: PeerId,
-        /// What.
-        message: Arc<Message>,
-    },
-    /// End a link, after what was sent before is written. The protocol has forgotten it already.
-    Disconnect {
-        /// Which.
-        peer: PeerId,
-        /// Why.
-        reason: Reason,
-    },
-    /// Ask the ledger. It answers each with [`Input::ChainDone`], in any order.
-    Chain {
-        /// Comes back with the answer.
-        token: Token,
-        /// What to do.
-        work: Work,
-    },
-    /// Do not read this peer's socket.
-    PauseRead(PeerId),
-    /// Read it again.
-    ResumeRead(PeerId),
-    /// For the log and the counters; nothing need be done.
-    Event(Event),
-}
-
-/// What only the ledger can do.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Work {
-    /// Accept these headers, each the parent of the next.
-    Headers(Vec<Header>),
-    /// Judge and store this block, then connect it if it is the best.
-    Block {
-        /// Hash of its header.
-        hash: BlockHash,
-        /// Its serialization.
-        bytes: Arc<Vec<u8>>,
-        /// We asked for it.
-        asked: bool,
-    },
-    /// Read the bytes of this block.
-    ReadBlock(BlockHash),
-}
-
-/// What the ledger did.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Done {
-    /// The headers: all accepted, or the reason against the first that was not.
-    Headers(Result<(), Rejection>),
-    /// The block.
-    Block(Verdict),
-    /// The bytes of the block, if it is there.
-    Read(Option<Arc<Vec<u8>>>),
-}
-
-/// What became of a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is stored; whether it can be connected shows later.
-    Stored,
-    /// It was there already.
-    Known,
-    /// It is no block.
-    Undecodable,
-    /// It broke a rule.
-    Rejected(Rejection),
-}
-
-/// Why we end a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// It broke a rule that no honest peer breaks; its address is discouraged.
-    Misbehaved(&'static str),
-    /// The handshake took too long.
-    HandshakeTimeout,
-    /// It does not offer what an outbound peer must.
-    Services,
-    /// Its version of the protocol is too old.
-    Obsolete,
-    /// We are linked with ourselves.
-    Ourselves,
-    /// It answers: that was all we wanted to know.
-    FeelerDone,
-    /// A message that belongs before the verack came after it.
-    LateNegotiation(Kind),
-    /// A message of a bad form that Core, too, disconnects for.
-    BadMessage(Kind),
-    /// No pong in time.
-    PingTimeout,
-    /// The first sync of headers took too long.
-    HeadersTimeout,
-    /// It has no chain of the network's work.
-    ChainTooWeak,
-    /// Its chain stayed behind ours.
-    ChainBehind,
-    /// It held the download window up.
-    Stalling,
-    /// A block took too long.
-    BlockTimeout,
-    /// A block that it sent is none.
-    BadBlock,
-    /// It asked for something that we do not serve.
-    Unserved(Kind),
-    /// It asked for a block that we, a pruned node, do not serve.
-    BelowLimit,
-    /// A block that it asked for could not be read any more.
-    BlockGone,
-}
-
-/// What a log may tell.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A handshake is done.
-    Ready(PeerId),
-    /// A peer broke a rule. It may be allowed to.
-    Misbehaved {
-        /// Who.
-        peer: PeerId,
-        /// How.
-        what: &'static str,
-    },
-    /// A message was dropped.
-    Ignored {
-        /// Whose.
-        peer: PeerId,
-        /// Its type, if it is known.
-        kind: Option<Kind>,
-    },
-}
+/// Most entries of a `getdata` that we send. Core's name and value.
+pub(crate) const MAX_GETDATA_SZ: usize = 1000;
+/// A `notfound` with more entries than this is not read. Core: `MAX_PEER_TX_ANNOUNCEMENTS` and
+/// `MAX_BLOCKS_IN_TRANSIT_PER_PEER`.
+const MAX_NOTFOUND: usize = 5000 + 16;
 
 /// What an answer of the ledger is for.
 #[derive(Debug)]
@@ -244,6 +37,7 @@ pub(crate) enum Pending {
     Headers(Batch),
     Block { hash: BlockHash, length: usize },
     Read { stripped: bool },
+    Transaction { txid: Txid, wtxid: Wtxid },
 }
 
 /// What every module may use.
@@ -306,6 +100,7 @@ pub struct Protocol {
     headers: Headers,
     blocks: Blocks,
     guard: Guard,
+    relay: TxRelay,
     /// The best header is young: then headers are asked of all peers.
     recent: bool,
 }
@@ -313,7 +108,8 @@ pub struct Protocol {
 impl Protocol {
     /// A node without peers.
     pub fn new(config: Config) -> Protocol {
-        let rng = ChaCha8Rng::from_seed(config.seed);
+        let mut rng = ChaCha8Rng::from_seed(config.seed);
+        let relay = TxRelay::new(&config.limits, &mut rng);
         let core = Core {
             config,
             timers: Timers::default(),
@@ -329,13 +125,14 @@ impl Protocol {
             headers: Headers::default(),
             blocks: Blocks::default(),
             guard: Guard::default(),
+            relay,
             recent: false,
         }
     }
 
     /// When [`Input::Tick`] is due, whatever else happens. May change with each input.
     pub fn deadline(&self) -> Option<Micros> {
-        self.core.timers.next()
+        [self.core.timers.next(), self.relay.next()].into_iter().flatten().min()
     }
 
     /// The peers, by id.
@@ -361,7 +158,18 @@ impl Protocol {
     /// Takes one input at the time `now` and appends what is to be done to `out`, in order.
     pub fn handle(&mut self, now: Micros, input: Input, view: &impl View, out: &mut Vec<Output>) {
         let mut cx = Cx { now, core: &mut self.core, out };
-        update_initial_download(view, &mut cx);
+        if update_initial_download(view, &mut cx) {
+            // Transactions are wanted from now on.
+            for id in self
+                .peers
+                .keys()
+                .filter(|id| cx.core.timers.get(**id, Timer::FeeFilter).is_some())
+                .copied()
+                .collect::<Vec<_>>()
+            {
+                cx.core.timers.set(id, Timer::FeeFilter, now);
+            }
+        }
         match input {
             Input::Connected { peer: id, addr, kind, permissions } => {
                 let nonce = cx.core.rng.next_u64();
@@ -369,7 +177,7 @@ impl Protocol {
                 let peer = self.peers.entry(id).or_insert(peer);
                 handshake::start(peer, view, &mut cx);
             }
-            Input::Closed(id) => self.forget(id),
+            Input::Closed(id) => self.forget(id, now),
             Input::Message { peer, message, wire_len } => self.on_message(peer, message, wire_len, now, view, out),
             Input::Queued { peer, bytes } => {
                 if let Some(peer) = self.peers.get_mut(&peer) {
@@ -379,7 +187,11 @@ impl Protocol {
             }
             Input::Tick => {}
             Input::ChainDone { token, done } => self.on_done(token, done, now, view, out),
+            Input::TxAccepted { txid, wtxid } => {
+                self.relay.on_accepted(txid, wtxid, &self.peers, cx.core.config.limits.transaction_log);
+            }
             Input::TipChanged(connected) => {
+                self.relay.on_tip();
                 connected.iter().for_each(|hash| self.blocks.on_connected(hash));
                 if !cx.core.initial_download {
                     self.blocks.wake_all();
@@ -403,7 +215,7 @@ impl Protocol {
         let gone = std::mem::take(&mut self.core.closing);
         for id in &gone {
             let reason = self.peers.get(id).and_then(|peer| peer.closing);
-            self.forget(*id);
+            self.forget(*id, now);
             out.extend(reason.map(|reason| Output::Disconnect { peer: *id, reason }));
         }
         let cx = &mut Cx { now, core: &mut self.core, out };
@@ -416,19 +228,27 @@ impl Protocol {
         self.blocks.pump(&mut self.peers, view, cx);
     }
 
-    fn forget(&mut self, id: PeerId) {
+    fn forget(&mut self, id: PeerId, now: Micros) {
         let Some(peer) = self.peers.remove(&id) else { return };
         self.core.timers.forget(id);
         self.headers.on_gone(&peer);
         self.blocks.on_gone(&peer);
+        self.relay.on_gone(&peer, now);
     }
 
     fn on_timers(&mut self, now: Micros, view: &impl View, out: &mut Vec<Output>) {
         let cx = &mut Cx { now, core: &mut self.core, out };
         while let Some((id, timer)) = cx.core.timers.pop(now) {
-            if timer == Timer::HeadersSync {
-                self.headers.on_sync_timeout(&mut self.peers, id, view, cx);
-                continue;
+            match timer {
+                Timer::HeadersSync => {
+                    self.headers.on_sync_timeout(&mut self.peers, id, view, cx);
+                    continue;
+                }
+                Timer::Trickle => {
+                    self.relay.on_trickle(&mut self.peers, id, view, cx);
+                    continue;
+                }
+                _ => {}
             }
             let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.closing.is_none()) else { continue };
             match timer {
@@ -438,9 +258,11 @@ impl Protocol {
                 Timer::ChainSync => chainsync::look(peer, view, cx),
                 Timer::Stall => self.blocks.on_stall_timeout(peer, cx),
                 Timer::Block => self.blocks.on_block_timeout(peer, cx),
-                Timer::HeadersSync => {}
+                Timer::FeeFilter => self.relay.on_fee_filter(peer, view, cx),
+                Timer::HeadersSync | Timer::Trickle => {}
             }
         }
+        self.relay.run(&mut self.peers, view, cx);
     }
 
     /// A message takes effect at once, or waits for what the peer sent before it. Blocks that we asked for never wait.
@@ -479,7 +301,7 @@ impl Protocol {
             let limits = &self.core.config.limits;
             let (pause, inbox_bytes) = (limits.send_pause_bytes, limits.inbox_bytes);
             let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.closing.is_none()) else { return };
-            serve::go_on(peer, view, &mut Cx { now, core: &mut self.core, out });
+            serve::go_on(peer, &mut self.relay, view, &mut Cx { now, core: &mut self.core, out });
             if peer.paused && peer.inbox_bytes <= inbox_bytes / 2 {
                 peer.paused = false;
                 out.push(Output::ResumeRead(id));
@@ -559,13 +381,14 @@ impl Protocol {
             Message::Broken { kind: Some(Kind::Feature), fault: Fault::Malformed } => {
                 cx.disconnect(peer, Reason::BadMessage(Kind::Feature));
             }
-            // To come: addresses, transactions, compact blocks, reconciliation.
-            Message::Tx(_)
-            | Message::FeeFilter(_)
-            | Message::GetAddr
+            Message::Tx(tx) => self.relay.on_tx(peer, tx, view, cx),
+            Message::NotFound(items) => self.relay.on_notfound(id, &items, MAX_NOTFOUND, now),
+            // A rate below zero or above all money is none.
+            Message::FeeFilter(rate) => peer.relay.fee_filter = u64::try_from(rate).unwrap_or(peer.relay.fee_filter),
+            // To come: addresses, compact blocks, reconciliation.
+            Message::GetAddr
             | Message::Addr(_)
             | Message::AddrV2(_)
-            | Message::NotFound(_)
             | Message::CmpctBlock(_)
             | Message::GetBlockTxn(_)
             | Message::BlockTxn(_)
@@ -586,20 +409,13 @@ impl Protocol {
         cx.event(Event::Ready(id));
         let Some(peer) = self.peers.get_mut(&id) else { return };
         ping::send(peer, cx);
+        self.relay.on_ready(peer, cx);
         chainsync::look(peer, view, cx);
         self.headers.maybe_start(&mut self.peers, self.blocks.is_idle(), view, cx);
     }
 
     /// Things were announced. Core: `ProcessMessage` INV.
-    fn on_inv(
-        &mut self,
-        id: PeerId,
-        items: &[bitcoin::p2p::message_blockdata::Inventory],
-        now: Micros,
-        view: &impl View,
-        out: &mut Vec<Output>,
-    ) {
-        use bitcoin::p2p::message_blockdata::Inventory;
+    fn on_inv(&mut self, id: PeerId, items: &[Inventory], now: Micros, view: &impl View, out: &mut Vec<Output>) {
         let cx = &mut Cx { now, core: &mut self.core, out };
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let mut newest = None;
@@ -612,10 +428,16 @@ impl Protocol {
                         newest = Some(*hash);
                     }
                 }
-                Inventory::Transaction(_) | Inventory::WTx(_) | Inventory::WitnessTransaction(_) => {
-                    let other = matches!(item, Inventory::WTx(_)) != peer.wtxid_relay;
-                    if !other && !handshake::wants_transactions(peer, cx) {
+                Inventory::Transaction(_) | Inventory::WTx(_) => {
+                    // Each link has one kind of id.
+                    if matches!(item, Inventory::WTx(_)) != peer.wtxid_relay {
+                        continue;
+                    }
+                    if !handshake::wants_transactions(peer, cx) {
                         return cx.disconnect(peer, Reason::BadMessage(Kind::Inv));
+                    }
+                    if let Some(id) = GenTxid::of(item) {
+                        self.relay.on_announced(peer, id, view, cx);
                     }
                 }
                 _ => {}
@@ -632,7 +454,7 @@ impl Protocol {
     fn headers_known(
         &mut self,
         id: PeerId,
-        last: crate::view::Id,
+        last: Id,
         batch: Batch,
         now: Micros,
         view: &impl View,
@@ -676,6 +498,9 @@ impl Protocol {
                 let stored = matches!(verdict, Verdict::Stored | Verdict::Known);
                 self.blocks.on_judged(&self.peers, &hash, stored);
             }
+            (Pending::Transaction { txid, wtxid }, Done::Transaction(verdict)) => {
+                self.relay.on_judged(peer.as_deref(), txid, wtxid, verdict);
+            }
             (Pending::Read { stripped }, Done::Read(block)) => {
                 if let Some(peer) = peer {
                     serve::on_read(peer, token, block, stripped, cx);
@@ -697,11 +522,13 @@ fn punish(peer: &mut Peer, rejection: Rejection, what: &'static str, guard: &mut
     }
 }
 
-/// Sees whether the chain has come near the network's tip; then it stays so.
-fn update_initial_download(view: &impl View, cx: &mut Cx<'_>) {
-    if cx.core.initial_download {
+/// Sees whether the chain has come near the network's tip; then it stays so. Gives whether that is new.
+fn update_initial_download(view: &impl View, cx: &mut Cx<'_>) -> bool {
+    let before = cx.core.initial_download;
+    if before {
         let tip = view.entry(view.tip());
         let young = u64::from(tip.time) + MAX_TIP_AGE.as_secs() > cx.now.seconds();
         cx.core.initial_download = tip.work < cx.core.config.params.minimum_chain_work || !young;
     }
+    before && !cx.core.initial_download
 }

@@ -12,6 +12,7 @@ use crate::message::{Kind, Locate, MAX_HEADERS_RESULTS, Message};
 use crate::peer::{Answer, NODE_BLOOM, NODE_NETWORK, NODE_NETWORK_LIMITED, Peer};
 use crate::protocol::{Cx, Event, Pending, Reason, Token, Work};
 use crate::timers::STALE_RELAY_AGE_LIMIT;
+use crate::txrelay::TxRelay;
 use crate::view::{Id, View};
 
 /// The newest block of the active chain that the locator names. Core: `FindForkInGlobalIndex`.
@@ -83,7 +84,7 @@ fn may_be_served(id: Id, view: &impl View, cx: &Cx<'_>) -> bool {
 }
 
 /// Goes on with what the peer asked for, as far as its queue has room.
-pub(crate) fn go_on(peer: &mut Peer, view: &impl View, cx: &mut Cx<'_>) {
+pub(crate) fn go_on(peer: &mut Peer, relay: &mut TxRelay, view: &impl View, cx: &mut Cx<'_>) {
     let (reads, pause) = (cx.core.config.limits.reads_in_flight, cx.core.config.limits.send_pause_bytes);
     while peer.closing.is_none() && peer.answers.len() < reads && peer.queued <= pause {
         let Some(item) = peer.wanted.pop_front() else { break };
@@ -91,13 +92,27 @@ pub(crate) fn go_on(peer: &mut Peer, view: &impl View, cx: &mut Cx<'_>) {
             Inventory::Block(hash) => read_block(peer, hash, true, view, cx),
             // Answered whole until compact blocks are made here, as BIP152 allows.
             Inventory::WitnessBlock(hash) | Inventory::CompactBlock(hash) => read_block(peer, hash, false, view, cx),
-            Inventory::Transaction(_) | Inventory::WTx(_) | Inventory::WitnessTransaction(_) => peer.missing.push(item),
+            Inventory::Transaction(_) | Inventory::WTx(_) | Inventory::WitnessTransaction(_) => {
+                match relay.serve(peer, &item, view) {
+                    Some(tx) => answer(peer, Message::Tx(tx), cx),
+                    None => peer.missing.push(item),
+                }
+            }
             Inventory::Error | Inventory::Unknown { .. } => {}
         }
     }
     if peer.wanted.is_empty() && peer.answers.is_empty() && !peer.missing.is_empty() {
         let missing = std::mem::take(&mut peer.missing);
         cx.send(peer, Message::NotFound(missing));
+    }
+}
+
+/// Sends an answer now, or behind those that are being read.
+fn answer(peer: &mut Peer, message: Message, cx: &mut Cx<'_>) {
+    if peer.answers.is_empty() {
+        cx.send(peer, message);
+    } else {
+        peer.answers.push_back(Answer::Ready(Arc::new(message)));
     }
 }
 
@@ -118,7 +133,7 @@ fn read_block(peer: &mut Peer, hash: BlockHash, stripped: bool, view: &impl View
         // Who asked with getblocks hears of the tip, and asks again.
         peer.continuation = None;
         let tip = view.entry(view.tip()).hash;
-        peer.answers.push_back(Answer::Ready(Arc::new(Message::Inv(vec![Inventory::Block(tip)]))));
+        answer(peer, Message::Inv(vec![Inventory::Block(tip)]), cx);
     }
 }
 

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Add;
 use std::time::Duration;
 
+use rand::Rng;
+
 use crate::protocol::PeerId;
 
 /// A point in time: microseconds since 1970 by the node's own clock, which may be mocked and may go back.
@@ -60,6 +62,42 @@ pub const MAX_TIP_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Blocks off the active chain are served for this long. Core's name and value.
 pub const STALE_RELAY_AGE_LIMIT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
+/// Those whom we dialled are told of transactions after this, on average. Core's name and value.
+pub const OUTBOUND_INVENTORY_BROADCAST_INTERVAL: Duration = Duration::from_secs(2);
+/// Those who dialled us are told after this, on average. Core's name and value.
+pub const INBOUND_INVENTORY_BROADCAST_INTERVAL: Duration = Duration::from_secs(5);
+/// The wanted fee rate is told again after this, on average. Core's name and value.
+pub const AVG_FEEFILTER_BROADCAST_INTERVAL: Duration = Duration::from_secs(10 * 60);
+/// Who dialled us is asked for a transaction this much later. Core's name and value.
+pub const NONPREF_PEER_TX_DELAY: Duration = Duration::from_secs(2);
+/// A txid is asked for this much later while some announce by wtxid. Core's name and value.
+pub const TXID_RELAY_DELAY: Duration = Duration::from_secs(2);
+/// Who owes many transactions is asked for more this much later. Core's name and value.
+pub const OVERLOADED_PEER_TX_DELAY: Duration = Duration::from_secs(2);
+/// Who was asked for a transaction must answer within this. Core's name and value.
+pub const GETDATA_TX_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A time until the next of events that come at random, `mean` apart on average. Integers only: floating point differs
+/// from machine to machine, and so would the simulator.
+pub(crate) fn exponential(mean: Duration, rng: &mut impl Rng) -> Duration {
+    // The logarithm to base 2 of a random fraction, with 32 binary places: squaring doubles it.
+    let fraction = rng.random::<u64>() | 1;
+    let whole = u64::from(fraction.leading_zeros());
+    let mut mantissa = u128::from(fraction << whole) >> 32;
+    let mut places = 0u64;
+    for _ in 0..32 {
+        mantissa = (mantissa * mantissa) >> 31;
+        let carry = (mantissa >> 32) as u64;
+        places = places << 1 | carry;
+        mantissa >>= carry;
+    }
+    // fraction = mantissa / 2^(whole + 1) with the mantissa in 1..2.
+    let log2 = ((whole + 1) << 32) - places;
+    // ln 2 = 0xb17217f8 / 2^32.
+    let ln = (u128::from(log2) * 0xb172_17f8) >> 32;
+    Duration::from_micros(((mean.as_micros() * ln) >> 32) as u64)
+}
+
 /// What a deadline is for. Each peer has at most one of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
@@ -77,6 +115,10 @@ pub enum Timer {
     Stall,
     /// The oldest block asked for must be here.
     Block,
+    /// A peer that we dialled is told of transactions.
+    Trickle,
+    /// The wanted fee rate is told again.
+    FeeFilter,
 }
 
 /// All deadlines.
@@ -103,7 +145,7 @@ impl Timers {
 
     /// Takes all deadlines of a peer away.
     pub fn forget(&mut self, peer: PeerId) {
-        let all = (peer, Timer::Handshake)..=(peer, Timer::Block);
+        let all = (peer, Timer::Handshake)..=(peer, Timer::FeeFilter);
         let timers: Vec<Timer> = self.by_peer.range(all).map(|((_, timer), _)| *timer).collect();
         timers.into_iter().for_each(|timer| self.stop(peer, timer));
     }
@@ -124,5 +166,40 @@ impl Timers {
         self.by_time.remove(&(at, peer, timer));
         self.by_peer.remove(&(peer, timer));
         Some((peer, timer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+
+    #[test]
+    fn waiting_times_have_their_mean_and_their_tail() {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+        let mean = Duration::from_secs(5);
+        let samples: Vec<Duration> = (0..100_000).map(|_| exponential(mean, &mut rng)).collect();
+        let average = samples.iter().sum::<Duration>() / 100_000;
+        assert!((4900..5100).contains(&average.as_millis()), "mean {average:?}");
+        for (times, expected) in [(1, 0.3679), (2, 0.1353), (5, 0.0067)] {
+            let share = samples.iter().filter(|sample| **sample > mean * times).count() as f64 / 100_000.0;
+            assert!((share - expected).abs() < 0.005, "{share} are longer than {times} means, not {expected}");
+        }
+    }
+
+    #[test]
+    fn deadlines_come_in_order_and_one_of_each_kind() {
+        let (mut timers, peer) = (Timers::default(), PeerId(1));
+        timers.set(peer, Timer::Ping, Micros(50));
+        timers.set(peer, Timer::Ping, Micros(30));
+        timers.set(peer, Timer::Stall, Micros(20));
+        timers.set(PeerId(2), Timer::Ping, Micros(25));
+        timers.stop(peer, Timer::Stall);
+        assert_eq!(timers.next(), Some(Micros(25)));
+        assert_eq!(timers.pop(Micros(24)), None);
+        assert_eq!(timers.pop(Micros(99)), Some((PeerId(2), Timer::Ping)));
+        timers.set(peer, Timer::FeeFilter, Micros(40));
+        timers.forget(peer);
+        assert_eq!(timers.next(), None);
     }
 }

@@ -1,9 +1,13 @@
 //! What gossip may read of the chain: headers by hash, height and ancestry, and which blocks are there. The chain's own
 //! header tree is one; the simulator has another. It may be ahead of the events that the protocol has been told of.
 
+use std::sync::Arc;
+
 use bitcoin::block::Header;
-use bitcoin::{BlockHash, CompactTarget, Work};
+use bitcoin::{BlockHash, CompactTarget, Transaction, Work};
 use groat_chain::tree::Tree;
+
+use crate::requests::GenTxid;
 
 /// Number of a header in a view. It never comes to mean another header.
 pub use groat_chain::tree::Id;
@@ -33,6 +37,17 @@ pub struct Entry {
     pub proven: bool,
 }
 
+/// A transaction in the pool.
+#[derive(Clone, Debug)]
+pub struct PoolEntry {
+    /// The transaction.
+    pub tx: Arc<Transaction>,
+    /// Its own fee rate, in satoshi per 1000 virtual bytes.
+    pub fee_rate: u64,
+    /// The rate of the group that it would be mined with, in the same unit; never above that of its parents' groups.
+    pub chunk_rate: u64,
+}
+
 /// The chain as gossip sees it: a snapshot that does not change during a call of the protocol.
 pub trait View {
     /// The header with this hash.
@@ -53,6 +68,16 @@ pub trait View {
     fn active(&self, height: u32) -> Option<Id>;
     /// The valid header with the most work.
     fn best_header(&self) -> Id;
+
+    /// The pool's transaction with this id. A chain without a pool has none.
+    fn pool_entry(&self, _id: &GenTxid) -> Option<PoolEntry> {
+        None
+    }
+
+    /// The lowest rate that the pool takes, in satoshi per 1000 virtual bytes.
+    fn pool_fee_floor(&self) -> u64 {
+        0
+    }
 
     /// Whether the block is part of the active chain.
     fn is_active(&self, id: Id) -> bool {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bitcoin::block::{Header, Version};
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
-use bitcoin::{BlockHash, TxMerkleNode};
+use bitcoin::{BlockHash, Transaction, TxMerkleNode, Txid, Wtxid};
 use groat_chain::params::Params;
 use groat_chain::rejection::Rejection;
 use groat_chain::rules::header::{check_header, contextual_check_header};
@@ -14,8 +14,10 @@ use groat_chain::rules::pow::{check_proof_of_work, next_work_required};
 use groat_chain::store::FilePos;
 use groat_chain::tree::{Id, Tree};
 
-use crate::protocol::{Done, Input, Verdict, Work};
+use crate::GenTxid;
+use crate::protocol::{Done, Input, TxVerdict, Verdict, Work};
 use crate::timers::Micros;
+use crate::view::{Entry, PoolEntry, View};
 
 /// A block with its header.
 #[derive(Clone, Debug)]
@@ -89,6 +91,11 @@ pub struct Chain {
     pub invalid: BTreeSet<BlockHash>,
     /// Blocks whose body is not the one that the header commits to.
     pub mutated: BTreeSet<Vec<u8>>,
+    /// The pool: takes whatever is not refused. The lock time of a transaction is its fee rate.
+    pub pool: BTreeMap<Wtxid, Arc<Transaction>>,
+    by_txid: BTreeMap<Txid, Wtxid>,
+    /// Transactions that the pool does not take.
+    pub refused: BTreeSet<Wtxid>,
 }
 
 impl Chain {
@@ -96,7 +103,16 @@ impl Chain {
     pub fn new(params: Arc<Params>) -> Chain {
         let mut tree = Tree::new(&params.genesis.header);
         tree.set_block(Id::GENESIS, FilePos { file: 0, offset: 0 }, 1, 285);
-        Chain { params, tree, bodies: BTreeMap::new(), invalid: BTreeSet::new(), mutated: BTreeSet::new() }
+        Chain {
+            params,
+            tree,
+            bodies: BTreeMap::new(),
+            invalid: BTreeSet::new(),
+            mutated: BTreeSet::new(),
+            pool: BTreeMap::new(),
+            by_txid: BTreeMap::new(),
+            refused: BTreeSet::new(),
+        }
     }
 
     /// Height of the tip.
@@ -124,6 +140,19 @@ impl Chain {
         match work {
             Work::Headers(headers) => {
                 (Done::Headers(headers.iter().try_for_each(|header| self.header(header, now).map(drop))), Vec::new())
+            }
+            Work::Transaction(tx) => {
+                let wtxid = tx.compute_wtxid();
+                if self.pool.contains_key(&wtxid) {
+                    return (Done::Transaction(TxVerdict::Known), Vec::new());
+                }
+                if self.refused.contains(&wtxid) {
+                    return (Done::Transaction(TxVerdict::Refused), Vec::new());
+                }
+                let txid = tx.compute_txid();
+                self.by_txid.insert(txid, wtxid);
+                self.pool.insert(wtxid, tx);
+                (Done::Transaction(TxVerdict::Accepted), vec![Input::TxAccepted { txid, wtxid }])
             }
             Work::ReadBlock(hash) => (Done::Read(self.bodies.get(&hash).cloned()), Vec::new()),
             Work::Block { hash, bytes, .. } => {
@@ -186,5 +215,57 @@ impl Chain {
             self.tree.set_tip(best);
             told.push(Input::TipChanged(path.iter().map(|id| self.tree.node(*id).hash).collect()));
         }
+    }
+}
+
+impl View for Chain {
+    fn find(&self, hash: &BlockHash) -> Option<Id> {
+        self.tree.find(hash)
+    }
+
+    fn entry(&self, id: Id) -> Entry {
+        self.tree.entry(id)
+    }
+
+    fn header(&self, id: Id) -> Header {
+        self.tree.header(id)
+    }
+
+    fn ancestor(&self, id: Id, height: u32) -> Id {
+        self.tree.ancestor(id, height)
+    }
+
+    fn fork(&self, a: Id, b: Id) -> Id {
+        self.tree.fork(a, b)
+    }
+
+    fn locator(&self, id: Id) -> Vec<BlockHash> {
+        self.tree.locator(id)
+    }
+
+    fn tip(&self) -> Id {
+        self.tree.tip()
+    }
+
+    fn active(&self, height: u32) -> Option<Id> {
+        self.tree.active(height)
+    }
+
+    fn best_header(&self) -> Id {
+        self.tree.best_header()
+    }
+
+    fn pool_entry(&self, id: &GenTxid) -> Option<PoolEntry> {
+        let wtxid = match id {
+            GenTxid::Wtxid(id) => id,
+            GenTxid::Txid(id) => self.by_txid.get(id)?,
+        };
+        let tx = self.pool.get(wtxid)?.clone();
+        let rate = u64::from(tx.lock_time.to_consensus_u32());
+        Some(PoolEntry { tx, fee_rate: rate, chunk_rate: rate })
+    }
+
+    fn pool_fee_floor(&self) -> u64 {
+        1000
     }
 }

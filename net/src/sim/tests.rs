@@ -5,6 +5,7 @@ mod bounds;
 mod handshake;
 mod headers;
 mod serve;
+mod transactions;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -228,6 +228,12 @@ impl World {
         self.push(self.now, Happening::Closed(other));
     }
 
+    /// Gives a node a transaction as if its operator had sent it.
+    pub fn give_tx(&mut self, node: usize, tx: Arc<bitcoin::Transaction>) {
+        let (_, told) = self.nodes[node].chain.perform(crate::protocol::Work::Transaction(tx), self.now);
+        told.into_iter().for_each(|input| self.tell(node, input));
+    }
+
     /// Gives a node a block as if it had mined it.
     pub fn give_block(&mut self, node: usize, block: &super::Mined) {
         let work = crate::protocol::Work::Block { hash: block.hash, bytes: block.bytes.clone(), asked: true };
@@ -291,8 +297,11 @@ impl World {
             Happening::Told(node, input) => self.tell(node, input),
             Happening::Work(node, token, work) => {
                 let (done, told) = self.nodes[node].chain.perform(work, self.now);
+                let (before, after): (Vec<Input>, Vec<Input>) =
+                    told.into_iter().partition(|input| matches!(input, Input::TxAccepted { .. }));
+                before.into_iter().for_each(|input| self.tell(node, input));
                 self.tell(node, Input::ChainDone { token, done });
-                told.into_iter().for_each(|input| self.tell(node, input));
+                after.into_iter().for_each(|input| self.tell(node, input));
             }
             Happening::Closed(id) => {
                 let end = self.ends.get_mut(&id).expect("an end of this world");
@@ -359,7 +368,7 @@ impl World {
             _ => None,
         };
         let mut out = Vec::new();
-        node.protocol.handle(self.now, input, &node.chain.tree, &mut out);
+        node.protocol.handle(self.now, input, &node.chain, &mut out);
         let wake = node.protocol.deadline();
         if wake != node.wake {
             if let Some(old) = node.wake {

@@ -99,6 +99,12 @@ fn a_peer_that_sends_too_much_meanwhile_is_not_read() {
     assert_eq!((pongs, world.nodes[0].pauses), (3000, 1));
 }
 
+#[test]
+fn a_peer_costs_little_at_rest() {
+    let size = size_of::<crate::peer::Peer>();
+    assert!(size <= 1024, "{size} bytes");
+}
+
 fn message() -> impl Strategy<Value = Message> {
     let payload = proptest::collection::vec(any::<u8>(), 0..300);
     let kinds = (0usize..100, payload).prop_map(|(kind, payload)| {

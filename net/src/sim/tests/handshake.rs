@@ -16,7 +16,7 @@ fn the_answerer_says_what_it_wants_before_its_verack() {
     assert!(!world.nodes[0].protocol.peer(theirs).expect("linked").ready);
     world.say(own, Message::Verack);
     world.run_for(SECOND);
-    assert_eq!(names(&world.heard(own)), ["sendcmpct", "ping", "getheaders"]);
+    assert_eq!(names(&world.heard(own)), ["sendcmpct", "ping", "getheaders", "feefilter"]);
     assert!(world.nodes[0].protocol.peer(theirs).expect("linked").ready);
 }
 

@@ -1,0 +1,253 @@
+//! The words between the protocol and who drives it: what comes in, what goes out, and why links end. Does nothing.
+
+use std::sync::Arc;
+
+use bitcoin::block::Header;
+use bitcoin::{BlockHash, Transaction, Txid, Wtxid};
+use groat_chain::params::Params;
+use groat_chain::rejection::Rejection;
+
+use crate::addr::NetAddr;
+use crate::limits::Limits;
+use crate::message::{Kind, Message};
+use crate::peer::{LinkKind, Permissions};
+
+/// A link to a peer. The driver numbers links and never uses a number twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId(pub u64);
+
+/// A piece of work for the ledger. Its answer carries the same token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub u64);
+
+/// What an operator chooses, and the seed of all that is random.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The network.
+    pub params: Arc<Params>,
+    /// Service bits that we offer.
+    pub services: u64,
+    /// How we call ourselves ([BIP-0014]).
+    ///
+    /// [BIP-0014]: https://github.com/bitcoin/bips/blob/master/bip-0014.mediawiki
+    pub user_agent: String,
+    /// No transactions, but from peers that have the permission (`-blocksonly`).
+    pub blocks_only: bool,
+    /// The sizes.
+    pub limits: Limits,
+    /// The same seed and the same inputs give the same outputs.
+    pub seed: [u8; 32],
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A link was made.
+    Connected {
+        /// Its number.
+        peer: PeerId,
+        /// The other end.
+        addr: NetAddr,
+        /// What it is for.
+        kind: LinkKind,
+        /// What the operator lets the peer do.
+        permissions: Permissions,
+    },
+    /// A link ended, by whomever. After [`Output::Disconnect`] it need not be told.
+    Closed(PeerId),
+    /// A message came.
+    Message {
+        /// Who sent it.
+        peer: PeerId,
+        /// The message.
+        message: Message,
+        /// Bytes it took on the wire.
+        wire_len: usize,
+    },
+    /// So many bytes wait to be written to this peer. To be told when they fall below half of
+    /// [`Limits::send_pause_bytes`], and when there are none, unless fewer than 64 KiB were queued since it was last told.
+    Queued {
+        /// Who they are for.
+        peer: PeerId,
+        /// The bytes.
+        bytes: usize,
+    },
+    /// [`Protocol::deadline`](super::Protocol::deadline) has come.
+    Tick,
+    /// The ledger has done what [`Output::Chain`] asked for.
+    ChainDone {
+        /// The token of the work.
+        token: Token,
+        /// The outcome.
+        done: Done,
+    },
+    /// The published tip moved over these blocks, in order; the last is the tip. Only the last ones matter.
+    TipChanged(Vec<BlockHash>),
+    /// The pool took a transaction, from a peer, an operator or a disconnected block.
+    TxAccepted {
+        /// Its id without witness.
+        txid: Txid,
+        /// Its id with witness.
+        wtxid: Wtxid,
+    },
+    /// A block that was stored broke a rule when it was connected.
+    BlockRefused {
+        /// The block.
+        hash: BlockHash,
+        /// The rule.
+        rejection: Rejection,
+    },
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Output {
+    /// Send a message. Many outputs may share one message.
+    Send {
+        /// To whom.
+        to: PeerId,
+        /// What.
+        message: Arc<Message>,
+    },
+    /// End a link, after what was sent before is written. The protocol has forgotten it already.
+    Disconnect {
+        /// Which.
+        peer: PeerId,
+        /// Why.
+        reason: Reason,
+    },
+    /// Ask the ledger. It answers each with [`Input::ChainDone`], in any order.
+    Chain {
+        /// Comes back with the answer.
+        token: Token,
+        /// What to do.
+        work: Work,
+    },
+    /// Do not read this peer's socket.
+    PauseRead(PeerId),
+    /// Read it again.
+    ResumeRead(PeerId),
+    /// For the log and the counters; nothing need be done.
+    Event(Event),
+}
+
+/// What only the ledger can do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Work {
+    /// Accept these headers, each the parent of the next.
+    Headers(Vec<Header>),
+    /// Judge and store this block, then connect it if it is the best.
+    Block {
+        /// Hash of its header.
+        hash: BlockHash,
+        /// Its serialization.
+        bytes: Arc<Vec<u8>>,
+        /// We asked for it.
+        asked: bool,
+    },
+    /// Read the bytes of this block.
+    ReadBlock(BlockHash),
+    /// Judge this transaction and take it into the pool.
+    Transaction(Arc<Transaction>),
+}
+
+/// What the ledger did.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Done {
+    /// The headers: all accepted, or the reason against the first that was not.
+    Headers(Result<(), Rejection>),
+    /// The block.
+    Block(Verdict),
+    /// The bytes of the block, if it is there.
+    Read(Option<Arc<Vec<u8>>>),
+    /// The transaction.
+    Transaction(TxVerdict),
+}
+
+/// What became of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TxVerdict {
+    /// The pool took it; [`Input::TxAccepted`] told so before.
+    Accepted,
+    /// It was there already.
+    Known,
+    /// It spends what is not known here.
+    Missing,
+    /// It broke a rule, or is not wanted. With another witness or on another tip it may be.
+    Refused,
+}
+
+/// What became of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is stored; whether it can be connected shows later.
+    Stored,
+    /// It was there already.
+    Known,
+    /// It is no block.
+    Undecodable,
+    /// It broke a rule.
+    Rejected(Rejection),
+}
+
+/// Why we end a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It broke a rule that no honest peer breaks; its address is discouraged.
+    Misbehaved(&'static str),
+    /// The handshake took too long.
+    HandshakeTimeout,
+    /// It does not offer what an outbound peer must.
+    Services,
+    /// Its version of the protocol is too old.
+    Obsolete,
+    /// We are linked with ourselves.
+    Ourselves,
+    /// It answers: that was all we wanted to know.
+    FeelerDone,
+    /// A message that belongs before the verack came after it.
+    LateNegotiation(Kind),
+    /// A message of a bad form that Core, too, disconnects for.
+    BadMessage(Kind),
+    /// No pong in time.
+    PingTimeout,
+    /// The first sync of headers took too long.
+    HeadersTimeout,
+    /// It has no chain of the network's work.
+    ChainTooWeak,
+    /// Its chain stayed behind ours.
+    ChainBehind,
+    /// It held the download window up.
+    Stalling,
+    /// A block took too long.
+    BlockTimeout,
+    /// A block that it sent is none.
+    BadBlock,
+    /// It asked for something that we do not serve.
+    Unserved(Kind),
+    /// It asked for a block that we, a pruned node, do not serve.
+    BelowLimit,
+    /// A block that it asked for could not be read any more.
+    BlockGone,
+}
+
+/// What a log may tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A handshake is done.
+    Ready(PeerId),
+    /// A peer broke a rule. It may be allowed to.
+    Misbehaved {
+        /// Who.
+        peer: PeerId,
+        /// How.
+        what: &'static str,
+    },
+    /// A message was dropped.
+    Ignored {
+        /// Whose.
+        peer: PeerId,
+        /// Its type, if it is known.
+        kind: Option<Kind>,
+    },
+}
