@@ -320,7 +320,7 @@ proptest! {
                     let near = made.len().saturating_sub(4);
                     let parent = made[near + on.index(made.len() - near)];
                     let kind = match kind {
-                        0..20 if spends > 0 && world.coins[&parent].len() > 0 => Kind::BadScript,
+                        0..20 if spends > 0 && !world.coins[&parent].is_empty() => Kind::BadScript,
                         20..40 => Kind::Missing,
                         _ => Kind::Valid,
                     };

@@ -29,7 +29,7 @@ pub fn script_flags(height: u32, hash: BlockHash, params: &Params) -> Flags {
         (Buried::Segwit, Flags::NULLDUMMY),
     ] {
         if is_active(deployment, height, params) {
-            flags = flags | flag;
+            flags |= flag;
         }
     }
     flags

@@ -39,6 +39,9 @@ const REBUILD_ALL: &str = "--reindex";
 
 type Db = DBWithThreadMode<MultiThreaded>;
 
+/// Takes a key and a value; false ends the scan.
+type OnRecord<'a> = dyn FnMut(&[u8], &[u8]) -> Result<bool, StoreError> + 'a;
+
 /// A data folder: `db/` (RocksDB), `blocks/` (flat files) and `.lock`.
 pub struct RocksStore {
     db: Db,
@@ -103,12 +106,7 @@ impl RocksStore {
     }
 
     /// Calls `each` for all records of a family as of now, until it returns false or an error.
-    fn scan(
-        &self,
-        name: &str,
-        remedy: &'static str,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool, StoreError>,
-    ) -> Result<(), StoreError> {
+    fn scan(&self, name: &str, remedy: &'static str, each: &mut OnRecord) -> Result<(), StoreError> {
         let mut reading = ReadOptions::default();
         // A scan must not push what look-ups need out of the cache.
         reading.fill_cache(false);

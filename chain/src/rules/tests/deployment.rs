@@ -18,7 +18,7 @@ fn script_flags_grow_with_the_height() {
         (481_824, Flags::NULLDUMMY),
     ] {
         assert_eq!(script_flags(height - 1, NO_HASH(), &params), expected, "before {height}");
-        expected = expected | flag;
+        expected |= flag;
         assert_eq!(script_flags(height, NO_HASH(), &params), expected, "at {height}");
     }
 }

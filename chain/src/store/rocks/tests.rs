@@ -28,8 +28,10 @@ fn record(number: u32, block: Option<FilePos>, undo: Option<FilePos>) -> HeaderR
     HeaderRecord { header, status: 3, tx_count: number, size: 5, block, undo }
 }
 
-/// All that a store answers.
-fn contents(store: &dyn Store) -> (Vec<(OutPoint, Coin)>, Vec<(u32, HeaderRecord)>, Option<Vec<u8>>) {
+/// All that a store answers: coins, headers, and the fact "tip".
+type Contents = (Vec<(OutPoint, Coin)>, Vec<(u32, HeaderRecord)>, Option<Vec<u8>>);
+
+fn contents(store: &dyn Store) -> Contents {
     let (mut coins, mut headers) = (Vec::new(), Vec::new());
     store
         .for_each_coin(&mut |key, coin| {
