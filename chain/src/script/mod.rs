@@ -3,7 +3,7 @@
 //! height and no coin table; which flags hold where is a rule.
 //!
 //! [`verify_input`] checks one input of a transaction; [`verify_script`] does the same with a [`Checker`] of the
-//! caller's, who may record or defer signature checks. [`sighash`] gives what signatures sign, [`sigops`] counts them.
+//! caller's, who may record or defer signature checks. [`sighash`] gives what signatures sign, `sigops` counts them.
 
 mod cache;
 mod checker;
