@@ -60,7 +60,8 @@ pub struct Config {
     #[arg(long, value_name = "N", help_heading = "Peers", default_value_t = 125)]
     pub maxconnections: usize,
     /// Dial with the encrypted transport of BIP324 first
-    #[arg(long, value_name = "0|1", help_heading = "Peers", value_parser = flag, default_value = "1")]
+    #[arg(long, value_name = "0|1", help_heading = "Peers", value_parser = flag, default_value = "1",
+        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
     pub v2transport: bool,
     /// Print what happens within; there is "net"; may be repeated
     #[arg(long, value_name = "TOPIC", help_heading = "Peers")]
@@ -155,6 +156,8 @@ mod tests {
             assert_eq!(parse(argument).unwrap().listen, expected, "{argument}");
         }
         assert!(parse("-listen=2").is_err(), "a switch is 0 or 1");
-        assert!(parse("-v2transport=1").unwrap().v2transport);
+        for (argument, expected) in [("-v2transport=0", false), ("-v2transport", true), ("-listen", true)] {
+            assert_eq!(parse(argument).unwrap().v2transport, expected, "{argument}");
+        }
     }
 }
