@@ -1,4 +1,5 @@
 //! Links over loopback between two drivers without protocols.
+#![expect(clippy::unwrap_used, reason = "tests may panic")]
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
