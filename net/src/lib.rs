@@ -43,6 +43,7 @@
 //! | `txrelay`, `requests`, `recent` | announcing and serving transactions; whom to ask for which; what was refused |
 //! | [`addrman`], [`slots`] | the peer book; which peers have a slot and who has to go |
 //! | [`protocol`] | inputs, outputs, and the one `match` that says which module takes which message |
+//! | [`driver`] | sockets, clock and OS randomness: what the protocol runs on outside the simulator |
 //! | `sim` | the virtual network (feature `sim`) |
 
 pub mod addr;
@@ -50,6 +51,7 @@ pub mod addrman;
 mod announce;
 mod blocks;
 mod chainsync;
+pub mod driver;
 mod guard;
 mod handshake;
 mod headers;
