@@ -13,7 +13,7 @@ use groat_chain::store::Store;
 use groat_chain::tree::Tree;
 use groat_net::driver::{self, Driver, Event};
 use groat_net::peer::{LinkKind, Peer};
-use groat_net::protocol::{self, Done, Input, Output, PeerId, Protocol, Reason, Token, Work};
+use groat_net::protocol::{self, Done, Input, Output, PeerId, Protocol, Reason, Token, TxVerdict, Work};
 use groat_net::wire::Transport;
 use parking_lot::RwLock;
 use tokio::runtime::Handle;
@@ -180,8 +180,8 @@ impl Hub {
         }
     }
 
-    /// Passes work on to whoever does it. There is no memory pool yet, and the node relays blocks only: when there is
-    /// work about transactions, it is to be refused here until a pool takes it.
+    /// Passes work on to whoever does it. There is no memory pool yet, and the node relays blocks only: transactions
+    /// are refused here until a pool takes them.
     fn work(&self, token: Token, work: Work) {
         match work {
             Work::Headers(headers) => self.ledger.push(Request::Headers(token, headers)),
@@ -191,6 +191,11 @@ impl Hub {
                     let incoming = Incoming::decode(Arc::unwrap_or_clone(bytes), &params);
                     ledger.push(Request::Block(token, incoming.ok().map(Box::new)));
                 });
+            }
+            Work::Transaction(_) => {
+                let mut told = self.told.clone();
+                // Not from this thread: it is the one that takes answers.
+                Handle::current().spawn_blocking(move || told.done(token, Done::Transaction(TxVerdict::Refused)));
             }
             Work::ReadBlock(hash) => {
                 let (tree, store, mut told) = (self.tree.clone(), self.store.clone(), self.told.clone());
