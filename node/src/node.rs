@@ -67,12 +67,10 @@ impl Node {
         for address in config.connect.iter().chain(&config.addnode).filter(|address| *address != "0") {
             driver.keep(address, LinkKind::Manual);
         }
-        let blocks = if config.prune > 0 { 0 } else { NODE_NETWORK };
-        let transport = if config.v2transport { NODE_P2P_V2 } else { 0 };
         let protocol = Protocol::new(protocol::Config {
             params: params.clone(),
-            services: blocks | NODE_NETWORK_LIMITED | NODE_WITNESS | transport,
-            user_agent: format!("/Groat:{}/", env!("CARGO_PKG_VERSION")),
+            services: services(config),
+            user_agent: user_agent(),
             // Until there is a memory pool.
             blocks_only: true,
             limits,
@@ -120,6 +118,18 @@ impl Node {
         self.runtime.shutdown_timeout(END_TIMEOUT);
         Ok(ended?)
     }
+}
+
+/// Service bits that the node offers.
+pub fn services(config: &Config) -> u64 {
+    let blocks = if config.prune > 0 { 0 } else { NODE_NETWORK };
+    let transport = if config.v2transport { NODE_P2P_V2 } else { 0 };
+    blocks | NODE_NETWORK_LIMITED | NODE_WITNESS | transport
+}
+
+/// How the node names itself to peers.
+pub fn user_agent() -> String {
+    format!("/Groat:{}/", env!("CARGO_PKG_VERSION"))
 }
 
 /// A thread with a name. One that panics ends the process: a node without it would only seem to run.
