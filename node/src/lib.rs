@@ -3,7 +3,9 @@
 
 pub mod chainstate;
 pub mod config;
+pub mod handle;
 pub mod import;
+pub mod ledger;
 pub mod progress;
 pub mod run;
 

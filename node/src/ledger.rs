@@ -1,0 +1,262 @@
+//! The ledger thread: owns the [`Ledger`], takes requests in the order of their kind, and steps towards the best chain
+//! between them. Tells of what happened through the [`Listener`]; knows neither peers nor RPC.
+
+use std::collections::VecDeque;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use bitcoin::BlockHash;
+use bitcoin::block::Header;
+use groat_chain::ledger::{Accepted, Incoming, Ledger, LedgerError, Step};
+use groat_chain::rejection::Rejection;
+use groat_net::protocol::{Done, Token, Verdict};
+use groat_net::timers::MAX_TIP_AGE;
+use parking_lot::{Condvar, Mutex};
+
+use crate::handle::Submitted;
+use crate::import::now;
+
+/// During the first sync everything is written at least this often. Core: `DATABASE_WRITE_INTERVAL_MAX`.
+const WRITE_INTERVAL: Duration = Duration::from_secs(70 * 60);
+/// During the first sync a tip is printed at most this often.
+const PRINT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Work for the ledger thread.
+pub enum Request {
+    /// Headers, each the parent of the next, for the protocol.
+    Headers(Token, Vec<Header>),
+    /// A block for the protocol, decoded; none if it could not be.
+    Block(Token, Option<Box<Incoming>>),
+    /// A block for an interface.
+    Submit {
+        /// The block.
+        incoming: Box<Incoming>,
+        /// Gets the verdict once the ledger is at rest.
+        answer: mpsc::Sender<Submitted>,
+    },
+    /// Anything else for an interface.
+    Run(Job),
+    /// To be answered when nothing is left to do.
+    WhenIdle(mpsc::Sender<()>),
+}
+
+/// Something to do with the ledger. An error stops the node.
+pub type Job = Box<dyn FnOnce(&mut Ledger) -> Result<(), LedgerError> + Send>;
+
+/// What the ledger thread tells.
+pub trait Listener: Send {
+    /// An answer to the protocol.
+    fn done(&mut self, token: Token, done: Done);
+    /// The published tip moved over these blocks.
+    fn tip_changed(&mut self, connected: Vec<BlockHash>);
+    /// A stored block broke a rule when it was connected.
+    fn refused(&mut self, hash: BlockHash, rejection: Rejection);
+}
+
+/// The requests that wait, by kind. It has no cap of its own: the protocol asks for at most one piece of work for a peer,
+/// and for so many blocks as its `Limits` say; who else asks waits for the answer.
+#[derive(Default)]
+pub struct Queue {
+    waiting: Mutex<Waiting>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    stop: bool,
+    headers: VecDeque<Request>,
+    blocks: VecDeque<Request>,
+    others: VecDeque<Request>,
+}
+
+/// What the ledger thread does next.
+enum Next {
+    Stop,
+    Serve(Request),
+    Step,
+}
+
+impl Queue {
+    /// Adds a request. After a stop it is dropped, and with it the way to answer.
+    pub fn push(&self, request: Request) {
+        let mut waiting = self.waiting.lock();
+        if waiting.stop {
+            return;
+        }
+        match request {
+            Request::Headers(..) => waiting.headers.push_back(request),
+            Request::Block(..) => waiting.blocks.push_back(request),
+            Request::Submit { .. } | Request::Run(_) | Request::WhenIdle(_) => waiting.others.push_back(request),
+        }
+        drop(waiting);
+        self.wake.notify_one();
+    }
+
+    /// Drops all that waits: the thread ends after the step it is in.
+    pub fn stop(&self) {
+        *self.waiting.lock() = Waiting { stop: true, ..Waiting::default() };
+        self.wake.notify_one();
+    }
+
+    fn next(&self, may_step: bool) -> Next {
+        let mut waiting = self.waiting.lock();
+        loop {
+            if waiting.stop {
+                return Next::Stop;
+            }
+            let Waiting { headers, blocks, others, .. } = &mut *waiting;
+            match headers.pop_front().or_else(|| blocks.pop_front()).or_else(|| others.pop_front()) {
+                Some(request) => return Next::Serve(request),
+                None if may_step => return Next::Step,
+                None => self.wake.wait(&mut waiting),
+            }
+        }
+    }
+}
+
+/// The ledger thread's state.
+struct Thread<'a, L> {
+    ledger: &'a mut Ledger,
+    listener: L,
+    /// Blocks handed in by interfaces, until it shows whether they are connected.
+    submitted: Vec<(BlockHash, mpsc::Sender<Submitted>)>,
+    when_idle: Vec<mpsc::Sender<()>>,
+    /// The chain has come near the network's tip once.
+    in_sync: bool,
+    written: Instant,
+    printed: Instant,
+    /// The tip last printed.
+    told: Option<BlockHash>,
+}
+
+/// Serves requests until [`Queue::stop`], then writes everything.
+pub fn run(ledger: &mut Ledger, queue: &Queue, listener: impl Listener) -> Result<(), LedgerError> {
+    let begun = Instant::now();
+    let mut thread = Thread {
+        ledger,
+        listener,
+        submitted: Vec::new(),
+        when_idle: Vec::new(),
+        in_sync: false,
+        written: begun,
+        printed: begun,
+        told: None,
+    };
+    let mut busy = true;
+    loop {
+        match queue.next(busy) {
+            Next::Stop => break,
+            Next::Serve(request) => {
+                thread.serve(request)?;
+                busy = thread.step()?;
+            }
+            Next::Step => busy = thread.step()?,
+        }
+        if !busy {
+            thread.rest()?;
+        }
+    }
+    thread.ledger.flush()
+}
+
+impl<L: Listener> Thread<'_, L> {
+    fn serve(&mut self, request: Request) -> Result<(), LedgerError> {
+        match request {
+            Request::Headers(token, headers) => {
+                let now = now();
+                let accepted = headers.iter().try_for_each(|header| self.ledger.accept_header(header, now).map(drop));
+                self.listener.done(token, Done::Headers(accepted));
+            }
+            Request::Block(token, None) => self.listener.done(token, Done::Block(Verdict::Undecodable)),
+            Request::Block(token, Some(incoming)) => {
+                let verdict = match self.ledger.accept_block(*incoming, None, now())? {
+                    Ok(Accepted::New(_)) => Verdict::Stored,
+                    Ok(Accepted::Known(_)) => Verdict::Known,
+                    Err(rejection) => Verdict::Rejected(rejection),
+                };
+                self.listener.done(token, Done::Block(verdict));
+            }
+            Request::Submit { incoming, answer } => {
+                let hash = incoming.block.hash;
+                let verdict = match self.ledger.accept_block(*incoming, None, now())? {
+                    Ok(Accepted::New(_)) => {
+                        self.submitted.push((hash, answer));
+                        return Ok(());
+                    }
+                    Ok(Accepted::Known(_)) => Submitted::Duplicate,
+                    Err(rejection) => Submitted::Rejected(rejection),
+                };
+                // Who asked may have given up; so everywhere below.
+                let _ = answer.send(verdict);
+            }
+            Request::Run(job) => job(self.ledger)?,
+            Request::WhenIdle(answer) => self.when_idle.push(answer),
+        }
+        Ok(())
+    }
+
+    /// One step towards the best chain; false when there is none to do.
+    fn step(&mut self) -> Result<bool, LedgerError> {
+        match self.ledger.activate_best_chain()? {
+            Step::Idle => return Ok(false),
+            Step::Moved(None) => {}
+            Step::Moved(Some(change)) => {
+                self.listener.tip_changed(change.connected.iter().map(|block| block.hash).collect());
+                self.print_tip(PRINT_INTERVAL);
+            }
+            Step::Refused(hash, rejection) => {
+                println!("block {hash} refused: {rejection}");
+                for (_, answer) in self.submitted.extract_if(.., |(submitted, _)| *submitted == hash) {
+                    let _ = answer.send(Submitted::Rejected(rejection));
+                }
+                self.listener.refused(hash, rejection);
+            }
+        }
+        if !self.in_sync && self.written.elapsed() > WRITE_INTERVAL {
+            self.written = Instant::now();
+            self.ledger.flush()?;
+        }
+        Ok(true)
+    }
+
+    /// Nothing is left to do: who waited for that is answered, and a node in sync writes each block.
+    fn rest(&mut self) -> Result<(), LedgerError> {
+        self.print_tip(Duration::ZERO);
+        self.in_sync |= self.is_near_the_tip();
+        if self.in_sync {
+            self.ledger.flush_if_settled()?;
+        }
+        let tree = self.ledger.tree();
+        let tree = tree.read();
+        for (hash, answer) in self.submitted.drain(..) {
+            let active = tree.get(&hash).is_some_and(|id| tree.is_active(id));
+            let _ = answer.send(if active { Submitted::Accepted } else { Submitted::Inconclusive });
+        }
+        self.when_idle.drain(..).for_each(|answer| drop(answer.send(())));
+        Ok(())
+    }
+
+    /// Core: `IsInitialBlockDownload`.
+    fn is_near_the_tip(&self) -> bool {
+        let tree = self.ledger.tree();
+        let tree = tree.read();
+        let tip = tree.node(tree.tip());
+        let young = u64::from(tip.time) + MAX_TIP_AGE.as_secs() > u64::from(now());
+        young && tip.work >= self.ledger.params().minimum_chain_work
+    }
+
+    /// Prints the tip unless it was, or one was printed less than `pause` ago.
+    fn print_tip(&mut self, pause: Duration) {
+        let tree = self.ledger.tree();
+        let (hash, height) = {
+            let tree = tree.read();
+            let tip = tree.node(tree.tip());
+            (tip.hash, tip.height)
+        };
+        if self.told != Some(hash) && (self.told.is_none() || self.printed.elapsed() >= pause) {
+            println!("tip {hash} at height {height}");
+            self.told = Some(hash);
+            self.printed = Instant::now();
+        }
+    }
+}
