@@ -59,3 +59,5 @@ pub mod sim;
 pub mod timers;
 pub mod view;
 pub mod wire;
+
+pub use handshake::PROTOCOL_VERSION;

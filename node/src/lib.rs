@@ -6,7 +6,10 @@ pub mod config;
 pub mod handle;
 pub mod import;
 pub mod ledger;
+pub mod miner;
+pub mod offline;
 pub mod progress;
+pub mod rpc;
 pub mod run;
 
 /// What `groatd --version` prints after its name: the version and the commit it was built from.

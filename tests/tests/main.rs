@@ -5,4 +5,5 @@ mod cli;
 mod crash;
 mod differential;
 mod oracle;
+mod rpc;
 mod vectors;
