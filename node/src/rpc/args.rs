@@ -18,8 +18,8 @@ pub enum Kind {
     Number,
     /// True or false.
     Bool,
-    /// An array.
-    Array,
+    /// An array; with its elements as the usage line shows them.
+    Array(&'static str),
     /// Whatever comes.
     Any,
 }
@@ -65,7 +65,7 @@ impl Arg {
             Kind::Text | Kind::Hex => "string",
             Kind::Number => "number",
             Kind::Bool => "bool",
-            Kind::Array => "array",
+            Kind::Array(_) => "array",
             Kind::Any => return None,
         })
     }

@@ -72,7 +72,7 @@ impl Method {
             optional = !arg.required;
             match arg.kind {
                 Kind::Text | Kind::Hex | Kind::Any => write!(line, "\"{}\"", arg.name()),
-                Kind::Array => write!(line, "[{},...]", arg.name()),
+                Kind::Array(elements) => write!(line, "[{elements},...]"),
                 Kind::Number | Kind::Bool => write!(line, "{}", arg.name()),
             }
             .expect("a string takes what is written");
@@ -92,7 +92,7 @@ impl Method {
                 Kind::Hex => "string, hex",
                 Kind::Number => "numeric",
                 Kind::Bool => "boolean",
-                Kind::Array => "json array",
+                Kind::Array(_) => "json array",
             };
             let needed = if arg.required { "required" } else { "optional" };
             text += &format!("{}. {}    ({kind}, {needed}) {}\n", number + 1, arg.name(), arg.about);

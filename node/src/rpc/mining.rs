@@ -33,7 +33,7 @@ pub const METHODS: &[Method] = &[
         group: "hidden",
         args: &[
             Arg::required("output", Kind::Text, "Address or descriptor that gets the reward."),
-            Arg::required("transactions", Kind::Array, "Raw transactions in hex, in their order."),
+            Arg::required("transactions", Kind::Array("\"rawtx/txid\""), "Raw transactions in hex, in their order."),
             Arg::optional("submit", Kind::Bool, "false: give the block as hex and leave the chain as it is."),
         ],
         about: "Mines a block with these transactions at once.",

@@ -34,17 +34,18 @@ pub fn answer(rpc: &Rpc, body: &[u8]) -> Reply {
 
 /// A body in which no request was found.
 fn failure(error: RpcError) -> Reply {
-    let body = Envelope { version: Version::Old, id: Some(Value::Null), outcome: Err(error) }.to_json();
+    let body = Envelope::malformed(Version::Old, Some(Value::Null), error).to_json();
     Reply { status: StatusCode::INTERNAL_SERVER_ERROR, body: Some(body) }
 }
 
 fn answer_one(rpc: &Rpc, request: Value) -> Reply {
     let envelope = Envelope::fill(rpc, request);
     let status = match (&envelope.outcome, envelope.version) {
+        // Core finds these out before it knows that nobody wants to hear of them.
+        _ if envelope.malformed => StatusCode::BAD_REQUEST,
         _ if envelope.is_silent() => return Reply { status: StatusCode::NO_CONTENT, body: None },
         (Ok(_), _) | (_, Version::Two) => StatusCode::OK,
         (Err(error), Version::Old) => match error.code {
-            RPC_INVALID_REQUEST => StatusCode::BAD_REQUEST,
             RPC_METHOD_NOT_FOUND => StatusCode::NOT_FOUND,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         },
@@ -74,19 +75,20 @@ struct Envelope {
     version: Version,
     /// None if the request had none.
     id: Option<Value>,
+    /// It was no request at all.
+    malformed: bool,
     outcome: Result<Box<RawValue>, RpcError>,
 }
 
 impl Envelope {
     /// Carries a request out.
     fn fill(rpc: &Rpc, request: Value) -> Envelope {
+        let refuse =
+            |version, id, text: &str| Envelope::malformed(version, id, RpcError::new(RPC_INVALID_REQUEST, text));
         let Value::Object(mut request) = request else {
-            let error = RpcError::new(RPC_INVALID_REQUEST, "Invalid Request object");
-            return Envelope { version: Version::Old, id: Some(Value::Null), outcome: Err(error) };
+            return refuse(Version::Old, Some(Value::Null), "Invalid Request object");
         };
         let id = request.remove("id");
-        let refuse =
-            |version, id, text: &str| Envelope { version, id, outcome: Err(RpcError::new(RPC_INVALID_REQUEST, text)) };
         let version = match request.get("jsonrpc") {
             None | Some(Value::Null) => Version::Old,
             Some(Value::String(version)) => match version.as_str() {
@@ -110,7 +112,11 @@ impl Envelope {
         let call = AssertUnwindSafe(|| method::call(rpc, &method, params));
         let outcome = std::panic::catch_unwind(call)
             .unwrap_or_else(|_| Err(RpcError::new(RPC_INTERNAL_ERROR, format!("{method} failed: a bug in Groat"))));
-        Envelope { version, id, outcome }
+        Envelope { version, id, malformed: false, outcome }
+    }
+
+    fn malformed(version: Version, id: Option<Value>, error: RpcError) -> Envelope {
+        Envelope { version, id, malformed: true, outcome: Err(error) }
     }
 
     /// A notification: it is carried out and not answered. Requests of old versions always are.
