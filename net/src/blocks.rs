@@ -32,7 +32,7 @@ pub(crate) struct State {
     /// Bytes of its blocks that the ledger has not judged.
     pub(crate) unjudged_bytes: usize,
     /// The last block of its chain up to which all is here.
-    last_common: Option<Id>,
+    pub(crate) last_common: Option<Id>,
     /// Since when the oldest block asked for is due.
     downloading_since: Micros,
     /// The first block of the window that is under way, when last looked at with nothing found to ask for.

@@ -39,12 +39,14 @@
 //! | `headers`, `chainsync` | who has which chain; the low-work defence; outbound peers that stay behind |
 //! | `blocks`, `serve`, `announce` | fetching blocks; serving them; telling of new ones |
 //! | [`protocol`] | inputs, outputs, and the one `match` that says which module takes which message |
+//! | [`driver`] | sockets, clock and OS randomness: what the protocol runs on outside the simulator |
 //! | `sim` | the virtual network (feature `sim`) |
 
 pub mod addr;
 mod announce;
 mod blocks;
 mod chainsync;
+pub mod driver;
 mod guard;
 mod handshake;
 mod headers;

@@ -232,6 +232,11 @@ impl Peer {
         &self.blocks.asked
     }
 
+    /// The end of the best chain that it is known to have, and the last block of that up to which all is here.
+    pub fn synced(&self) -> (Option<crate::view::Id>, Option<crate::view::Id>) {
+        (self.headers.best_known, self.blocks.last_common)
+    }
+
     /// Whether what it sends now has to wait for what it sent before.
     pub(crate) fn must_wait(&self, send_pause: usize) -> bool {
         self.awaited > 0 || !self.wanted.is_empty() || !self.answers.is_empty() || self.queued > send_pause

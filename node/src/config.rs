@@ -41,9 +41,41 @@ pub struct Config {
     /// Test-only behaviour of regtest (bip94); may be repeated
     #[arg(long, global = true, value_name = "NAME", hide = true)]
     pub test: Vec<String>,
-    /// What to do
+    /// Link with this peer only, whenever there is no link; may be repeated; 0: with none
+    #[arg(long, value_name = "ADDR", help_heading = "Peers")]
+    pub connect: Vec<String>,
+    /// Link with this peer whenever there is no link; may be repeated
+    #[arg(long, value_name = "ADDR", help_heading = "Peers")]
+    pub addnode: Vec<String>,
+    /// Let peers link with this node [default: 1, with --connect 0]
+    #[arg(long, value_name = "0|1", help_heading = "Peers", value_parser = flag, num_args = 0..=1, default_missing_value = "1")]
+    pub listen: Option<bool>,
+    /// Port for peers [default: the network's]
+    #[arg(long, value_name = "PORT", help_heading = "Peers")]
+    pub port: Option<u16>,
+    /// Address to listen on, with or without a port; may be repeated [default: all; on regtest 127.0.0.1]
+    #[arg(long, value_name = "ADDR", help_heading = "Peers")]
+    pub bind: Vec<String>,
+    /// Most links to peers
+    #[arg(long, value_name = "N", help_heading = "Peers", default_value_t = 125)]
+    pub maxconnections: usize,
+    /// Dial with the encrypted transport of BIP324 first
+    #[arg(long, value_name = "0|1", help_heading = "Peers", value_parser = flag, default_value = "1",
+        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
+    pub v2transport: bool,
+    /// Answer JSON-RPC
+    #[arg(long, value_name = "0|1", help_heading = "RPC", value_parser = flag, default_value = "1",
+        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
+    pub server: bool,
+    /// Port for JSON-RPC on 127.0.0.1 [default: the network's]
+    #[arg(long, value_name = "PORT", help_heading = "RPC")]
+    pub rpcport: Option<u16>,
+    /// Print what happens within; there is "net"; may be repeated
+    #[arg(long, value_name = "TOPIC", help_heading = "Peers")]
+    pub debug: Vec<String>,
+    /// What to do instead of running the node
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 /// What `groatd` can be told to do.
@@ -93,6 +125,15 @@ impl Config {
     }
 }
 
+/// A switch as Core takes it: 0 or 1.
+fn flag(text: &str) -> Result<bool, String> {
+    match text {
+        "0" => Ok(false),
+        "1" => Ok(true),
+        _ => Err("it is 0 or 1".into()),
+    }
+}
+
 /// `-name` as `--name`: Core takes both, and people paste both.
 fn two_dashes(argument: &str) -> String {
     let mut letters = argument.chars();
@@ -103,6 +144,7 @@ fn two_dashes(argument: &str) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests may panic")]
 mod tests {
     use super::*;
 
@@ -111,6 +153,18 @@ mod tests {
         let config =
             Config::parse_from(["groatd", "-chain=regtest", "-datadir=/x", "--par=2", "import", "-"].map(two_dashes));
         assert_eq!((config.chain.as_str(), config.par), ("regtest", 2));
-        assert!(matches!(config.command, Command::Import { files } if files == [PathBuf::from("-")]));
+        assert!(matches!(config.command, Some(Command::Import { files }) if files == [PathBuf::from("-")]));
+    }
+
+    #[test]
+    fn switches_are_0_or_1() {
+        let parse = |argument: &str| Config::try_parse_from(["groatd", argument].map(two_dashes));
+        for (argument, expected) in [("-listen=0", Some(false)), ("-listen=1", Some(true)), ("-listen", Some(true))] {
+            assert_eq!(parse(argument).unwrap().listen, expected, "{argument}");
+        }
+        assert!(parse("-listen=2").is_err(), "a switch is 0 or 1");
+        for (argument, expected) in [("-v2transport=0", false), ("-v2transport", true), ("-listen", true)] {
+            assert_eq!(parse(argument).unwrap().v2transport, expected, "{argument}");
+        }
     }
 }

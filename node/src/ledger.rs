@@ -232,7 +232,9 @@ impl<L: Listener> Thread<'_, L> {
             let active = tree.get(&hash).is_some_and(|id| tree.is_active(id));
             let _ = answer.send(if active { Submitted::Accepted } else { Submitted::Inconclusive });
         }
-        self.when_idle.drain(..).for_each(|answer| drop(answer.send(())));
+        for answer in self.when_idle.drain(..) {
+            let _ = answer.send(());
+        }
         Ok(())
     }
 

@@ -1,12 +1,14 @@
-//! The `groatd` full node as a library: wires the ledger to files, the terminal and (later) to peers and RPC.
+//! The `groatd` full node as a library: wires the ledger to files, peers and the terminal.
 //! Holds no consensus rule and no wire byte.
 
 pub mod chainstate;
 pub mod config;
 pub mod handle;
+pub mod hub;
 pub mod import;
 pub mod ledger;
 pub mod miner;
+pub mod node;
 pub mod offline;
 pub mod progress;
 pub mod rpc;

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
@@ -12,8 +12,11 @@ use groat_chain::stats::{CoinCount, HashKind};
 
 use crate::chainstate::{self, Chainstate};
 use crate::config::{Coins, Command, Config};
+use crate::handle::NodeHandle;
 use crate::import::{self, Imported, Source};
+use crate::node::{self, Node};
 use crate::progress::{Progress, Reading};
+use crate::rpc;
 
 /// Runs the process. A failure prints one line, `Error: ...`, to standard error and gives status 1.
 pub fn main() -> ExitCode {
@@ -29,8 +32,8 @@ pub fn main() -> ExitCode {
 
 fn run(config: &Config) -> anyhow::Result<()> {
     // First of all, so that there is no moment at which a signal does harm.
-    let stop = stop_on_signals()?;
-    if let Command::Import { files } = &config.command
+    let (stop, node) = stop_on_signals()?;
+    if let Some(Command::Import { files }) = &config.command
         && files.len() > 1
         && reads_stdin(files)
     {
@@ -42,7 +45,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
         println!("reindexing {} block files", files.len());
         report(&import::import(&mut state.ledger, &state.pool, Source::Own(files), &stop)?);
     }
-    if !stop.load(Ordering::Relaxed) {
+    if config.command.is_some() && !stop.load(Ordering::Relaxed) {
         import::catch_up(&mut state.ledger, &state.pool, &stop)?;
     }
     if stop.load(Ordering::Relaxed) {
@@ -50,10 +53,47 @@ fn run(config: &Config) -> anyhow::Result<()> {
         return Ok(());
     }
     match &config.command {
-        Command::Import { files } => import_files(&mut state, files, &stop),
-        Command::VerifyChain { depth } => verify_chain(&mut state, *depth, &stop),
-        Command::Coins(Coins::Stats { json }) => coin_stats(&mut state, *json, &stop),
+        None => run_node(config, state, &stop, &node),
+        Some(Command::Import { files }) => import_files(&mut state, files, &stop),
+        Some(Command::VerifyChain { depth }) => verify_chain(&mut state, *depth, &stop),
+        Some(Command::Coins(Coins::Stats { json })) => coin_stats(&mut state, *json, &stop),
     }
+}
+
+/// Runs the node until a signal or an interface stops it.
+fn run_node(
+    config: &Config,
+    state: Chainstate,
+    stop: &AtomicBool,
+    signalled: &OnceLock<NodeHandle>,
+) -> anyhow::Result<()> {
+    state.ledger.check_space()?;
+    let interface = rpc::Config {
+        folder: state.folder.clone(),
+        port: config.rpcport.unwrap_or(state.ledger.params().rpc_port),
+        user_agent: node::user_agent(),
+        services: node::services(config),
+        relay: !node::BLOCKS_ONLY,
+        prune: (config.prune > 0).then_some(config.prune << 20),
+    };
+    let node = Node::start(config, state)?;
+    signalled.set(node.handle().clone()).unwrap_or_else(|_| unreachable!("one node a process"));
+    if stop.load(Ordering::SeqCst) {
+        node.handle().stop();
+    }
+    let handle = node.handle().clone();
+    let server = config.server.then(|| rpc::serve(handle.clone(), interface)).transpose();
+    match &server {
+        Ok(Some(server)) => println!("listening for JSON-RPC on {}", server.address()),
+        Ok(None) => {}
+        Err(_) => handle.stop(),
+    }
+    node.wait()?;
+    // Answers under way go out, and the cookie goes.
+    drop(server?);
+    let (tip, height) = handle.tip();
+    println!("stopped at tip {tip} at height {height}");
+    Ok(())
 }
 
 fn reads_stdin(files: &[PathBuf]) -> bool {
@@ -181,11 +221,12 @@ fn own_block_files(state: &Chainstate) -> anyhow::Result<Vec<(u32, PathBuf)>> {
     Ok(files.into_iter().map(|(number, _)| (number, blocks.join(format!("blk{number:05}.dat")))).collect())
 }
 
-/// A flag that SIGINT and SIGTERM raise: the run then ends by itself, with everything written.
-fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
+/// A flag that SIGINT and SIGTERM raise: the run then ends by itself, with everything written. A node, once there is
+/// one, is told.
+fn stop_on_signals() -> anyhow::Result<(Arc<AtomicBool>, Arc<OnceLock<NodeHandle>>)> {
     use tokio::signal::unix::{SignalKind, signal};
-    let stop = Arc::new(AtomicBool::new(false));
-    let raised = stop.clone();
+    let (stop, node) = (Arc::new(AtomicBool::new(false)), Arc::new(OnceLock::<NodeHandle>::new()));
+    let (raised, told) = (stop.clone(), node.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut interrupt, mut terminate) = {
         let _inside = runtime.enter();
@@ -199,9 +240,12 @@ fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
                     "{}",
                     if raised.load(Ordering::Relaxed) { "still writing; nothing is lost" } else { "stopping" }
                 );
-                raised.store(true, Ordering::Relaxed);
+                raised.store(true, Ordering::SeqCst);
+                if let Some(node) = told.get() {
+                    node.stop();
+                }
             }
         })
     });
-    Ok(stop)
+    Ok((stop, node))
 }

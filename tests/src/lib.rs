@@ -8,4 +8,5 @@ pub mod fuzz_script;
 pub mod groatd;
 pub mod mutants;
 pub mod regtest;
+pub mod running;
 pub mod spends;

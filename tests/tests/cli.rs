@@ -111,7 +111,7 @@ fn the_binary_names_version_and_commit() {
 
 #[test]
 fn usage_errors_have_status_2() {
-    for arguments in [&["--nonsense"][..], &["import"], &["--dbcache=much", "coins", "stats"], &[]] {
+    for arguments in [&["--nonsense"][..], &["import"], &["--dbcache=much", "coins", "stats"], &["--listen=2"]] {
         let said = Test::new().groatd.run(arguments);
         assert_eq!(
             said.status.code(),

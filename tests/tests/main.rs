@@ -5,5 +5,6 @@ mod cli;
 mod crash;
 mod differential;
 mod oracle;
+mod peers;
 mod rpc;
 mod vectors;

@@ -1,6 +1,7 @@
 //! The same questions to groatd's RPC and to bitcoind about the same chain: the answers have the same keys, the same
 //! types and, where nothing but the chain decides, the same values. And `bitcoin-cli` talks to both alike.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -15,8 +16,10 @@ use groat_chain::pool::Pool;
 use groat_chain::store::mem::MemStore;
 use groat_node::offline::Offline;
 use groat_node::rpc::{Config, Server, serve};
-use groat_tests::bitcoind::{Bitcoind, Rpc, peers};
+use groat_tests::bitcoind::{Bitcoind, Rpc, free_port, peers};
+use groat_tests::groatd::{Groatd, Stats, repeat};
 use groat_tests::regtest::{transaction, unsigned};
+use groat_tests::running::{PATIENCE, Running};
 use serde_json::{Value, json};
 
 /// A node without peers on an empty regtest ledger in memory, with the shipping RPC.
@@ -402,4 +405,53 @@ fn bitcoin_cli_speaks_to_groatd() {
     assert_ne!(made.0, Some(0), "there is no wallet: {}", made.1);
     let stop = run(pair.groat.folder.path(), pair.groat.server.address().port(), &["stop"]);
     assert_eq!(stop, (Some(0), "Groat stopping\n".into(), String::new()));
+}
+
+#[test]
+fn groatd_and_bitcoind_meet_by_rpc_and_show_each_other() {
+    let Some(peers) = peers() else { return };
+    let core = Bitcoind::start(&peers, &["-listen=1".into(), format!("-port={}", free_port())]);
+    let data = tempfile::tempdir().unwrap();
+    let groatd = Groatd::new("regtest", data.path());
+    let node = Running::start(&groatd, &["--connect=0"]);
+    let ours = |method: &str, params: Value| node.rpc.call(method, params).unwrap();
+    let hashes = ours("generatetoaddress", json!([3, "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202"]));
+    core.call("addnode", json!([node.peers.to_string(), "onetry"]));
+    core.wait_for_height(3, PATIENCE);
+    assert_eq!(core.call("getbestblockhash", json!([])), hashes[2]);
+    let stats = |stats: Value| serde_json::from_value::<Stats>(stats).unwrap();
+    let kind = json!(["muhash"]);
+    assert_eq!(
+        stats(ours("gettxoutsetinfo", kind.clone())),
+        stats(core.call("gettxoutsetinfo", kind)),
+        "coins of groatd (left) and bitcoind (right)"
+    );
+    let keys = |peers: Value| {
+        let peer = peers.as_array().unwrap().first().unwrap_or_else(|| panic!("no link; {}", repeat())).clone();
+        let kinds = peer.as_object().unwrap().iter().map(|(key, value)| (key.clone(), kind_of(value)));
+        kinds.collect::<BTreeMap<_, _>>()
+    };
+    let (mut left, mut right) = (keys(ours("getpeerinfo", json!([]))), keys(core.call("getpeerinfo", json!([]))));
+    // Neither is always there: how the other end sees us, and what ping has measured so far.
+    for key in ["addrlocal", "addrbind", "pingtime", "minping", "pingwait"] {
+        left.remove(key);
+        right.remove(key);
+    }
+    assert_eq!(left, right, "getpeerinfo of groatd (left) and bitcoind (right); {}", repeat());
+    assert_eq!(ours("getconnectioncount", json!([])), json!(1));
+    assert_eq!(ours("getnetworkinfo", json!([]))["connections_in"], json!(1));
+    assert_eq!(ours("stop", json!([])), json!("Groat stopping"));
+    node.ended();
+    assert!(!groatd.chain_folder().join(".cookie").exists(), "the cookie outlives groatd; {}", repeat());
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
 }

@@ -1,0 +1,319 @@
+//! One link: a task that owns the socket and its codec, reads while the hub keeps up, and writes what the hub queues. An
+//! idle link holds no buffer.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncWriteExt, Interest};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::{Happened, LinkInfo, Shared, now};
+use crate::addr::NetAddr;
+use crate::peer::LinkKind;
+use crate::protocol::PeerId;
+use crate::timers::Micros;
+use crate::wire::{Codec, Encoded, Received, Transport, WireError};
+
+/// Bytes of a link's messages that wait for the hub; a longer message waits alone.
+pub(super) const CREDIT: usize = 256 * 1024;
+/// Bytes read at a time, into one buffer a thread.
+const READ_BYTES: usize = 64 * 1024;
+/// Encoded bytes that wait for the socket, above which nothing more is encoded.
+const MAX_ENCODED: usize = 64 * 1024;
+/// Bytes queued since the protocol was told that all are written, below which that is not news.
+const NEWS_BYTES: usize = 64 * 1024;
+/// How long the last messages of a link may take to be written.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+}
+
+/// What the hub holds of a link. Dropped, the link ends.
+pub(super) struct Link {
+    pub peer: PeerId,
+    pub addr: NetAddr,
+    pub bind: Option<SocketAddr>,
+    pub kind: LinkKind,
+    pub commands: mpsc::UnboundedSender<Command>,
+    pub status: Arc<Status>,
+    /// Its place among the links whose handshake is not done.
+    pub half_open: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.status.ended.store(true, Ordering::Release);
+        self.status.wake.notify_one();
+    }
+}
+
+/// What the hub tells the task. Its bytes are bounded by [`super::MAX_QUEUED`].
+pub(super) enum Command {
+    /// Send this, which counts for so many bytes.
+    Send(Arc<Encoded>, usize),
+}
+
+/// What both sides know of a link.
+pub(super) struct Status {
+    /// Bytes queued and not written, as the protocol counts them.
+    pub queued: AtomicUsize,
+    /// Bytes queued since the protocol was last told of them.
+    untold: AtomicUsize,
+    paused: AtomicBool,
+    ended: AtomicBool,
+    /// Tells the task to look at the two above.
+    wake: Notify,
+    transport: parking_lot::Mutex<Transport>,
+    bytes_sent: AtomicU64,
+    bytes_received: AtomicU64,
+    last_send: AtomicU64,
+    last_recv: AtomicU64,
+}
+
+impl Status {
+    /// Counts bytes that are queued; gives all that are.
+    pub fn queue(&self, bytes: usize) -> usize {
+        self.untold.fetch_add(bytes, Ordering::AcqRel);
+        self.queued.fetch_add(bytes, Ordering::AcqRel) + bytes
+    }
+
+    pub fn set_paused(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    pub fn info(&self, bind: Option<SocketAddr>) -> LinkInfo {
+        LinkInfo {
+            bind,
+            transport: *self.transport.lock(),
+            bytes_sent: self.bytes_sent.load(Ordering::Relaxed),
+            bytes_received: self.bytes_received.load(Ordering::Relaxed),
+            last_send: Micros(self.last_send.load(Ordering::Relaxed)),
+            last_recv: Micros(self.last_recv.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+/// How a link came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ended {
+    /// The other side ended it, or does not understand, before it sent a byte in answer to a handshake of version 2.
+    pub may_speak_v1: bool,
+    /// The hub is gone.
+    pub stopped: bool,
+}
+
+/// A link under way.
+struct Task {
+    peer: PeerId,
+    stream: TcpStream,
+    codec: Codec,
+    status: Arc<Status>,
+    shared: Arc<Shared>,
+    credit: Arc<Semaphore>,
+    /// Encoded bytes, of which `written` are written.
+    outgoing: Vec<u8>,
+    written: usize,
+    /// What the messages in `outgoing` count for.
+    weight: usize,
+}
+
+/// What one look at the socket gave.
+enum Read {
+    Nothing,
+    Bytes,
+    End,
+    Broken(WireError),
+}
+
+/// Runs a link to its end.
+pub(super) async fn run(
+    stream: TcpStream,
+    addr: SocketAddr,
+    kind: LinkKind,
+    codec: Codec,
+    half_open: Option<OwnedSemaphorePermit>,
+    shared: Arc<Shared>,
+) -> Ended {
+    let peer = shared.next_peer();
+    let (commands, orders) = mpsc::unbounded_channel();
+    let status = Arc::new(Status {
+        queued: AtomicUsize::new(0),
+        untold: AtomicUsize::new(0),
+        paused: AtomicBool::new(false),
+        ended: AtomicBool::new(false),
+        wake: Notify::new(),
+        transport: parking_lot::Mutex::new(codec.transport()),
+        bytes_sent: AtomicU64::new(0),
+        bytes_received: AtomicU64::new(0),
+        last_send: AtomicU64::new(0),
+        last_recv: AtomicU64::new(0),
+    });
+    // Small messages must not wait for the answer to the last ones. If it fails, they do.
+    let _ = stream.set_nodelay(true);
+    let bind = stream.local_addr().ok();
+    let link = Link { peer, addr: NetAddr::from(addr), bind, kind, commands, status: status.clone(), half_open };
+    if !shared.tell(Happened::Connected(Box::new(link))).await {
+        return Ended { may_speak_v1: false, stopped: true };
+    }
+    let dialled_v2 = matches!(codec.transport(), Transport::V2 { .. });
+    let credit = Arc::new(Semaphore::new(CREDIT));
+    let mut task = Task { peer, stream, codec, status, shared, credit, outgoing: Vec::new(), written: 0, weight: 0 };
+    let broken = task.run(orders).await;
+    let silent = task.status.bytes_received.load(Ordering::Relaxed) == 0;
+    let sent = task.status.bytes_sent.load(Ordering::Relaxed) > 0;
+    let stopped = !task.shared.tell(Happened::Closed(peer)).await;
+    Ended { may_speak_v1: dialled_v2 && (broken == Some(WireError::SpeaksV1) || (silent && sent)), stopped }
+}
+
+impl Task {
+    /// Reads and writes until either side ends the link; gives what was wrong with the peer's bytes, if that was why.
+    async fn run(&mut self, mut orders: mpsc::UnboundedReceiver<Command>) -> Option<WireError> {
+        let mut received = Vec::new();
+        loop {
+            if self.status.ended.load(Ordering::Acquire) {
+                // The hub ended the link. What it sent before is written, in bounded time.
+                let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.finish(orders)).await;
+                return None;
+            }
+            self.encoded();
+            let reading = !self.status.paused.load(Ordering::Acquire);
+            let writing = self.written < self.outgoing.len();
+            let interest = match (reading, writing) {
+                (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
+                (true, false) => Some(Interest::READABLE),
+                (false, true) => Some(Interest::WRITABLE),
+                (false, false) => None,
+            };
+            let status = self.status.clone();
+            tokio::select! {
+                Some(order) = orders.recv(), if self.outgoing.len() - self.written < MAX_ENCODED => self.obey(order),
+                () = status.wake.notified() => continue,
+                ready = self.stream.ready(interest.unwrap_or(Interest::READABLE)), if interest.is_some() => {
+                    let Ok(ready) = ready else { return None };
+                    if reading && (ready.is_readable() || ready.is_read_closed()) {
+                        let read = self.read(&mut received);
+                        if !self.hand_over(&mut received).await {
+                            return None;
+                        }
+                        match read {
+                            Read::Nothing | Read::Bytes => {}
+                            Read::End => return None,
+                            Read::Broken(error) => return Some(error),
+                        }
+                    }
+                }
+            }
+            self.encoded();
+            if self.write().is_err() || !self.tell_written().await {
+                return None;
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Command) {
+        let Command::Send(message, weight) = order;
+        self.codec.send(&message);
+        self.weight += weight;
+    }
+
+    /// Takes what the codec wants written.
+    fn encoded(&mut self) {
+        let bytes = self.codec.take_outgoing();
+        if self.written == self.outgoing.len() {
+            self.outgoing = bytes;
+            self.written = 0;
+        } else {
+            self.outgoing.extend_from_slice(&bytes);
+        }
+    }
+
+    /// Reads once and decodes.
+    fn read(&mut self, received: &mut Vec<Received>) -> Read {
+        SCRATCH.with_borrow_mut(|scratch| match self.stream.try_read(scratch) {
+            Ok(0) => Read::End,
+            Ok(count) => {
+                self.status.bytes_received.fetch_add(count as u64, Ordering::Relaxed);
+                self.status.last_recv.store(now().0, Ordering::Relaxed);
+                let outcome = self.codec.receive(&scratch[..count], received);
+                let transport = self.codec.transport();
+                let mut known = self.status.transport.lock();
+                if *known != transport {
+                    *known = transport;
+                }
+                outcome.map_or_else(Read::Broken, |()| Read::Bytes)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Read::Nothing,
+            Err(_) => Read::End,
+        })
+    }
+
+    /// Hands messages to the hub, as fast as it takes them; false when it is gone.
+    async fn hand_over(&mut self, received: &mut Vec<Received>) -> bool {
+        for received in received.drain(..) {
+            let count = received.wire_len.min(CREDIT) as u32;
+            let credit = self.credit.clone().acquire_many_owned(count).await.expect("the semaphore is never closed");
+            let message = Happened::Message { peer: self.peer, received, _credit: credit };
+            if !self.shared.tell(message).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Writes what the socket takes.
+    fn write(&mut self) -> io::Result<()> {
+        while self.written < self.outgoing.len() {
+            match self.stream.try_write(&self.outgoing[self.written..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    self.written += count;
+                    self.status.bytes_sent.fetch_add(count as u64, Ordering::Relaxed);
+                    self.status.last_send.store(now().0, Ordering::Relaxed);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        self.outgoing = Vec::new();
+        self.written = 0;
+        Ok(())
+    }
+
+    /// Counts what is written, and tells the protocol what it wants to know of that; false when the hub is gone.
+    async fn tell_written(&mut self) -> bool {
+        if self.weight == 0 || self.written < self.outgoing.len() {
+            return true;
+        }
+        let weight = std::mem::take(&mut self.weight);
+        let before = self.status.queued.fetch_sub(weight, Ordering::AcqRel);
+        let half = self.shared.options.send_pause_bytes / 2;
+        let after = before - weight;
+        let all = after == 0 && self.status.untold.load(Ordering::Acquire) >= NEWS_BYTES;
+        if all || (before >= half && after < half) {
+            self.status.untold.store(0, Ordering::Release);
+            return self.shared.tell(Happened::Written(self.peer)).await;
+        }
+        true
+    }
+
+    /// Writes all that is left.
+    async fn finish(&mut self, mut orders: mpsc::UnboundedReceiver<Command>) -> io::Result<()> {
+        loop {
+            self.encoded();
+            let rest = std::mem::take(&mut self.outgoing);
+            self.stream.write_all(&rest[std::mem::take(&mut self.written)..]).await?;
+            match orders.try_recv() {
+                Ok(order) => self.obey(order),
+                Err(_) => break,
+            }
+        }
+        self.stream.shutdown().await
+    }
+}
