@@ -2,6 +2,7 @@
 //! Holds no consensus rule and no wire byte.
 
 pub mod chainstate;
+pub mod clock;
 pub mod config;
 pub mod handle;
 pub mod hub;

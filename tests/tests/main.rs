@@ -1,5 +1,5 @@
 //! The wide tests, one binary. `cargo test --release -p groat-tests NAME` repeats one alone.
-#![expect(missing_docs, clippy::unwrap_used, reason = "tests name the rule they check and may panic")]
+#![expect(clippy::unwrap_used, reason = "tests name the rule they check and may panic")]
 
 mod cli;
 mod crash;

@@ -292,6 +292,12 @@ fn rpc_errors_are_those_of_bitcoind() {
         ("stop", json!(["x"])),
         ("echo", json!([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11])),
         ("nonsense", json!([])),
+        ("disconnectnode", json!([])),
+        ("disconnectnode", json!(["127.0.0.1:1", 3])),
+        ("disconnectnode", json!(["", 3])),
+        ("disconnectnode", json!(["127.0.0.1:1"])),
+        ("setmocktime", json!([-1])),
+        ("setmocktime", json!([4_294_967_296_u64])),
     ] {
         pair.same_error(method, params);
     }
@@ -440,6 +446,14 @@ fn groatd_and_bitcoind_meet_by_rpc_and_show_each_other() {
     assert_eq!(left, right, "getpeerinfo of groatd (left) and bitcoind (right); {}", repeat());
     assert_eq!(ours("getconnectioncount", json!([])), json!(1));
     assert_eq!(ours("getnetworkinfo", json!([]))["connections_in"], json!(1));
+    let id = ours("getpeerinfo", json!([]))[0]["id"].clone();
+    assert_eq!(ours("disconnectnode", json!(["", id])), Value::Null);
+    assert_eq!(ours("getconnectioncount", json!([])), json!(0));
+    assert_eq!(ours("setmocktime", json!([2_000_000_000])), Value::Null);
+    let hash = ours("generatetodescriptor", json!([1, "raw(51)"]))[0].clone();
+    assert_eq!(ours("getblockheader", json!([hash]))["time"], json!(2_000_000_000));
+    assert_eq!(ours("setmocktime", json!([0])), Value::Null);
+    assert_eq!(ours("syncwithvalidationinterfacequeue", json!([])), Value::Null);
     assert_eq!(ours("stop", json!([])), json!("Groat stopping"));
     node.ended();
     assert!(!groatd.chain_folder().join(".cookie").exists(), "the cookie outlives groatd; {}", repeat());

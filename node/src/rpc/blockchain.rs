@@ -20,8 +20,8 @@ use super::error::*;
 use super::method::{Answer, Method, answer, done};
 use super::number::Real;
 use super::show::{self, BlockView, Detail, HeaderView};
+use crate::clock::now;
 use crate::handle::NodeHandle;
-use crate::import::now;
 
 /// See [`super::method::all`].
 pub const METHODS: &[Method] = &[

@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use super::Rpc;
 use super::args::{Arg, Args, Kind};
-use super::error::{RPC_MISC_ERROR, RpcError};
-use super::method::{self, Answer, Method, answer};
+use super::error::{RPC_INVALID_PARAMETER, RPC_MISC_ERROR, RpcError};
+use super::method::{self, Answer, Method, answer, done};
+use crate::clock;
 
 /// See [`method::all`].
 pub const METHODS: &[Method] = &[
@@ -34,6 +35,23 @@ pub const METHODS: &[Method] = &[
         run: stop,
     },
     Method { name: "uptime", group: "control", args: &[], about: "Seconds since the server began.", run: uptime },
+    Method {
+        name: "setmocktime",
+        group: "hidden",
+        args: &[Arg::required("timestamp", Kind::Number, "Seconds since 1970; 0: the clock runs again.")],
+        about: "Sets the node's time, on regtest.",
+        run: setmocktime,
+    },
+    Method {
+        name: "syncwithvalidationinterfacequeue",
+        group: "hidden",
+        args: &[],
+        about: "Waits until all that the ledger was asked for is done.",
+        run: |rpc, _| {
+            rpc.node()?.wait_until_idle()?;
+            done()
+        },
+    },
     Method { name: "echo", group: "hidden", args: ECHO, about: "Gives its arguments back.", run: echo },
     Method { name: "echojson", group: "hidden", args: ECHO, about: "Gives its arguments back.", run: echo },
 ];
@@ -126,6 +144,23 @@ fn stop(rpc: &Rpc, args: &Args) -> Answer {
         std::thread::sleep(Duration::from_millis(milliseconds.into()).min(MAX_STOP_WAIT));
     }
     answer("Groat stopping")
+}
+
+fn setmocktime(rpc: &Rpc, args: &Args) -> Answer {
+    let node = rpc.node()?;
+    if node.params().name != "regtest" {
+        let text = "setmocktime is for regression testing (-regtest mode) only";
+        return Err(RpcError::new(RPC_MISC_ERROR, text));
+    }
+    let time = args.int::<i64>(0)?.unwrap_or(-1);
+    let seconds = u32::try_from(time).map_err(|_| {
+        let text = format!("Mocktime must be in the range [0, {}], not {time}.", u32::MAX);
+        RpcError::new(RPC_INVALID_PARAMETER, text)
+    })?;
+    clock::set(seconds);
+    // The hub wakes up for a question, and then sees which of its deadlines have come.
+    node.peers()?;
+    done()
 }
 
 fn uptime(rpc: &Rpc, _: &Args) -> Answer {

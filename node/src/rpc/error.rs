@@ -29,6 +29,8 @@ pub const RPC_CLIENT_NODE_ALREADY_ADDED: i32 = -23;
 pub const RPC_CLIENT_NODE_NOT_ADDED: i32 = -24;
 /// A block or a header was refused.
 pub const RPC_VERIFY_ERROR: i32 = -25;
+/// There is no link with that peer.
+pub const RPC_CLIENT_NODE_NOT_CONNECTED: i32 = -29;
 /// The node is still starting.
 pub const RPC_IN_WARMUP: i32 = -28;
 

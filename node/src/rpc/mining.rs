@@ -22,8 +22,8 @@ use super::method::{Answer, Method, answer, done};
 use super::number::{Btc, Real};
 use super::script::{from_address, from_descriptor};
 use super::show;
+use crate::clock::now;
 use crate::handle::{NodeHandle, Submitted};
-use crate::import::now;
 use crate::miner;
 
 /// See [`super::method::all`].

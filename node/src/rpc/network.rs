@@ -9,6 +9,7 @@ use groat_net::addr::{Host, Network};
 use groat_net::peer::{
     LinkKind, NODE_BLOOM, NODE_COMPACT_FILTERS, NODE_NETWORK, NODE_NETWORK_LIMITED, NODE_P2P_V2, NODE_WITNESS,
 };
+use groat_net::protocol::PeerId;
 use groat_net::wire::Transport;
 use hex::DisplayHex;
 use serde::Serialize;
@@ -18,7 +19,7 @@ use super::args::{Arg, Args, Kind};
 use super::error::*;
 use super::method::{Answer, Method, all, answer, done};
 use super::number::{Btc, Real};
-use crate::handle::{AddNode, AddNodeError, PeerInfo};
+use crate::handle::{AddNode, AddNodeError, PeerInfo, Which};
 
 /// See [`super::method::all`].
 pub const METHODS: &[Method] = &[
@@ -36,6 +37,16 @@ pub const METHODS: &[Method] = &[
         ],
         about: "Dials a node, once or always.",
         run: addnode,
+    },
+    Method {
+        name: "disconnectnode",
+        group: "network",
+        args: &[
+            Arg::optional("address", Kind::Text, "The peer, as getpeerinfo shows it."),
+            Arg::optional("nodeid", Kind::Number, "The peer's number, in place of its address."),
+        ],
+        about: "Ends a link.",
+        run: disconnectnode,
     },
     Method {
         name: "getconnectioncount",
@@ -79,6 +90,22 @@ fn addnode(rpc: &Rpc, args: &Args) -> Answer {
             "Error: Node could not be removed. It has not been added previously.",
         )),
     }
+}
+
+fn disconnectnode(rpc: &Rpc, args: &Args) -> Answer {
+    // bitcoin-cli gives an empty address to say that there is none.
+    let which = match (args.text(0), args.int::<i64>(1)?) {
+        (Some(address), None) => Which::Addr(address.to_string()),
+        (None | Some(""), Some(id)) => Which::Id(PeerId(u64::try_from(id).unwrap_or(u64::MAX))),
+        _ => {
+            let text = "Only one of address and nodeid should be provided.";
+            return Err(RpcError::new(RPC_INVALID_PARAMETER, text));
+        }
+    };
+    if !rpc.node()?.disconnect(which)? {
+        return Err(RpcError::new(RPC_CLIENT_NODE_NOT_CONNECTED, "Node not found in connected nodes"));
+    }
+    done()
 }
 
 /// Names of service bits. Core: `serviceFlagsToStr`.
