@@ -71,4 +71,5 @@ mod txrelay;
 pub mod view;
 pub mod wire;
 
+pub use handshake::PROTOCOL_VERSION;
 pub use requests::GenTxid;

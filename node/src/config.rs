@@ -63,6 +63,13 @@ pub struct Config {
     #[arg(long, value_name = "0|1", help_heading = "Peers", value_parser = flag, default_value = "1",
         action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
     pub v2transport: bool,
+    /// Answer JSON-RPC
+    #[arg(long, value_name = "0|1", help_heading = "RPC", value_parser = flag, default_value = "1",
+        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
+    pub server: bool,
+    /// Port for JSON-RPC on 127.0.0.1 [default: the network's]
+    #[arg(long, value_name = "PORT", help_heading = "RPC")]
+    pub rpcport: Option<u16>,
     /// Print what happens within; there is "net"; may be repeated
     #[arg(long, value_name = "TOPIC", help_heading = "Peers")]
     pub debug: Vec<String>,

@@ -11,7 +11,7 @@ use groat_chain::pool::Pool;
 use groat_chain::rejection::Rejection;
 use groat_chain::store::Store;
 use groat_chain::tree::Tree;
-use groat_net::driver::{self, Driver, Event};
+use groat_net::driver::{Driver, Event};
 use groat_net::peer::{LinkKind, Peer};
 use groat_net::protocol::{self, Done, Input, Output, PeerId, Protocol, Reason, Token, TxVerdict, Work};
 use groat_net::wire::Transport;
@@ -19,6 +19,7 @@ use parking_lot::RwLock;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
+use crate::clock;
 use crate::handle::{AddNode, AddNodeError, Ask, PeerInfo, Which};
 use crate::ledger::{Listener, Queue, Request};
 
@@ -120,7 +121,7 @@ impl Hub {
 
     /// How long nothing need be done.
     fn wait(&self) -> Duration {
-        self.protocol.deadline().map_or(LONGEST_WAIT, |at| at.since(driver::now()).min(LONGEST_WAIT))
+        self.protocol.deadline().map_or(LONGEST_WAIT, |at| at.since(clock::micros()).min(LONGEST_WAIT))
     }
 
     fn on_event(&mut self, event: Event) {
@@ -144,7 +145,7 @@ impl Hub {
         let mut inputs = vec![input];
         let mut outputs = Vec::new();
         while let Some(input) = inputs.pop() {
-            self.protocol.handle(driver::now(), input, &*self.tree.read(), &mut outputs);
+            self.protocol.handle(clock::micros(), input, &*self.tree.read(), &mut outputs);
             for output in outputs.drain(..) {
                 match output {
                     Output::Send { to, message } => inputs.extend(self.driver.send(to, message)),

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context;
 use bitcoin::BlockHash;
@@ -84,8 +84,7 @@ fn foreign(name: &str, first: Option<[u8; 4]>, params: &Params) -> String {
 
 /// Seconds since 1970 by this machine's clock.
 pub fn now() -> u32 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs().try_into().unwrap_or(u32::MAX))
+    crate::clock::now()
 }
 
 /// Where the blocks of an import are.

@@ -2,13 +2,17 @@
 //! Holds no consensus rule and no wire byte.
 
 pub mod chainstate;
+pub mod clock;
 pub mod config;
 pub mod handle;
 pub mod hub;
 pub mod import;
 pub mod ledger;
+pub mod miner;
 pub mod node;
+pub mod offline;
 pub mod progress;
+pub mod rpc;
 pub mod run;
 
 /// What `groatd --version` prints after its name: the version and the commit it was built from.

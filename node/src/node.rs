@@ -71,8 +71,7 @@ impl Node {
             params: params.clone(),
             services: services(config),
             user_agent: user_agent(),
-            // Until there is a memory pool.
-            blocks_only: true,
+            blocks_only: BLOCKS_ONLY,
             limits,
             seed: driver::seed(),
         });
@@ -120,6 +119,9 @@ impl Node {
     }
 }
 
+/// No transactions are taken until there is a memory pool.
+pub const BLOCKS_ONLY: bool = true;
+
 /// Service bits that the node offers.
 pub fn services(config: &Config) -> u64 {
     let blocks = if config.prune > 0 { 0 } else { NODE_NETWORK };
@@ -127,7 +129,7 @@ pub fn services(config: &Config) -> u64 {
     blocks | NODE_NETWORK_LIMITED | NODE_WITNESS | transport
 }
 
-/// How the node names itself to peers.
+/// How the node names itself to peers (BIP14).
 pub fn user_agent() -> String {
     format!("/Groat:{}/", env!("CARGO_PKG_VERSION"))
 }

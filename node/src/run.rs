@@ -14,8 +14,9 @@ use crate::chainstate::{self, Chainstate};
 use crate::config::{Coins, Command, Config};
 use crate::handle::NodeHandle;
 use crate::import::{self, Imported, Source};
-use crate::node::Node;
+use crate::node::{self, Node};
 use crate::progress::{Progress, Reading};
+use crate::rpc;
 
 /// Runs the process. A failure prints one line, `Error: ...`, to standard error and gives status 1.
 pub fn main() -> ExitCode {
@@ -67,14 +68,29 @@ fn run_node(
     signalled: &OnceLock<NodeHandle>,
 ) -> anyhow::Result<()> {
     state.ledger.check_space()?;
+    let interface = rpc::Config {
+        folder: state.folder.clone(),
+        port: config.rpcport.unwrap_or(state.ledger.params().rpc_port),
+        user_agent: node::user_agent(),
+        services: node::services(config),
+        relay: !node::BLOCKS_ONLY,
+        prune: (config.prune > 0).then_some(config.prune << 20),
+    };
     let node = Node::start(config, state)?;
     signalled.set(node.handle().clone()).unwrap_or_else(|_| unreachable!("one node a process"));
     if stop.load(Ordering::SeqCst) {
         node.handle().stop();
     }
-    // The JSON-RPC server starts here: it needs the handle and the configuration.
     let handle = node.handle().clone();
+    let server = config.server.then(|| rpc::serve(handle.clone(), interface)).transpose();
+    match &server {
+        Ok(Some(server)) => println!("listening for JSON-RPC on {}", server.address()),
+        Ok(None) => {}
+        Err(_) => handle.stop(),
+    }
     node.wait()?;
+    // Answers under way go out, and the cookie goes.
+    drop(server?);
     let (tip, height) = handle.tip();
     println!("stopped at tip {tip} at height {height}");
     Ok(())

@@ -174,6 +174,16 @@ impl Rpc {
         Rpc { address, authorization: base64(secret.trim().as_bytes()), connection: Mutex::new(None) }
     }
 
+    /// Where the server listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The value of the `Authorization` header that the server wants.
+    pub fn authorization(&self) -> String {
+        format!("Basic {}", self.authorization)
+    }
+
     /// Calls a method; a broken connection is a panic.
     pub fn call(&self, method: &str, params: Value) -> Result<Value, RpcError> {
         self.try_call(method, &params).unwrap_or_else(|error| panic!("RPC {method} at {}: {error}", self.address))

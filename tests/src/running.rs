@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::bitcoind::free_port;
+use crate::bitcoind::{Rpc, free_port};
 use crate::groatd::{Groatd, repeat, signal};
 
 /// How long a stop may take.
@@ -20,6 +20,8 @@ pub struct Running {
     process: Child,
     /// Where it listens for peers.
     pub peers: SocketAddr,
+    /// Its JSON-RPC, with the cookie of this run.
+    pub rpc: Rpc,
     stdout: PathBuf,
     stderr: PathBuf,
     // Holds the logs.
@@ -29,15 +31,18 @@ pub struct Running {
 impl Running {
     /// Starts `groatd` as a node that listens on loopback, with these further options, and waits until it does.
     pub fn start(groatd: &Groatd, options: &[&str]) -> Running {
-        let port = free_port();
+        let (port, rpc) = (free_port(), free_port());
         let logs = tempfile::tempdir().expect("the temporary folder can be written");
         let (stdout, stderr) = (logs.path().join("stdout"), logs.path().join("stderr"));
         let file = |path: &PathBuf| Stdio::from(File::create(path).expect("the temporary folder can be written"));
-        let mut command = groatd.command(["--listen=1", "--debug=net", &format!("--port={port}")]);
+        let mut command =
+            groatd.command(["--listen=1", "--debug=net", &format!("--port={port}"), &format!("--rpcport={rpc}")]);
         let process = command.args(options).stdout(file(&stdout)).stderr(file(&stderr)).spawn().expect("groatd starts");
-        let peers = (Ipv4Addr::LOCALHOST, port).into();
-        let mut node = Running { process, peers, stdout, stderr, _logs: logs };
-        node.wait_for("listening for peers");
+        let [peers, rpc] = [port, rpc].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let mut node = Running { process, peers, rpc: Rpc::new(rpc, ""), stdout, stderr, _logs: logs };
+        node.wait_for("listening for JSON-RPC");
+        let cookie = std::fs::read_to_string(groatd.chain_folder().join(".cookie")).expect("the cookie is there");
+        node.rpc = Rpc::new(rpc, &cookie);
         node
     }
 
@@ -63,8 +68,13 @@ impl Running {
     }
 
     /// Stops it by SIGTERM. Panics unless it ends soon, with status 0 and nothing on standard error.
-    pub fn stop(mut self) {
+    pub fn stop(self) {
         signal(&self.process, "TERM");
+        self.ended();
+    }
+
+    /// Waits until it ends, as it was told to. Panics unless that is soon, with status 0 and nothing on standard error.
+    pub fn ended(mut self) {
         let begun = Instant::now();
         let status: ExitStatus = loop {
             if let Some(status) = self.process.try_wait().expect("a child can be asked") {

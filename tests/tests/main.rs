@@ -6,4 +6,5 @@ mod crash;
 mod differential;
 mod oracle;
 mod peers;
+mod rpc;
 mod vectors;

@@ -186,6 +186,20 @@ impl Ledger {
         self.tree.read().node(self.tip).height
     }
 
+    /// The block at which the coin table stands; the last blocks up to it may still be unproven.
+    pub fn tip(&self) -> BlockHash {
+        self.tree.read().node(self.tip).hash
+    }
+
+    /// The coin of an output as of [`Ledger::tip`]; none if it does not exist or is spent.
+    pub fn coin(&self, outpoint: &OutPoint) -> Result<Option<Coin>, LedgerError> {
+        Ok(match self.table.get(outpoint) {
+            Found::Coin(coin) => Some(coin.clone()),
+            Found::Spent => None,
+            Found::Unknown => self.store.coins(&[*outpoint])?.remove(0),
+        })
+    }
+
     /// Blocks between the coin table and the best complete chain's end.
     pub fn blocks_to_connect(&self) -> u32 {
         let tree = self.tree.read();

@@ -1,0 +1,152 @@
+//! Methods that read coins: one of them, or the totals of all. Core: `src/rpc/blockchain.cpp`.
+
+use std::sync::mpsc;
+
+use bitcoin::{OutPoint, Txid};
+use groat_chain::stats::{CoinCount, CoinStats, HashKind};
+use groat_chain::store::StoreError;
+use serde::Serialize;
+
+use super::Rpc;
+use super::args::{Arg, Args, Kind};
+use super::error::*;
+use super::method::{Answer, Method, answer, done};
+use super::number::Btc;
+use super::script::ScriptPubKey;
+use crate::handle::{NodeHandle, Stopped};
+
+/// See [`super::method::all`].
+pub const METHODS: &[Method] = &[
+    Method {
+        name: "gettxout",
+        group: "blockchain",
+        args: &[
+            Arg::required("txid", Kind::Text, "The transaction's id."),
+            Arg::required("n", Kind::Number, "Number of the output."),
+            Arg::optional("include_mempool", Kind::Bool, "Whether transactions of the pool count (there is none yet)."),
+        ],
+        about: "An unspent output; null if there is none.",
+        run: gettxout,
+    },
+    Method {
+        name: "gettxoutsetinfo",
+        group: "blockchain",
+        args: &[
+            Arg::optional("hash_type", Kind::Text, "hash_serialized_3 (default), muhash or none."),
+            Arg::optional(
+                "hash_or_height",
+                Kind::Any,
+                "A block; needs the index of coin statistics, which is to come.",
+            ),
+            Arg::optional("use_index", Kind::Bool, "Whether to use that index."),
+        ],
+        about: "The totals of all unspent outputs. It reads them all, which takes minutes on a long chain.",
+        run: gettxoutsetinfo,
+    },
+];
+
+fn gettxout(rpc: &Rpc, args: &Args) -> Answer {
+    #[derive(Serialize)]
+    struct TxOut {
+        bestblock: String,
+        confirmations: u32,
+        value: Btc,
+        #[serde(rename = "scriptPubKey")]
+        script_pubkey: ScriptPubKey,
+        coinbase: bool,
+    }
+    let txid: Txid = args.hash(0)?;
+    let outpoint = OutPoint::new(txid, args.int::<u32>(1)?.unwrap_or_default());
+    let node = rpc.node()?;
+    let found = node.with_ledger(move |ledger| {
+        let Some(coin) = ledger.coin(&outpoint)? else { return Ok(None) };
+        let tree = ledger.tree();
+        let tree = tree.read();
+        let tip = tree.get(&ledger.tip()).expect("the ledger stands on a block of the tree");
+        Ok(Some((coin, tree.node(tip).hash, tree.node(tip).height)))
+    })?;
+    let Some((coin, hash, height)) = found else { return done() };
+    answer(TxOut {
+        bestblock: hash.to_string(),
+        confirmations: height - coin.height() + 1,
+        value: Btc(coin.value()),
+        script_pubkey: ScriptPubKey::new(coin.script_pubkey(), node.params().address_set),
+        coinbase: coin.is_coinbase(),
+    })
+}
+
+fn gettxoutsetinfo(rpc: &Rpc, args: &Args) -> Answer {
+    #[derive(Serialize)]
+    struct TxOutSetInfo {
+        height: u32,
+        bestblock: String,
+        txouts: u64,
+        bogosize: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hash_serialized_3: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        muhash: Option<String>,
+        total_amount: Btc,
+        transactions: u64,
+        disk_size: u64,
+    }
+    let kind = match args.text(0).unwrap_or("hash_serialized_3") {
+        "hash_serialized_3" => HashKind::Serialized3,
+        "muhash" => HashKind::Muhash,
+        "none" => HashKind::None,
+        other => {
+            return Err(RpcError::new(RPC_INVALID_PARAMETER, format!("'{other}' is not a valid hash_type")));
+        }
+    };
+    if !args.get(1).is_null() {
+        let text = "Querying specific block heights requires coinstatsindex";
+        return Err(RpcError::new(RPC_INVALID_PARAMETER, text));
+    }
+    let stats = count(rpc.node()?, kind)?;
+    let hash = stats.hash.map(|hash| hash.to_string());
+    let unreadable = || RpcError::new(RPC_INTERNAL_ERROR, "Unable to read UTXO set");
+    answer(TxOutSetInfo {
+        height: stats.height,
+        bestblock: stats.bestblock.to_string(),
+        txouts: stats.txouts,
+        bogosize: stats.bogosize,
+        hash_serialized_3: hash.clone().filter(|_| kind == HashKind::Serialized3),
+        muhash: hash.filter(|_| kind == HashKind::Muhash),
+        total_amount: Btc(stats.total_amount.ok_or_else(unreadable)?),
+        transactions: stats.transactions,
+        // Core, too, gives 0 while its estimate is not known.
+        disk_size: 0,
+    })
+}
+
+/// Counts the coins as of one block. The ledger waits only until the store's snapshot is taken.
+fn count(node: &NodeHandle, kind: HashKind) -> Result<CoinStats, RpcError> {
+    let stopping = node.stopping();
+    let counting = node.with_ledger(move |ledger| {
+        ledger.flush()?;
+        let (hash, tree) = (ledger.tip(), ledger.tree());
+        let height = {
+            let tree = tree.read();
+            tree.get(&hash).map_or(0, |id| tree.node(id).height)
+        };
+        let store = ledger.store();
+        let (begun, first) = mpsc::channel::<()>();
+        let counting = std::thread::spawn(move || -> Result<Option<CoinStats>, StoreError> {
+            let mut begun = Some(begun);
+            let mut count = CoinCount::new(kind, height, hash);
+            let mut whole = true;
+            store.for_each_coin(&mut |outpoint, coin| {
+                drop(begun.take());
+                count.add(&outpoint, &coin);
+                whole = !*stopping.borrow();
+                whole
+            })?;
+            Ok(whole.then(|| count.finish()))
+        });
+        // Ends when the first coin is there, or when there is none: either way with an error, since nothing is sent.
+        let _ = first.recv();
+        Ok(counting)
+    })?;
+    let bug = |_| RpcError::new(RPC_INTERNAL_ERROR, "the count of the coins failed: a bug in Groat");
+    Ok(counting.join().map_err(bug)??.ok_or(Stopped)?)
+}

@@ -1,0 +1,471 @@
+//! The same questions to groatd's RPC and to bitcoind about the same chain: the answers have the same keys, the same
+//! types and, where nothing but the chain decides, the same values. And `bitcoin-cli` talks to both alike.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use bitcoin::consensus::encode::serialize_hex;
+use bitcoin::{Amount, OutPoint, ScriptBuf, TxIn, TxOut, Txid, Witness};
+use groat_chain::ledger::{Ledger, Options};
+use groat_chain::params::Params;
+use groat_chain::pool::Pool;
+use groat_chain::store::mem::MemStore;
+use groat_node::offline::Offline;
+use groat_node::rpc::{Config, Server, serve};
+use groat_tests::bitcoind::{Bitcoind, Rpc, free_port, peers};
+use groat_tests::groatd::{Groatd, Stats, repeat};
+use groat_tests::regtest::{transaction, unsigned};
+use groat_tests::running::{PATIENCE, Running};
+use serde_json::{Value, json};
+
+/// A node without peers on an empty regtest ledger in memory, with the shipping RPC.
+struct Groat {
+    folder: tempfile::TempDir,
+    rpc: Rpc,
+    server: Server,
+    _node: Offline,
+}
+
+impl Groat {
+    fn start() -> Groat {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("regtest")).unwrap();
+        let params = Arc::new(Params::by_name("regtest").unwrap());
+        let options = Options { assumed_valid: None, table_bytes: 1 << 20, prune: None };
+        let pool = Arc::new(Pool::new(1));
+        let node = Offline::start(Ledger::open(params, Arc::new(MemStore::default()), pool, options).unwrap());
+        let config = Config {
+            folder: folder.path().join("regtest"),
+            port: 0,
+            user_agent: "/Groat:0.1.0/".into(),
+            services: 0xc09,
+            relay: true,
+            prune: None,
+        };
+        let server = serve(node.handle(), config).unwrap();
+        let secret = std::fs::read_to_string(folder.path().join("regtest/.cookie")).unwrap();
+        let rpc = Rpc::new(server.address(), &secret);
+        Groat { folder, rpc, server, _node: node }
+    }
+
+    fn call(&self, method: &str, params: Value) -> Value {
+        self.rpc.call(method, params).unwrap_or_else(|error| panic!("groatd {method}: {error:?}"))
+    }
+}
+
+/// Two nodes with one chain.
+struct Pair {
+    core: Bitcoind,
+    groat: Groat,
+}
+
+/// Output scripts of every kind that either node knows how to show.
+fn scripts() -> Vec<String> {
+    let x = "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798";
+    let y = "483ada7726a3c4655da4fbfc0e1108a8fd17b448a68554199c47d08ffb10d4b8";
+    let key = format!("02{x}");
+    vec![
+        "51".into(),
+        "4f00600300ff80".into(),
+        "4c".into(),
+        "05aabb".into(),
+        "0400000080".into(),
+        "04ffffffff".into(),
+        "6a026869".into(),
+        "6a51ba".into(),
+        "6a".into(),
+        "ba".into(),
+        "ff".into(),
+        "fe".into(),
+        "50".into(),
+        "b1b2b3".into(),
+        format!("21{key}ac"),
+        format!("4104{x}{y}ac"),
+        format!("4106{x}{y}ac"),
+        format!("2105{x}ac"),
+        format!("5121{key}51ae"),
+        format!("512102{x}2103{x}52ae"),
+        format!("5221{key}51ae"),
+        format!("514106{x}{y}51ae"),
+        format!("0111{}0111ae", format!("21{key}").repeat(17)),
+        "0051ae".into(),
+        "5150ae".into(),
+        format!("76a914{}88ac", "11".repeat(20)),
+        format!("a914{}87", "22".repeat(20)),
+        format!("0014{}", "33".repeat(20)),
+        format!("0020{}", "44".repeat(32)),
+        format!("5120{x}"),
+        format!("5120{}", "ff".repeat(32)),
+        "51024e73".into(),
+        "5102aabb".into(),
+        format!("6028{}", "55".repeat(40)),
+        "0003aabbcc".into(),
+    ]
+}
+
+/// A chain with those scripts, and a block with spends: of an output that anybody can spend, with input scripts that
+/// hold what looks like a signature, and with a witness.
+fn pair(peers: &Path) -> Pair {
+    let core = Bitcoind::start(peers, &[]);
+    let groat = Groat::start();
+    core.call("generatetodescriptor", json!([1, "raw(51)"]));
+    for script in scripts() {
+        core.call("generatetodescriptor", json!([1, format!("raw({script})")]));
+    }
+    core.call("generatetodescriptor", json!([100, "addr(bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202)"]));
+    let first = core.call("getblock", json!([core.call("getblockhash", json!([1]))]));
+    let coin: Txid = first["tx"][0].as_str().unwrap().parse().unwrap();
+    let output = |value, script: &str| TxOut {
+        value: Amount::from_sat(value),
+        script_pubkey: ScriptBuf::from_hex(script).unwrap(),
+    };
+    // P2WSH of OP_DROP OP_1, and an output that a push of anything leaves true.
+    let drop_and_true = ScriptBuf::from_bytes(vec![0x75, 0x51]);
+    let parent = transaction(
+        vec![unsigned(OutPoint::new(coin, 0))],
+        vec![output(2_000_000_000, &drop_and_true.to_p2wsh().to_hex_string()), output(2_999_999_999, "7551")],
+    );
+    let der = [&[0x30, 0x44, 0x02, 0x20][..], &[0x11; 32], &[0x02, 0x20], &[0x22; 32]].concat();
+    let with_signature = |hash_type| TxIn {
+        script_sig: ScriptBuf::builder()
+            .push_slice(<&bitcoin::script::PushBytes>::try_from(&[&der[..], &[hash_type]].concat()[..]).unwrap())
+            .into_script(),
+        ..unsigned(OutPoint::new(parent.compute_txid(), 1))
+    };
+    let with_witness = TxIn {
+        witness: Witness::from_slice(&[vec![7; 5], drop_and_true.to_bytes()]),
+        ..unsigned(OutPoint::new(parent.compute_txid(), 0))
+    };
+    let mut child = transaction(vec![with_signature(0x83), with_witness], vec![output(4_000_000_001, "7551")]);
+    child.version = bitcoin::transaction::Version(-2);
+    let grandchild = transaction(
+        vec![TxIn { previous_output: OutPoint::new(child.compute_txid(), 0), ..with_signature(0x04) }],
+        vec![output(1, "00")],
+    );
+    let transactions = json!([serialize_hex(&parent), serialize_hex(&child), serialize_hex(&grandchild)]);
+    core.call("generateblock", json!(["raw(51)", transactions]));
+    let height = core.call("getblockcount", json!([])).as_u64().unwrap();
+    for height in 1..=height {
+        let block = core.call("getblock", json!([core.call("getblockhash", json!([height])), 0]));
+        assert_eq!(groat.call("submitblock", json!([block])), Value::Null, "groatd refuses block {height}");
+    }
+    Pair { core, groat }
+}
+
+/// Makes values equal that the chain does not decide: `path` is where they stand. Their types stay.
+fn forget(value: &mut Value, paths: &[&str]) {
+    for path in paths {
+        match value.pointer_mut(path) {
+            Some(Value::Number(number)) => *number = 0.into(),
+            Some(Value::String(text)) => text.clear(),
+            Some(Value::Array(items)) => items.clear(),
+            Some(Value::Bool(truth)) => *truth = false,
+            Some(Value::Object(_) | Value::Null) | None => {}
+        }
+    }
+}
+
+impl Pair {
+    /// Asks both.
+    fn same(&self, method: &str, params: Value, free: &[&str]) {
+        let mut theirs = self.core.call(method, params.clone());
+        let mut ours = self.groat.call(method, params.clone());
+        forget(&mut theirs, free);
+        forget(&mut ours, free);
+        assert_eq!(ours, theirs, "{method} {params}: groatd (left) and bitcoind (right)");
+    }
+
+    /// Both refuse with one code and one text; of a text longer than a line the first line counts where it is the help.
+    fn same_error(&self, method: &str, params: Value) {
+        let theirs = self.core.rpc().call(method, params.clone()).unwrap_err();
+        let ours = self.groat.rpc.call(method, params.clone()).unwrap_err();
+        let text = |error: &groat_tests::bitcoind::RpcError| match error.code {
+            -1 => error.message.lines().next().unwrap_or_default().to_string(),
+            _ => error.message.clone(),
+        };
+        assert_eq!(
+            (ours.code, text(&ours)),
+            (theirs.code, text(&theirs)),
+            "{method} {params}: groatd (left) and bitcoind (right)"
+        );
+    }
+}
+
+#[test]
+fn rpc_answers_are_those_of_bitcoind() {
+    let Some(peers) = peers() else { return };
+    let pair = pair(&peers);
+    let height = pair.core.call("getblockcount", json!([])).as_u64().unwrap();
+    for height in (0..=scripts().len() as u64 + 2).chain([height - 1, height]) {
+        let hash = pair.core.call("getblockhash", json!([height]));
+        pair.same("getblockhash", json!([height]), &[]);
+        for verbosity in [json!(0), json!(1), json!(2), json!(3), json!(-1), json!(true), json!(false), Value::Null] {
+            pair.same("getblock", json!([hash, verbosity]), &[]);
+        }
+        for verbose in [json!(true), json!(false), Value::Null] {
+            pair.same("getblockheader", json!([hash, verbose]), &[]);
+        }
+    }
+    pair.same("getblockcount", json!([]), &[]);
+    pair.same("getbestblockhash", json!([]), &[]);
+    pair.same("getdifficulty", json!([]), &[]);
+    pair.same("getblockchaininfo", json!([]), &["/verificationprogress", "/size_on_disk", "/warnings"]);
+    pair.groat.call("generateblock", json!(["raw(51)", [], false]));
+    pair.same("getmininginfo", json!([]), &["/warnings"]);
+    pair.same("getnetworkinfo", json!([]), &["/version", "/subversion", "/warnings"]);
+    pair.same("getconnectioncount", json!([]), &[]);
+    pair.same("getpeerinfo", json!([]), &[]);
+    pair.same("getchaintips", json!([]), &[]);
+    pair.same("getrpcinfo", json!([]), &["/active_commands/0/duration", "/logpath"]);
+    pair.same("uptime", json!([]), &[""]);
+    pair.same("echo", json!([1, "two", [3], {"four": null}]), &[]);
+    pair.same("addnode", json!(["127.0.0.1:1", "add"]), &[]);
+    pair.same("addnode", json!(["127.0.0.1:1", "remove"]), &[]);
+    for kind in ["none", "muhash", "hash_serialized_3"] {
+        pair.same("gettxoutsetinfo", json!([kind]), &["/disk_size"]);
+    }
+    pair.same("gettxoutsetinfo", json!([]), &["/disk_size"]);
+    let last = pair.core.call("getblock", json!([pair.core.call("getbestblockhash", json!([]))]));
+    for (txid, n) in [(&last["tx"][0], 0), (&last["tx"][0], 1), (&last["tx"][1], 0), (&last["tx"][3], 0)] {
+        pair.same("gettxout", json!([txid, n]), &[]);
+        pair.same("gettxout", json!([txid, n, false]), &[]);
+    }
+}
+
+#[test]
+fn rpc_errors_are_those_of_bitcoind() {
+    let Some(peers) = peers() else { return };
+    let pair = Pair { core: Bitcoind::start(&peers, &[]), groat: Groat::start() };
+    let unknown = "ab".repeat(32);
+    for (method, params) in [
+        ("getblockhash", json!([])),
+        ("getblockhash", json!([1, 2])),
+        ("getblockhash", json!([1])),
+        ("getblockhash", json!([-1])),
+        ("getblockhash", json!([0.5])),
+        ("getblockhash", json!([3_000_000_000_u64])),
+        ("getblockhash", json!(["0"])),
+        ("getblockhash", json!([null])),
+        ("getblockhash", json!({"hight": 1})),
+        ("getblockhash", json!({"args": [1], "height": 1})),
+        ("getblockheader", json!(["ab"])),
+        ("getblockheader", json!(["zz".repeat(32)])),
+        ("getblockheader", json!([unknown])),
+        ("getblockheader", json!([unknown, 1])),
+        ("getblockheader", json!([unknown, "x", 3])),
+        ("getblock", json!(["ab"])),
+        ("getblock", json!([unknown])),
+        ("getblock", json!([7])),
+        ("getblock", json!([unknown, "1"])),
+        ("getblock", json!({"verbosity": 1})),
+        ("getbestblockhash", json!([1])),
+        ("gettxout", json!(["ab", 0])),
+        ("gettxout", json!([unknown])),
+        ("gettxout", json!([unknown, -1])),
+        ("gettxoutsetinfo", json!(["md5"])),
+        ("gettxoutsetinfo", json!(["none", 0])),
+        ("submitblock", json!([""])),
+        ("submitblock", json!(["00"])),
+        ("submitblock", json!(["zz"])),
+        ("submitheader", json!(["00"])),
+        ("submitheader", json!(["00".repeat(80)])),
+        ("invalidateblock", json!([unknown])),
+        ("reconsiderblock", json!(["x"])),
+        ("generatetoaddress", json!([1, "nonsense"])),
+        ("generatetoaddress", json!([1, "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4"])),
+        ("generatetoaddress", json!(["1", "x"])),
+        ("generatetodescriptor", json!([1, "raw(51)#8lvh9jxq"])),
+        ("generatetodescriptor", json!([1, "raw(5)"])),
+        ("generatetodescriptor", json!([1, "addr(x)"])),
+        ("generateblock", json!(["nonsense", []])),
+        ("generateblock", json!(["raw(51)", [unknown]])),
+        ("generateblock", json!(["raw(51)", ["00"]])),
+        ("generateblock", json!(["raw(51)"])),
+        ("addnode", json!(["127.0.0.1:1", "remove"])),
+        ("addnode", json!(["127.0.0.1:1", "greet"])),
+        ("addnode", json!(["127.0.0.1:1"])),
+        ("stop", json!([1, 2])),
+        ("stop", json!(["x"])),
+        ("echo", json!([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11])),
+        ("nonsense", json!([])),
+        ("disconnectnode", json!([])),
+        ("disconnectnode", json!(["127.0.0.1:1", 3])),
+        ("disconnectnode", json!(["", 3])),
+        ("disconnectnode", json!(["127.0.0.1:1"])),
+        ("setmocktime", json!([-1])),
+        ("setmocktime", json!([4_294_967_296_u64])),
+    ] {
+        pair.same_error(method, params);
+    }
+    // Both tell of a header that does not fit in the same way.
+    let block = pair.core.call("generateblock", json!(["raw(51)", [], false]));
+    let hex = block["hex"].as_str().unwrap();
+    pair.same("submitheader", json!([&hex[..160]]), &[]);
+    pair.same("submitblock", json!([hex]), &[]);
+    pair.same("submitblock", json!([hex]), &[]);
+    pair.core.call("invalidateblock", json!([block["hash"]]));
+    pair.groat.call("invalidateblock", json!([block["hash"]]));
+    pair.same("submitblock", json!([hex]), &[]);
+    pair.same("getchaintips", json!([]), &[]);
+    pair.same_error("submitheader", json!([&hex[..160]]));
+}
+
+/// Posts a body; the status and the JSON of the answer.
+fn post(rpc: &Rpc, body: &str) -> (String, Value) {
+    let mut stream = TcpStream::connect(rpc.address()).unwrap();
+    write!(
+        stream,
+        "POST / HTTP/1.1\r\nHost: {}\r\nAuthorization: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        rpc.address(),
+        rpc.authorization(),
+        body.len()
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().to_string();
+    let body = if body.is_empty() { Value::Null } else { serde_json::from_str(body).unwrap() };
+    (status, body)
+}
+
+#[test]
+fn rpc_envelopes_are_those_of_bitcoind() {
+    let Some(peers) = peers() else { return };
+    let pair = Pair { core: Bitcoind::start(&peers, &[]), groat: Groat::start() };
+    for body in [
+        json!({"method": "getblockcount"}),
+        json!({"method": "getblockcount", "id": {"a": 1}}),
+        json!({"jsonrpc": "1.0", "method": "getblockcount", "id": 1}),
+        json!({"jsonrpc": "2.0", "method": "getblockcount", "id": 1}),
+        json!({"jsonrpc": "2.0", "method": "getblockcount", "id": null}),
+        json!({"jsonrpc": "2.0", "method": "getblockcount"}),
+        json!({"jsonrpc": "2.0", "method": "nothing", "id": 1}),
+        json!({"jsonrpc": "2.0", "method": "nothing"}),
+        json!({"jsonrpc": "2.0", "id": 1}),
+        json!({"jsonrpc": "2.0"}),
+        json!({"jsonrpc": "2.0", "method": "getblockhash", "params": 1, "id": 1}),
+        json!({"jsonrpc": 2, "method": "getblockcount", "id": 1}),
+        json!({"jsonrpc": "2.1", "method": "getblockcount", "id": 1}),
+        json!({"method": "nothing", "id": "x"}),
+        json!({"method": 7, "id": "x"}),
+        json!({"method": "getblockhash", "params": [9], "id": "x"}),
+        json!({"id": "x"}),
+        json!([]),
+        json!("x"),
+        json!([1]),
+        json!([{"jsonrpc": "2.0", "method": "getblockcount"}]),
+        json!([{"method": "getblockcount", "id": 1}, {"jsonrpc": "2.0", "method": "nothing", "id": 2}, {"jsonrpc": "2.0", "id": 3}]),
+    ] {
+        let (ours, theirs) = (post(&pair.groat.rpc, &body.to_string()), post(pair.core.rpc(), &body.to_string()));
+        assert_eq!(ours, theirs, "{body}: groatd (left) and bitcoind (right)");
+    }
+    for body in ["", "{", "nonsense", "{}x"] {
+        let (ours, theirs) = (post(&pair.groat.rpc, body), post(pair.core.rpc(), body));
+        assert_eq!(ours, theirs, "{body}: groatd (left) and bitcoind (right)");
+    }
+}
+
+#[test]
+fn bitcoin_cli_speaks_to_groatd() {
+    let Some(peers) = peers() else { return };
+    let pair = pair(&peers);
+    let run = |folder: &Path, port: u16, arguments: &[&str]| {
+        let output = Command::new(peers.join("bitcoin-cli"))
+            .args(["-regtest", &format!("-datadir={}", folder.display()), &format!("-rpcport={port}")])
+            .args(arguments)
+            .output()
+            .unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let tip = pair.core.call("getbestblockhash", json!([]));
+    let tip = tip.as_str().unwrap();
+    // Letter by letter: the order of the keys is Core's, too.
+    for arguments in [
+        &["getblockcount"][..],
+        &["getblock", tip],
+        &["getblock", tip, "3"],
+        &["-named", "getblock", &format!("blockhash={tip}"), "verbosity=2"],
+        &["-named", "getblockheader", tip, "verbose=false"],
+        &["getblockheader", tip],
+        &["gettxoutsetinfo", "muhash"],
+        &["getchaintips"],
+        &["getdifficulty"],
+        &["getblockhash", "100000"],
+        &["getblock", "00"],
+        &["nothing"],
+        &["-stdin", "echo"],
+    ] {
+        let ours = run(pair.groat.folder.path(), pair.groat.server.address().port(), arguments);
+        let theirs = run(pair.core.folder(), pair.core.rpc().address().port(), arguments);
+        assert_eq!(ours, theirs, "bitcoin-cli {arguments:?}: groatd (left) and bitcoind (right)");
+    }
+    let info = run(pair.groat.folder.path(), pair.groat.server.address().port(), &["-getinfo"]);
+    assert_eq!(info.0, Some(0), "bitcoin-cli -getinfo: {} {}", info.1, info.2);
+    let made = run(pair.groat.folder.path(), pair.groat.server.address().port(), &["-generate", "1"]);
+    assert_ne!(made.0, Some(0), "there is no wallet: {}", made.1);
+    let stop = run(pair.groat.folder.path(), pair.groat.server.address().port(), &["stop"]);
+    assert_eq!(stop, (Some(0), "Groat stopping\n".into(), String::new()));
+}
+
+#[test]
+fn groatd_and_bitcoind_meet_by_rpc_and_show_each_other() {
+    let Some(peers) = peers() else { return };
+    let core = Bitcoind::start(&peers, &["-listen=1".into(), format!("-port={}", free_port())]);
+    let data = tempfile::tempdir().unwrap();
+    let groatd = Groatd::new("regtest", data.path());
+    let node = Running::start(&groatd, &["--connect=0"]);
+    let ours = |method: &str, params: Value| node.rpc.call(method, params).unwrap();
+    let hashes = ours("generatetoaddress", json!([3, "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202"]));
+    core.call("addnode", json!([node.peers.to_string(), "onetry"]));
+    core.wait_for_height(3, PATIENCE);
+    assert_eq!(core.call("getbestblockhash", json!([])), hashes[2]);
+    let stats = |stats: Value| serde_json::from_value::<Stats>(stats).unwrap();
+    let kind = json!(["muhash"]);
+    assert_eq!(
+        stats(ours("gettxoutsetinfo", kind.clone())),
+        stats(core.call("gettxoutsetinfo", kind)),
+        "coins of groatd (left) and bitcoind (right)"
+    );
+    let keys = |peers: Value| {
+        let peer = peers.as_array().unwrap().first().unwrap_or_else(|| panic!("no link; {}", repeat())).clone();
+        let kinds = peer.as_object().unwrap().iter().map(|(key, value)| (key.clone(), kind_of(value)));
+        kinds.collect::<BTreeMap<_, _>>()
+    };
+    let (mut left, mut right) = (keys(ours("getpeerinfo", json!([]))), keys(core.call("getpeerinfo", json!([]))));
+    // Neither is always there: how the other end sees us, and what ping has measured so far.
+    for key in ["addrlocal", "addrbind", "pingtime", "minping", "pingwait"] {
+        left.remove(key);
+        right.remove(key);
+    }
+    assert_eq!(left, right, "getpeerinfo of groatd (left) and bitcoind (right); {}", repeat());
+    assert_eq!(ours("getconnectioncount", json!([])), json!(1));
+    assert_eq!(ours("getnetworkinfo", json!([]))["connections_in"], json!(1));
+    let id = ours("getpeerinfo", json!([]))[0]["id"].clone();
+    assert_eq!(ours("disconnectnode", json!(["", id])), Value::Null);
+    assert_eq!(ours("getconnectioncount", json!([])), json!(0));
+    assert_eq!(ours("setmocktime", json!([2_000_000_000])), Value::Null);
+    let hash = ours("generatetodescriptor", json!([1, "raw(51)"]))[0].clone();
+    assert_eq!(ours("getblockheader", json!([hash]))["time"], json!(2_000_000_000));
+    assert_eq!(ours("setmocktime", json!([0])), Value::Null);
+    assert_eq!(ours("syncwithvalidationinterfacequeue", json!([])), Value::Null);
+    assert_eq!(ours("stop", json!([])), json!("Groat stopping"));
+    node.ended();
+    assert!(!groatd.chain_folder().join(".cookie").exists(), "the cookie outlives groatd; {}", repeat());
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
