@@ -191,8 +191,7 @@ fn by_position(wanted: &[Arg], mut named: Map<String, Value>) -> Result<Vec<Valu
         first.get_or_insert((at, arg.names));
     }
     if let Some(Value::Array(positional)) = named.get("args") {
-        if let Some((at, names)) = first.filter(|(at, _)| *at < positional.len()) {
-            let _ = at;
+        if let Some((_, names)) = first.filter(|(at, _)| *at < positional.len()) {
             return Err(refuse(format!("Parameter {names} specified twice both as positional and named argument")));
         }
         let mut all = positional.clone();

@@ -99,7 +99,7 @@ fn disconnectnode(rpc: &Rpc, args: &Args) -> Answer {
         (None | Some(""), Some(id)) => Which::Id(PeerId(u64::try_from(id).unwrap_or(u64::MAX))),
         _ => {
             let text = "Only one of address and nodeid should be provided.";
-            return Err(RpcError::new(RPC_INVALID_PARAMETER, text));
+            return Err(RpcError::new(RPC_INVALID_PARAMS, text));
         }
     };
     if !rpc.node()?.disconnect(which)? {
