@@ -35,7 +35,9 @@ pub(super) struct Flush {
 impl Ledger {
     /// Writes everything and waits for it. The blocks in flight are proven first.
     pub fn flush(&mut self) -> Result<(), LedgerError> {
-        while self.settle(true)?.is_some() {}
+        while let Some(step) = self.settle(true)? {
+            self.untold.push_back(step);
+        }
         self.begin_flush()?;
         self.finish_flush()
     }

@@ -152,6 +152,8 @@ pub struct Ledger {
     whole_up_to: Option<Id>,
     /// What happened since the last publication.
     change: Change,
+    /// Steps that a flush made on its way, told by the next calls.
+    untold: VecDeque<Step>,
     flush: flush::Flush,
 }
 
@@ -267,6 +269,9 @@ impl Ledger {
 
     /// One step towards the best chain: connects or disconnects one block, or proves those in flight.
     pub fn activate_best_chain(&mut self) -> Result<Step, LedgerError> {
+        if let Some(step) = self.untold.pop_front() {
+            return Ok(step);
+        }
         if let Some(step) = self.settle(false)? {
             return Ok(step);
         }

@@ -46,6 +46,7 @@ impl Ledger {
             unsaved: Default::default(),
             whole_up_to: None,
             change: Default::default(),
+            untold: Default::default(),
             flush: Flush { stored: tip, writer: None },
         };
         ledger.complete_flush()?;

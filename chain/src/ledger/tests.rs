@@ -243,6 +243,30 @@ fn the_operator_can_leave_a_block_and_come_back() {
 }
 
 #[test]
+fn a_flush_keeps_what_it_has_to_tell() {
+    let mut world = World::new();
+    let mut ledger = open(&Arc::new(MemStore::new()), &world.params.clone(), 2, 1 << 20);
+    let mut chain = vec![world.params.genesis_hash];
+    for _ in 0..4 {
+        chain.push(world.mine(*chain.last().unwrap(), 2, Kind::Valid));
+        world.give(&mut ledger, chain.last().unwrap()).unwrap();
+    }
+    let mut connected = Vec::new();
+    for flush in [true, false].into_iter().cycle() {
+        match ledger.activate_best_chain().unwrap() {
+            Step::Idle => break,
+            Step::Moved(change) => connected.extend(change.into_iter().flat_map(|change| change.connected)),
+            Step::Refused(hash, rejection) => panic!("{hash} refused: {rejection}"),
+        }
+        if flush {
+            ledger.flush().unwrap();
+        }
+    }
+    let connected: Vec<BlockHash> = connected.iter().map(|block| block.hash).collect();
+    assert_eq!(connected, chain[1..], "every block that is published is told of once");
+}
+
+#[test]
 fn a_folder_of_another_network_is_refused() {
     let store = Arc::new(MemStore::new());
     let world = World::new();

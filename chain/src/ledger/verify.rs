@@ -42,6 +42,7 @@ impl Ledger {
             unsaved: Default::default(),
             whole_up_to: None,
             change: Change::default(),
+            untold: Default::default(),
             flush: super::flush::Flush { stored: self.tip, writer: None },
         };
         scratch.verify(depth, progress)
