@@ -332,6 +332,10 @@ impl Tree {
         let node = self.node_mut(id);
         (node.file, node.block_offset) = (pos.file, pos.offset);
         (node.tx_count, node.size) = (tx_count, size);
+        if node.chain_tx > 0 {
+            // It was pruned and came again: chains through it may be connected once more.
+            return self.refresh_marks();
+        }
         let parent = node.parent();
         match parent {
             Some(parent) if self.node(parent).chain_tx == 0 => self.waiting.entry(parent).or_default().push(id),

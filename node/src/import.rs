@@ -126,6 +126,8 @@ pub fn import(ledger: &mut Ledger, pool: &Arc<Pool>, source: Source, stop: &Atom
         imported.skipped_bytes += search.skipped();
         files.push(Arc::new(file));
     }
+    // While the node's own files are being indexed, none of them may be pruned.
+    ledger.set_pruning(own.is_none());
     let order = in_order(ledger, frames, &mut imported);
     let mut run = Run::begin(ledger, pool, "import", order.len() as u64, stop);
     let mut decoding: VecDeque<(Decoding, Option<FilePos>)> = VecDeque::new();
@@ -141,6 +143,7 @@ pub fn import(ledger: &mut Ledger, pool: &Arc<Pool>, source: Source, stop: &Atom
         run.take(incoming, stored, &mut imported)?;
     }
     run.end(&mut imported)?;
+    ledger.set_pruning(!imported.stopped);
     Ok(imported)
 }
 

@@ -45,7 +45,7 @@ impl Ledger {
     /// Writes the last blocks if nothing is in flight: for a node in sync, where a crash should lose nothing and a
     /// snapshot of the store should be the tip.
     pub fn flush_if_settled(&mut self) -> Result<(), LedgerError> {
-        if self.in_flight.is_empty() && self.flush.stored != self.tip { self.flush() } else { Ok(()) }
+        if self.in_flight.is_empty() && (self.flush.stored != self.tip || self.marked) { self.flush() } else { Ok(()) }
     }
 
     /// Freezes the coins as they stand (nothing may be in flight) and starts to write them.
@@ -61,6 +61,7 @@ impl Ledger {
         let (from, to) = (tree.node(self.flush.stored).hash, tree.node(self.tip).hash);
         drop(tree);
         self.flush.stored = self.tip;
+        self.marked = false;
         let frozen = self.table.freeze();
         let store = self.store.clone();
         if frozen.len() <= SMALL_FLUSH {
@@ -99,7 +100,7 @@ impl Ledger {
     fn prune(&mut self) -> Result<(), LedgerError> {
         /// Blocks below the tip that are never pruned (Core's constant).
         const MIN_BLOCKS_TO_KEEP: u32 = 288;
-        let Some(limit) = self.options.prune else { return Ok(()) };
+        let Some(limit) = self.options.prune.filter(|_| self.pruning) else { return Ok(()) };
         let files = self.store.files()?;
         let mut total: u64 = files.iter().map(|(_, bytes)| bytes).sum();
         if total <= limit {
@@ -113,11 +114,12 @@ impl Ledger {
         let newest = files.last().map(|(file, _)| *file);
         let mut doomed = Vec::new();
         for (file, bytes) in files {
-            let top = heights.iter().find(|(number, _)| *number == file).map_or(0, |(_, height)| *height);
+            // A file of which no block is known is not understood, so it stays.
+            let top = heights.iter().find(|(number, _)| *number == file).map_or(u32::MAX, |(_, height)| *height);
             if total <= limit || Some(file) == newest {
                 break;
             }
-            if top + MIN_BLOCKS_TO_KEEP < base {
+            if top.saturating_add(MIN_BLOCKS_TO_KEEP) < base {
                 total -= bytes;
                 doomed.push(file);
             }
@@ -125,12 +127,16 @@ impl Ledger {
         if doomed.is_empty() {
             return Ok(());
         }
-        let mut batch = Batch::default();
+        self.whole_up_to = None;
         for file in &doomed {
             let changed = self.tree.write().forget_file(*file);
-            let tree = self.tree.read();
-            batch.headers.extend(changed.into_iter().map(|id| (id.0, tree.record(id))));
+            self.unsaved.extend(changed);
         }
+        // With all others that changed: records have no gaps.
+        let tree = self.tree.read();
+        let headers = std::mem::take(&mut self.unsaved).into_iter().map(|id| (id.0, tree.record(id))).collect();
+        drop(tree);
+        let batch = Batch { headers, ..Batch::default() };
         // First the records forget the files, then the files go: no record ever points at nothing.
         self.store.write(batch, true)?;
         for file in doomed {

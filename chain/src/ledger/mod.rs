@@ -152,6 +152,10 @@ pub struct Ledger {
     whole_up_to: Option<Id>,
     /// What happened since the last publication.
     change: Change,
+    /// The operator marked or cleared a block since the last flush.
+    marked: bool,
+    /// Whether old files may be deleted now.
+    pruning: bool,
     /// Steps that a flush made on its way, told by the next calls.
     untold: VecDeque<Step>,
     flush: flush::Flush,
@@ -244,7 +248,7 @@ impl Ledger {
             Err(rejection) => return Ok(Err(rejection)),
         };
         let tree = self.tree.read();
-        if tree.node(id).tx_count > 0 && (tree.node(id).block().is_some() || stored.is_none()) {
+        if tree.node(id).block().is_some() {
             return Ok(Ok(Accepted::Known(id)));
         }
         let Some(parent) = tree.node(id).parent() else {
@@ -338,24 +342,26 @@ impl Ledger {
     /// tell; nothing is left to wait for when it gives none.
     fn settle(&mut self, all: bool) -> Result<Option<Step>, LedgerError> {
         while let Some(front) = self.in_flight.front() {
+            if self.tree.read().node(front.id).is_invalid() {
+                // The operator said so meanwhile: it must not be published.
+                self.revert_in_flight()?;
+                break;
+            }
             let inputs: usize = self.in_flight.iter().map(|entry| entry.spent.len()).sum();
             let crowded = self.in_flight.len() >= MAX_IN_FLIGHT || inputs > MAX_IN_FLIGHT_INPUTS;
             if !all && !crowded && !front.scripts.is_ready() {
                 break;
             }
-            let InFlight { id, block, spent, scripts } = self.in_flight.pop_front().expect("seen above");
+            let front = self.in_flight.front_mut().expect("seen above");
+            let (id, block) = (front.id, front.block.clone());
+            let scripts = std::mem::replace(&mut front.scripts, ScriptRun::none());
             if let Err(rejection) = scripts.wait(&self.pool) {
-                let hash = block.hash;
-                while let Some(later) = self.in_flight.pop_back() {
-                    self.revert(&later.block, &later.spent, later.block.transactions.len())?;
-                }
-                self.revert(&block, &spent, block.transactions.len())?;
-                self.tip = self.tree.read().node(id).parent().expect("genesis is never connected");
-                self.ahead.clear();
+                self.revert_in_flight()?;
                 self.check_witness_again(id, &block)?;
                 self.refuse(id, &rejection);
-                return Ok(Some(Step::Refused(hash, rejection)));
+                return Ok(Some(Step::Refused(block.hash, rejection)));
             }
+            self.in_flight.pop_front();
             if let Some(change) = self.prove(id, block) {
                 return Ok(Some(Step::Moved(Some(change))));
             }
@@ -423,7 +429,7 @@ impl Ledger {
 
         let overwrites = self.must_not_overwrite(&block, height) && self.overwrites(&block)?;
         // A block that would overwrite coins is refused before it touches one.
-        let gathered = if overwrites { Gathered::default() } else { self.gather(&block, height, prefetched)? };
+        let mut gathered = if overwrites { Gathered::default() } else { self.gather(&block, height, prefetched)? };
         let tree = self.tree.read();
         let verdict = rules::connect::connect_block(
             &block,
@@ -438,7 +444,7 @@ impl Ledger {
         let connected = match verdict {
             Ok(connected) => connected,
             Err(rejection) => {
-                self.revert(&block, &gathered.spent, gathered.transactions)?;
+                self.revert(&block, &gathered.spent, &gathered.overwritten, gathered.transactions)?;
                 // What is in flight is older and speaks first; this block is then judged again.
                 if let Some(step) = self.settle(true)? {
                     return Ok(step);
@@ -450,6 +456,7 @@ impl Ledger {
                 return Ok(Step::Refused(block.hash, rejection));
             }
         };
+        gathered.spent.append(&mut gathered.overwritten);
         let spent = Arc::new(gathered.spent);
         let scripts =
             if trusted { ScriptRun::none() } else { ScriptRun::start(&self.pool, &block, &spent, connected.flags) };
@@ -490,9 +497,8 @@ impl Ledger {
     /// Stops at the first input that is missing or spent.
     fn gather(&mut self, block: &Block, height: u32, mut prefetched: Prefetched) -> Result<Gathered, LedgerError> {
         let inputs = block.transactions.iter().skip(1).map(|tx| tx.input.len()).sum();
-        let mut gathered = Gathered { spent: Vec::with_capacity(inputs), complete: false, transactions: 0 };
+        let mut gathered = Gathered { spent: Vec::with_capacity(inputs), ..Gathered::default() };
         let exception = self.params.bip30_exceptions.contains(&(height, block.hash));
-        let mut overwritten = Vec::new();
         for (number, (transaction, txid)) in block.transactions.iter().zip(&block.txids).enumerate() {
             let coinbase = number == 0;
             if !coinbase {
@@ -522,14 +528,12 @@ impl Ledger {
                     let store = &self.store;
                     let before =
                         self.table.spend(&outpoint, || Ok::<_, StoreError>(store.coins(&[outpoint])?.remove(0)))?;
-                    overwritten.extend(before);
+                    gathered.overwritten.extend(before);
                 }
                 self.table.create(outpoint, Coin::new(output, height, coinbase), false);
             }
             gathered.transactions = number + 1;
         }
-        // The two repeated coinbases of 2010 overwrite coins: a spend and a create, so that undo is exact.
-        gathered.spent.append(&mut overwritten);
         gathered.complete = true;
         Ok(gathered)
     }
@@ -549,10 +553,31 @@ impl Ledger {
         Ok(())
     }
 
-    /// Takes back what [`Ledger::gather`] did for the first `transactions` transactions and the coins in `spent`.
-    fn revert(&mut self, block: &Block, spent: &[Coin], transactions: usize) -> Result<(), LedgerError> {
+    /// Takes a connected block back with its undo.
+    fn revert_connected(&mut self, block: &Block, undo: &[Coin]) -> Result<(), LedgerError> {
         let inputs: usize = block.transactions.iter().skip(1).map(|tx| tx.input.len()).sum();
-        let (spent, overwritten) = spent.split_at(spent.len().min(inputs));
+        let (spent, overwritten) = undo.split_at(undo.len().min(inputs));
+        self.revert(block, spent, overwritten, block.transactions.len())
+    }
+
+    /// Takes all blocks in flight back.
+    fn revert_in_flight(&mut self) -> Result<(), LedgerError> {
+        while let Some(InFlight { id, block, spent, .. }) = self.in_flight.pop_back() {
+            self.revert_connected(&block, &spent)?;
+            self.tip = self.tree.read().node(id).parent().expect("genesis is never connected");
+        }
+        self.ahead.clear();
+        Ok(())
+    }
+
+    /// Takes back what [`Ledger::gather`] did for the first `transactions` transactions and the coins in `spent`.
+    fn revert(
+        &mut self,
+        block: &Block,
+        spent: &[Coin],
+        overwritten: &[Coin],
+        transactions: usize,
+    ) -> Result<(), LedgerError> {
         let mut starts = Vec::with_capacity(block.transactions.len());
         let mut start = 0;
         for (number, transaction) in block.transactions.iter().enumerate() {
@@ -586,10 +611,10 @@ impl Ledger {
         let id = self.tip;
         let parent = self.tree.read().node(id).parent().expect("a fork lies below");
         if let Some(InFlight { block, spent, .. }) = self.in_flight.pop_back() {
-            self.revert(&block, &spent, block.transactions.len())?;
+            self.revert_connected(&block, &spent)?;
         } else {
             let (block, spent) = self.read_connected(id)?;
-            self.revert(&block, &spent, block.transactions.len())?;
+            self.revert_connected(&block, &spent)?;
             if self.change.connected.last().is_some_and(|last| last.hash == block.hash) {
                 self.change.connected.pop();
             } else {
@@ -637,11 +662,17 @@ impl Ledger {
             ) > 60 * 60 * 24 * 14
     }
 
+    /// Switches pruning off and on: while block files are being indexed, none of them may go.
+    pub fn set_pruning(&mut self, on: bool) {
+        self.pruning = on;
+    }
+
     /// Calls a block invalid on the operator's word. [`Ledger::activate_best_chain`] then leaves it.
     pub fn invalidate(&mut self, hash: &BlockHash) -> Option<Id> {
         let id = self.tree.read().get(hash).filter(|id| *id != Id::GENESIS)?;
         self.tree.write().invalidate(id);
         self.unsaved.insert(id);
+        (self.whole_up_to, self.marked) = (None, true);
         Some(id)
     }
 
@@ -650,6 +681,7 @@ impl Ledger {
         let id = self.tree.read().get(hash)?;
         let cleared = self.tree.write().reconsider(id);
         self.unsaved.extend(cleared);
+        (self.whole_up_to, self.marked) = (None, true);
         Some(id)
     }
 }
@@ -659,6 +691,9 @@ impl Ledger {
 struct Gathered {
     spent: Vec<Coin>,
     complete: bool,
+    /// Coins that the two repeated coinbases of 2010 overwrite: a spend and a create, so that undo is exact. In an undo
+    /// record they follow the spent ones.
+    overwritten: Vec<Coin>,
     /// Transactions whose outputs are in the table.
     transactions: usize,
 }

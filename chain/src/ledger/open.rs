@@ -47,6 +47,8 @@ impl Ledger {
             whole_up_to: None,
             change: Default::default(),
             untold: Default::default(),
+            marked: false,
+            pruning: true,
             flush: Flush { stored: tip, writer: None },
         };
         ledger.complete_flush()?;
@@ -59,8 +61,12 @@ impl Ledger {
     /// (`--reindex-chainstate`). Nothing may be connected yet.
     pub fn rewind_to_genesis(store: &dyn Store) -> Result<(), LedgerError> {
         // The tip first: coins at genesis with no coin record is a state that opens.
-        let genesis = load_tree(store)?.map(|tree| tree.node(Id::GENESIS).hash);
-        let Some(genesis) = genesis else { return Ok(()) };
+        let Some(tree) = load_tree(store)? else { return Ok(()) };
+        let pruned = |id: &Id| tree.node(*id).tx_count > 0 && tree.node(*id).block().is_none();
+        if let Some(id) = (0..tree.len() as u32).map(Id).find(pruned) {
+            return Err(LedgerError::Pruned(tree.node(id).hash));
+        }
+        let genesis = tree.node(Id::GENESIS).hash;
         let mark = [genesis.to_byte_array(), genesis.to_byte_array()].concat();
         store.write(Batch { meta: vec![(FLUSHING, Some(mark))], ..Batch::default() }, true)?;
         store.clear_coins()?;
@@ -75,7 +81,7 @@ impl Ledger {
         let from = stored_block(&tree, &*self.store, FLUSHING, 0)?;
         let to = stored_block(&tree, &*self.store, FLUSHING, 32)?;
         let (Some(from), Some(to)) = (from, to) else { return Ok(()) };
-        if from == to {
+        if from == to && to == Id::GENESIS {
             // A rewind was cut short: the coins must go, all of them.
             let hash = tree.node(to).hash;
             drop(tree);

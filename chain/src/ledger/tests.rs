@@ -242,6 +242,83 @@ fn the_operator_can_leave_a_block_and_come_back() {
     assert_eq!(world.check(&mut ledger), chain[5]);
 }
 
+/// The main network has two such blocks, at heights 91842 and 91880.
+#[test]
+fn a_repeated_coinbase_overwrites_its_coin_where_bip30_makes_an_exception() {
+    let mut params = Params::regtest(&RegtestOptions::default());
+    params.bip34_height = 1000;
+    let params = Arc::new(params);
+    let mut world = World { params: params.clone(), ..World::new() };
+    let first = world.mine(params.genesis_hash, 0, Kind::Valid);
+    let second = world.mine(first, 0, Kind::Valid);
+    // The third block repeats the coinbase of the first.
+    let mut third = world.blocks[&second].clone();
+    third.header.prev_blockhash = second;
+    third.header.time += 600;
+    third.txdata = world.blocks[&first].txdata.clone();
+    third.header.merkle_root = third.compute_merkle_root().unwrap();
+    while rules::pow::check_proof_of_work(third.block_hash(), third.header.bits, &params).is_err() {
+        third.header.nonce += 1;
+    }
+    let hash = third.block_hash();
+    let repeated = OutPoint::new(third.txdata[0].compute_txid(), 0);
+    let mut coins = world.coins[&second].clone();
+    coins.insert(repeated, Coin::from_parts(1000, &[0x51], 3, true));
+    world.blocks.insert(hash, third);
+    world.heights.insert(hash, 3);
+    world.coins.insert(hash, coins);
+
+    let run = |params: &Arc<Params>, flush: bool| {
+        let mut ledger = open(&Arc::new(MemStore::new()), params, 2, 1 << 20);
+        for block in [first, second] {
+            world.give(&mut ledger, &block).unwrap();
+        }
+        assert_eq!(ledger.activate_fully().unwrap(), []);
+        if flush {
+            world.check(&mut ledger);
+        }
+        world.give(&mut ledger, &hash).unwrap();
+        let refused = ledger.activate_fully().unwrap();
+        (ledger, refused)
+    };
+    let mut exempt = (*params).clone();
+    exempt.bip30_exceptions = vec![(3, hash)];
+    let exempt = Arc::new(exempt);
+    for flush in [true, false] {
+        let (mut ledger, refused) = run(&params, flush);
+        assert_eq!(refused, [(hash, Rejection::BadTxnsBip30)]);
+        assert_eq!(world.check(&mut ledger), second, "the coin that is there stays");
+
+        let (mut ledger, refused) = run(&exempt, flush);
+        assert_eq!(refused, []);
+        assert_eq!(world.check(&mut ledger), hash);
+        assert_eq!(ledger.verify_chain(0, &mut |_| {}).unwrap().blocks, 3);
+        ledger.invalidate(&hash).unwrap();
+        ledger.activate_fully().unwrap();
+        assert_eq!(world.check(&mut ledger), second, "the coin that was overwritten is back");
+        ledger.reconsider(&hash).unwrap();
+        ledger.activate_fully().unwrap();
+        assert_eq!(world.check(&mut ledger), hash);
+    }
+}
+
+#[test]
+fn a_block_in_flight_that_the_operator_leaves_is_not_published() {
+    let mut world = World::new();
+    let mut ledger = open(&Arc::new(MemStore::new()), &world.params.clone(), 2, 1 << 20);
+    let mut chain = vec![world.params.genesis_hash];
+    for _ in 0..6 {
+        chain.push(world.mine(*chain.last().unwrap(), 3, Kind::Valid));
+        world.give(&mut ledger, chain.last().unwrap()).unwrap();
+    }
+    for _ in 0..5 {
+        ledger.activate_best_chain().unwrap();
+    }
+    ledger.invalidate(&chain[2]).unwrap();
+    ledger.activate_fully().unwrap();
+    assert_eq!(world.check(&mut ledger), chain[1]);
+}
+
 #[test]
 fn a_flush_keeps_what_it_has_to_tell() {
     let mut world = World::new();

@@ -43,6 +43,8 @@ impl Ledger {
             whole_up_to: None,
             change: Change::default(),
             untold: Default::default(),
+            marked: false,
+            pruning: false,
             flush: super::flush::Flush { stored: self.tip, writer: None },
         };
         scratch.verify(depth, progress)
@@ -74,7 +76,7 @@ impl Ledger {
                     return Err(fault(&format!("its output {outpoint} is not among the coins")));
                 }
             }
-            self.revert(&block, &spent, block.transactions.len())?;
+            self.revert_connected(&block, &spent)?;
             self.tip = parent;
             down.push(id);
             verified.blocks += 1;
@@ -94,7 +96,7 @@ impl Ledger {
         let height = self.tree.read().node(id).height;
         let fault = |what: String| LedgerError::Damaged(format!("block {} at height {height}: {what}", block.hash));
         let overwrites = self.must_not_overwrite(&block, height) && self.overwrites(&block)?;
-        let gathered = self.gather(&block, height, Default::default())?;
+        let mut gathered = self.gather(&block, height, Default::default())?;
         let tree = self.tree.read();
         let verdict = rules::connect::connect_block(
             &block,
@@ -106,6 +108,7 @@ impl Ledger {
         );
         drop(tree);
         let connected = verdict.map_err(|rejection| fault(rejection.to_string()))?;
+        gathered.spent.append(&mut gathered.overwritten);
         if gathered.spent != stored {
             return Err(fault("its undo differs from the coins it spends".into()));
         }
