@@ -67,7 +67,13 @@ struct Waiting {
     headers: VecDeque<Request>,
     blocks: VecDeque<Request>,
     others: VecDeque<Request>,
+    /// Headers and blocks served since the last of the others.
+    in_a_row: u32,
 }
+
+/// Headers and blocks served before one of the others has its turn, however many of them wait: peers that are faster
+/// than the ledger must not keep an interface waiting for ever.
+const MAX_IN_A_ROW: u32 = 16;
 
 /// What the ledger thread does next.
 enum Next {
@@ -104,9 +110,14 @@ impl Queue {
             if waiting.stop {
                 return Next::Stop;
             }
-            let Waiting { headers, blocks, others, .. } = &mut *waiting;
-            match headers.pop_front().or_else(|| blocks.pop_front()).or_else(|| others.pop_front()) {
-                Some(request) => return Next::Serve(request),
+            let Waiting { headers, blocks, others, in_a_row, .. } = &mut *waiting;
+            let due = if *in_a_row >= MAX_IN_A_ROW { others.pop_front() } else { None };
+            match due.or_else(|| headers.pop_front()).or_else(|| blocks.pop_front()).or_else(|| others.pop_front()) {
+                Some(request) => {
+                    let of_peer = matches!(request, Request::Headers(..) | Request::Block(..));
+                    *in_a_row = if of_peer { in_a_row.saturating_add(1) } else { 0 };
+                    return Next::Serve(request);
+                }
                 None if may_step => return Next::Step,
                 None => self.wake.wait(&mut waiting),
             }
@@ -260,5 +271,21 @@ impl<L: Listener> Thread<'_, L> {
             self.told = Some(hash);
             self.printed = Instant::now();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_has_its_turn_while_peers_keep_the_ledger_busy() {
+        let queue = Queue::default();
+        for number in 0..100 {
+            queue.push(Request::Headers(Token(number), Vec::new()));
+        }
+        queue.push(Request::WhenIdle(mpsc::channel().0));
+        let turns = (1..=100).take_while(|_| !matches!(queue.next(false), Next::Serve(Request::WhenIdle(_)))).count();
+        assert_eq!(turns, MAX_IN_A_ROW as usize, "headers that were served before the interface");
     }
 }
