@@ -25,6 +25,16 @@ pub struct Block {
 impl Block {
     /// Decodes the network serialization. Trailing bytes are an error.
     pub fn decode(bytes: &[u8]) -> Result<Block, encode::Error> {
+        let block = Block::decode_prefix(bytes)?;
+        if block.size != bytes.len() {
+            return Err(encode::Error::ParseFailed("bytes after the last transaction"));
+        }
+        Ok(block)
+    }
+
+    /// Decodes a block at the start of `bytes`; [`Block::size`] says where it ends. Core takes a block from a peer or
+    /// from `submitblock` with whatever follows it.
+    pub fn decode_prefix(bytes: &[u8]) -> Result<Block, encode::Error> {
         let mut rest = bytes;
         let header = Header::consensus_decode(&mut rest)?;
         let count = encode::VarInt::consensus_decode(&mut rest)?.0;
@@ -45,10 +55,8 @@ impl Block {
             txids.push(txid);
             wtxids.push(wtxid);
         }
-        if !rest.is_empty() {
-            return Err(encode::Error::ParseFailed("bytes after the last transaction"));
-        }
-        Ok(Block { header, hash: header.block_hash(), transactions, txids, wtxids, size: bytes.len(), stripped_size })
+        let size = bytes.len() - rest.len();
+        Ok(Block { header, hash: header.block_hash(), transactions, txids, wtxids, size, stripped_size })
     }
 
     /// Weight units (BIP141): three times the stripped size plus the whole size.
@@ -68,7 +76,7 @@ fn decode_transaction(rest: &mut &[u8]) -> Result<Transaction, encode::Error> {
         let lock_time = Decodable::consensus_decode(rest)?;
         return Ok(Transaction { version, lock_time, input: Vec::new(), output: Vec::new() });
     }
-    let transaction = Transaction::consensus_decode(rest)?;
+    let transaction = Transaction::consensus_decode_from_finite_reader(rest)?;
     if marked && transaction.input.iter().all(|input| input.witness.is_empty()) {
         return Err(encode::Error::ParseFailed("a segwit marker without any witness"));
     }

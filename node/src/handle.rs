@@ -173,7 +173,7 @@ impl NodeHandle {
 
     /// Hands a serialized block in, as a miner does, and waits for the verdict.
     pub fn submit_block(&self, bytes: Vec<u8>) -> Result<Submitted, Stopped> {
-        let Ok(incoming) = Incoming::decode(bytes, &self.params) else { return Ok(Submitted::Undecodable) };
+        let Ok(incoming) = Incoming::decode_prefix(bytes, &self.params) else { return Ok(Submitted::Undecodable) };
         let (answer, verdict) = std_mpsc::channel();
         self.ledger.push(Request::Submit { incoming: Box::new(incoming), answer });
         verdict.recv().map_err(|_| Stopped)

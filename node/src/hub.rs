@@ -189,7 +189,7 @@ impl Hub {
             Work::Block { bytes, .. } => {
                 let (params, ledger) = (self.params.clone(), self.ledger.clone());
                 self.pool.submit(false, move || {
-                    let incoming = Incoming::decode(Arc::unwrap_or_clone(bytes), &params);
+                    let incoming = Incoming::decode_prefix(Arc::unwrap_or_clone(bytes), &params);
                     ledger.push(Request::Block(token, incoming.ok().map(Box::new)));
                 });
             }

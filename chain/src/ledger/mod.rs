@@ -89,11 +89,21 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// Decodes and judges `bytes`; meant for a pool thread.
+    /// Decodes and judges `bytes`, which are one block; meant for a pool thread.
     pub fn decode(bytes: Vec<u8>, params: &Params) -> Result<Incoming, bitcoin::consensus::encode::Error> {
-        let block = Arc::new(Block::decode(&bytes)?);
+        Ok(Incoming::judge(Block::decode(&bytes)?, bytes, params))
+    }
+
+    /// Decodes and judges the block that `bytes` begin with: what peers and `submitblock` give may go on after it.
+    pub fn decode_prefix(mut bytes: Vec<u8>, params: &Params) -> Result<Incoming, bitcoin::consensus::encode::Error> {
+        let block = Block::decode_prefix(&bytes)?;
+        bytes.truncate(block.size);
+        Ok(Incoming::judge(block, bytes, params))
+    }
+
+    fn judge(block: Block, bytes: Vec<u8>, params: &Params) -> Incoming {
         let verdict = rules::block::check_block(&block, params);
-        Ok(Incoming { block, bytes, verdict })
+        Incoming { block: Arc::new(block), bytes, verdict }
     }
 }
 

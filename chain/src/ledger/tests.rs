@@ -203,6 +203,22 @@ fn a_longer_branch_takes_over_and_its_coins_with_it() {
     assert_eq!(world.check(&mut ledger), b[6]);
 }
 
+/// As in Core, where a block is read from what a peer or `submitblock` gave and the rest is not looked at.
+#[test]
+fn bytes_after_a_block_are_dropped() {
+    let mut world = World::new();
+    let mut ledger = open(&Arc::new(MemStore::new()), &world.params.clone(), 0, 1 << 20);
+    let hash = world.mine(world.params.genesis_hash, 0, Kind::Valid);
+    let whole = bitcoin::consensus::serialize(&world.blocks[&hash]);
+    let incoming = Incoming::decode_prefix([&whole[..], &[0, 1, 2]].concat(), &world.params).unwrap();
+    assert_eq!(incoming.bytes, whole);
+    assert_eq!(incoming.block.size, whole.len());
+    ledger.accept_block(incoming, None, NOW).unwrap().unwrap();
+    assert_eq!(ledger.activate_fully().unwrap(), []);
+    assert_eq!(world.check(&mut ledger), hash);
+    assert!(Block::decode(&[&whole[..], &[0]].concat()).is_err(), "what is stored has nothing after it");
+}
+
 #[test]
 fn headers_are_judged_in_their_place() {
     let mut world = World::new();
