@@ -293,7 +293,7 @@ fn transactions_are_mined_and_seen_with_their_fee() {
     assert_eq!(block["tx"][1]["vin"][0]["prevout"]["height"], json!(1), "{block}");
     assert_eq!(node.call("gettxout", json!([first["tx"][0], 0])), Value::Null, "a spent coin");
     let (code, text) = node.error("generateblock", json!(["raw(51)", [hex]]));
-    assert_eq!((code, text.as_str()), (-25, "TestBlockValidity failed: bad-txns-inputs-missingorspent"));
+    assert_eq!((code, text.as_str()), (-25, "TestBlockValidity failed: bad-txns-BIP30"));
 }
 
 #[test]
