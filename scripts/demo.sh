@@ -32,5 +32,5 @@ cat <<END
 
 What this proved: each block has its proof of work and the right difficulty, each of its transactions spends coins
 that exist with scripts that hold, no coin was made from nothing, and what is stored reads back the same.
-The tip and the MuHash above are those of Bitcoin Core for the same blocks (tests/tests/oracle.rs shows it).
+The tip and the MuHash above are those of Bitcoin Core for the same blocks (a test in tests/tests/oracle.rs compares them).
 END

@@ -140,6 +140,9 @@ fn import_files(state: &mut Chainstate, files: &[PathBuf], stop: &AtomicBool) ->
 }
 
 fn report(imported: &Imported) {
+    // Each block's first transaction is its coinbase; all others pay somebody.
+    let payments = imported.transactions.saturating_sub(imported.blocks);
+    println!("{payments} payments validated");
     println!(
         "{} new blocks with {} transactions, {} known, {} refused, {} undecodable, {} without parent, {} bytes skipped{}",
         imported.blocks,
