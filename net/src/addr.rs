@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
 
 /// Where a peer is, without the port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -23,6 +24,11 @@ pub enum Host {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an address of the wrong length for its network")]
 pub struct WrongLength;
+
+/// The text is no address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is no address")]
+pub struct NoHost;
 
 /// An address with its port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -200,24 +206,46 @@ fn linked_v4(bytes: &[u8; 16]) -> Option<[u8; 4]> {
 
 impl From<SocketAddr> for NetAddr {
     fn from(socket: SocketAddr) -> NetAddr {
-        let host = match socket.ip() {
+        NetAddr { host: socket.ip().into(), port: socket.port() }
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(ip) = self.ip() {
+            return write!(f, "{ip}");
+        }
+        for byte in self.bytes() {
+            write!(f, "{byte:02x}")?;
+        }
+        write!(f, ".{}", if self.network() == Network::Onion { "onion-key" } else { "i2p-hash" })
+    }
+}
+
+impl FromStr for Host {
+    type Err = NoHost;
+
+    /// Reads an IP address, an IPv6 one with or without brackets.
+    fn from_str(text: &str) -> Result<Host, NoHost> {
+        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+        bare.parse::<IpAddr>().map(Host::from).map_err(|_| NoHost)
+    }
+}
+
+impl From<IpAddr> for Host {
+    fn from(ip: IpAddr) -> Host {
+        match ip {
             IpAddr::V4(ip) => Host::V4(ip.octets()),
             IpAddr::V6(ip) => Host::from_v6_bytes(ip.octets()),
-        };
-        NetAddr { host, port: socket.port() }
+        }
     }
 }
 
 impl fmt::Display for NetAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.host.ip(), &self.host) {
-            (Some(ip), _) => write!(f, "{}", SocketAddr::new(ip, self.port)),
-            (None, host) => {
-                for byte in host.bytes() {
-                    write!(f, "{byte:02x}")?;
-                }
-                write!(f, ".{}:{}", if host.network() == Network::Onion { "onion-key" } else { "i2p-hash" }, self.port)
-            }
+        match self.host.ip() {
+            Some(ip) => write!(f, "{}", SocketAddr::new(ip, self.port)),
+            None => write!(f, "{}:{}", self.host, self.port),
         }
     }
 }

@@ -41,7 +41,8 @@
 //! | `headers`, `chainsync` | who has which chain; the low-work defence; outbound peers that stay behind |
 //! | `blocks`, `serve`, `announce` | fetching blocks; serving them; telling of new ones |
 //! | `txrelay`, `requests`, `recent` | announcing and serving transactions; whom to ask for which; what was refused |
-//! | [`addrman`], [`slots`] | the peer book; which peers have a slot and who has to go |
+//! | [`addrman`], [`bans`] | the peer book; whom the operator refuses |
+//! | [`slots`], [`dial`] | which peers have a slot and who has to go; whom to dial |
 //! | [`protocol`] | inputs, outputs, and the one `match` that says which module takes which message |
 //! | [`driver`] | sockets, clock and OS randomness: what the protocol runs on outside the simulator |
 //! | `sim` | the virtual network (feature `sim`) |
@@ -49,8 +50,10 @@
 pub mod addr;
 pub mod addrman;
 mod announce;
+pub mod bans;
 mod blocks;
 mod chainsync;
+pub mod dial;
 pub mod driver;
 mod guard;
 mod handshake;

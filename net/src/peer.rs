@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bitcoin::p2p::message_blockdata::Inventory;
 
-use crate::addr::NetAddr;
+use crate::addr::{NetAddr, Network};
 use crate::message::Message;
 use crate::protocol::{PeerId, Reason, Token};
 use crate::timers::Micros;
@@ -70,6 +70,8 @@ pub struct Permissions {
     pub download: bool,
     /// May send transactions even when we want none.
     pub relay: bool,
+    /// Told every address it asks for, and heard whatever it tells of them.
+    pub addr: bool,
 }
 
 /// What a peer said in its version message.
@@ -113,6 +115,10 @@ pub struct Peer {
     pub kind: LinkKind,
     /// What the operator lets it do.
     pub permissions: Permissions,
+    /// The network that it came over.
+    pub network: Network,
+    /// Our end, where it is known.
+    pub bind: Option<NetAddr>,
     /// When the link was made.
     pub since: Micros,
 
@@ -164,6 +170,7 @@ impl Peer {
         addr: NetAddr,
         kind: LinkKind,
         permissions: Permissions,
+        (network, bind): (Network, Option<NetAddr>),
         nonce: u64,
         now: Micros,
     ) -> Peer {
@@ -172,6 +179,8 @@ impl Peer {
             addr,
             kind,
             permissions,
+            network,
+            bind,
             since: now,
             nonce,
             their: None,

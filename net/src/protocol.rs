@@ -23,7 +23,7 @@ use crate::timers::{MAX_TIP_AGE, Micros, Timer, Timers};
 use crate::txrelay::TxRelay;
 use crate::view::{Id, View};
 use crate::{announce, chainsync, handshake, ping, serve};
-pub use io::{Config, Done, Event, Input, Output, PeerId, Reason, Token, TxVerdict, Verdict, Work};
+pub use io::{Command, Config, Done, Event, Input, Output, PeerId, Reason, Token, TxVerdict, Verdict, Work};
 
 /// Most entries of a `getdata` that we send. Core's name and value.
 pub(crate) const MAX_GETDATA_SZ: usize = 1000;
@@ -171,13 +171,15 @@ impl Protocol {
             }
         }
         match input {
-            Input::Connected { peer: id, addr, kind, permissions } => {
+            Input::Connected { peer: id, addr, kind, permissions, network, bind } => {
                 let nonce = cx.core.rng.next_u64();
-                let peer = Peer::new(id, addr, kind, permissions, nonce, now);
+                let peer = Peer::new(id, addr, kind, permissions, (network, bind), nonce, now);
                 let peer = self.peers.entry(id).or_insert(peer);
                 handshake::start(peer, view, &mut cx);
             }
             Input::Closed(id) => self.forget(id, now),
+            // To come: see `dial.rs`.
+            Input::DialFailed { .. } | Input::Seeded { .. } | Input::Command(_) => {}
             Input::Message { peer, message, wire_len } => self.on_message(peer, message, wire_len, now, view, out),
             Input::Queued { peer, bytes } => {
                 if let Some(peer) = self.peers.get_mut(&peer) {

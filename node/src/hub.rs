@@ -156,6 +156,10 @@ impl Hub {
                     Output::Chain { token, work } => self.work(token, work),
                     Output::PauseRead(peer) => self.driver.set_reading(peer, false),
                     Output::ResumeRead(peer) => self.driver.set_reading(peer, true),
+                    Output::Dial { addr, kind, v2 } => self.driver.reach(addr, kind, v2),
+                    Output::Fetch(name) => self.driver.dial(&name, LinkKind::AddrFetch),
+                    Output::AskSeed(name) => self.driver.ask_seed(name),
+                    Output::BansChanged => {}
                     Output::Event(event) => self.on_protocol_event(&event),
                 }
             }

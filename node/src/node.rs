@@ -72,6 +72,7 @@ impl Node {
             services: services(config),
             user_agent: user_agent(),
             blocks_only: BLOCKS_ONLY,
+            dialling: groat_net::dial::Options::default(),
             limits,
             seed: driver::seed(),
         });

@@ -10,12 +10,17 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::link::Ended;
-use super::{Shared, entropy, link};
-use crate::peer::LinkKind;
+use super::{Happened, Shared, entropy, link};
+use crate::addr::NetAddr;
+use crate::peer::{LinkKind, NODE_NETWORK, NODE_WITNESS};
 use crate::wire::Codec;
 
 /// How long a connection may take to be made. Core: `DEFAULT_CONNECT_TIMEOUT`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long it may take to find out what a name stands for.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
+/// Addresses that are taken of one name, so that no seed says all. Core: `nMaxIPs`.
+const MAX_SEED_ADDRESSES: usize = 32;
 /// The pause before an address is dialled again; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause.
@@ -25,14 +30,18 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 pub(super) struct Dialled {
     address: String,
     kind: LinkKind,
+    /// Begin with version 2 of the transport.
+    v2: bool,
     keep: AtomicBool,
     linked: AtomicBool,
+    was_linked: AtomicBool,
 }
 
 impl Dialled {
     /// `keep`: dial again when the link is lost.
     pub fn new(address: String, kind: LinkKind, keep: bool) -> Dialled {
-        Dialled { address, kind, keep: AtomicBool::new(keep), linked: AtomicBool::new(false) }
+        let no = || AtomicBool::new(false);
+        Dialled { address, kind, v2: true, keep: AtomicBool::new(keep), linked: no(), was_linked: no() }
     }
 
     /// Dials no more once the link is lost.
@@ -66,10 +75,28 @@ pub(super) async fn run(dialled: Arc<Dialled>, shared: Arc<Shared>) {
     }
 }
 
+/// Dials an address that the protocol chose, once, and tells the hub if that gives no link.
+pub(super) async fn reach(addr: NetAddr, kind: LinkKind, v2: bool, shared: Arc<Shared>) {
+    let dialled = Dialled { v2, ..Dialled::new(addr.to_string(), kind, false) };
+    visit(&dialled, &shared).await;
+    if !dialled.was_linked.load(Ordering::Acquire) {
+        shared.tell(Happened::DialFailed(addr)).await;
+    }
+}
+
+/// Finds out what a name stands for and tells the hub.
+pub(super) async fn resolve(name: String, shared: Arc<Shared>) {
+    let host = format!("x{:x}.{name}", NODE_NETWORK | NODE_WITNESS);
+    let found = tokio::time::timeout(LOOKUP_TIMEOUT, tokio::net::lookup_host((host, shared.options.port))).await;
+    let addrs = found.ok().and_then(Result::ok).into_iter().flatten().map(NetAddr::from);
+    let addrs = addrs.take(MAX_SEED_ADDRESSES).collect();
+    shared.tell(Happened::Seeded(name, addrs)).await;
+}
+
 /// Makes a link if that is possible and runs it to its end; whether the hub is gone.
 async fn visit(dialled: &Dialled, shared: &Arc<Shared>) -> bool {
     for v2 in [true, false] {
-        if v2 && !shared.options.v2 {
+        if v2 && !(shared.options.v2 && dialled.v2) {
             continue;
         }
         let connect = tokio::time::timeout(CONNECT_TIMEOUT, connect(&dialled.address, shared.options.port));
@@ -77,6 +104,7 @@ async fn visit(dialled: &Dialled, shared: &Arc<Shared>) -> bool {
         let magic = shared.options.magic;
         let codec = if v2 { Codec::v2(magic, entropy()) } else { Codec::v1(magic) };
         dialled.linked.store(true, Ordering::Release);
+        dialled.was_linked.store(true, Ordering::Release);
         let Ended { may_speak_v1, stopped } = link::run(stream, addr, dialled.kind, codec, None, shared.clone()).await;
         dialled.linked.store(false, Ordering::Release);
         if stopped || !may_speak_v1 {

@@ -21,6 +21,7 @@ use rand::RngCore;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use crate::addr::NetAddr;
 use crate::message::Message;
 use crate::peer::{LinkKind, Permissions};
 use crate::protocol::{Input, PeerId};
@@ -65,6 +66,8 @@ enum Happened {
     },
     Written(PeerId),
     Closed(PeerId),
+    DialFailed(NetAddr),
+    Seeded(String, Vec<NetAddr>),
 }
 
 /// What all tasks share.
@@ -136,6 +139,16 @@ impl Driver {
         self.runtime.spawn(dial::run(dialled, self.shared.clone()));
     }
 
+    /// Dials an address that the protocol chose ([`Output::Dial`](crate::protocol::Output::Dial)).
+    pub fn reach(&self, addr: NetAddr, kind: LinkKind, v2: bool) {
+        self.runtime.spawn(dial::reach(addr, kind, v2, self.shared.clone()));
+    }
+
+    /// Finds out what a seed's name stands for ([`Output::AskSeed`](crate::protocol::Output::AskSeed)).
+    pub fn ask_seed(&self, name: String) {
+        self.runtime.spawn(dial::resolve(name, self.shared.clone()));
+    }
+
     /// Dials an address now and whenever the link is lost; false when that is so already.
     pub fn keep(&mut self, address: &str, kind: LinkKind) -> bool {
         if self.kept.contains_key(address) {
@@ -161,9 +174,16 @@ impl Driver {
     pub fn input(&mut self, event: Event) -> Input {
         match event.0 {
             Happened::Connected(link) => {
-                let Link { peer, addr, kind, .. } = *link;
+                let Link { peer, addr, kind, bind, .. } = *link;
                 self.links.insert(peer, link);
-                Input::Connected { peer, addr, kind, permissions: Permissions::default() }
+                Input::Connected {
+                    peer,
+                    addr,
+                    kind,
+                    permissions: Permissions::default(),
+                    network: addr.host.network(),
+                    bind: bind.map(NetAddr::from),
+                }
             }
             Happened::Message { peer, received, .. } => {
                 Input::Message { peer, message: received.message, wire_len: received.wire_len }
@@ -176,6 +196,8 @@ impl Driver {
                 self.links.remove(&peer);
                 Input::Closed(peer)
             }
+            Happened::DialFailed(addr) => Input::DialFailed { addr, tried: true },
+            Happened::Seeded(name, addrs) => Input::Seeded { name, addrs },
         }
     }
 

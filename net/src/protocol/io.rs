@@ -7,7 +7,9 @@ use bitcoin::{BlockHash, Transaction, Txid, Wtxid};
 use groat_chain::params::Params;
 use groat_chain::rejection::Rejection;
 
-use crate::addr::NetAddr;
+use crate::addr::{NetAddr, Network};
+use crate::bans::Subnet;
+use crate::dial;
 use crate::limits::Limits;
 use crate::message::{Kind, Message};
 use crate::peer::{LinkKind, Permissions};
@@ -33,6 +35,8 @@ pub struct Config {
     pub user_agent: String,
     /// No transactions, but from peers that have the permission (`-blocksonly`).
     pub blocks_only: bool,
+    /// Whom to dial and what to tell of ourselves.
+    pub dialling: dial::Options,
     /// The sizes.
     pub limits: Limits,
     /// The same seed and the same inputs give the same outputs.
@@ -52,7 +56,28 @@ pub enum Input {
         kind: LinkKind,
         /// What the operator lets the peer do.
         permissions: Permissions,
+        /// The network that it came over; not that of `addr` when Tor's daemon on this machine hands a link in.
+        network: Network,
+        /// Our end, where it is known.
+        bind: Option<NetAddr>,
     },
+    /// An address of [`Output::Dial`] gave no link. Each `Dial` leads to this or to [`Input::Connected`] with the same
+    /// address.
+    DialFailed {
+        /// The address.
+        addr: NetAddr,
+        /// The address was reached for: false when a proxy of our own was the one that did not answer.
+        tried: bool,
+    },
+    /// What a name of [`Output::AskSeed`] stands for; nothing when that could not be found out.
+    Seeded {
+        /// The name.
+        name: String,
+        /// At most 32 addresses.
+        addrs: Vec<NetAddr>,
+    },
+    /// The operator wants something.
+    Command(Command),
     /// A link ended, by whomever. After [`Output::Disconnect`] it need not be told.
     Closed(PeerId),
     /// A message came.
@@ -99,6 +124,37 @@ pub enum Input {
     },
 }
 
+/// What an operator can ask for while the node runs.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Refuse links with these addresses until a time, in seconds since 1970, and end those that there are. Until a time
+    /// that is over: take the ban back. Core: `setban add`.
+    Ban {
+        /// Whom.
+        subnet: Subnet,
+        /// Until when.
+        until: u64,
+    },
+    /// Take a ban back, or nothing if there is none for exactly this subnet. Core: `setban remove`.
+    Unban(Subnet),
+    /// Take all bans back. Core: `clearbanned`.
+    ClearBans,
+    /// End all links and make no more, or make links again. Core: `setnetworkactive`.
+    SetActive(bool),
+    /// Dial this address at once. Core: `addconnection`.
+    Open {
+        /// The address.
+        addr: NetAddr,
+        /// What for.
+        kind: LinkKind,
+        /// With version 2 of the transport first.
+        v2: bool,
+    },
+    /// The addresses that the operator wants links with (`addnode`), as far as they are known: never dialled for other
+    /// purposes.
+    Added(Vec<NetAddr>),
+}
+
 /// What is to be done.
 #[derive(Debug)]
 pub enum Output {
@@ -127,6 +183,22 @@ pub enum Output {
     PauseRead(PeerId),
     /// Read it again.
     ResumeRead(PeerId),
+    /// Make a link to this address. See [`Input::DialFailed`].
+    Dial {
+        /// The address.
+        addr: NetAddr,
+        /// What the link will be for.
+        kind: LinkKind,
+        /// Begin with version 2 of the transport; fall back to version 1.
+        v2: bool,
+    },
+    /// Make a link of the kind [`LinkKind::AddrFetch`] to this host (`host` or `host:port`), by name if a proxy resolves
+    /// names. Whether that fails need not be told.
+    Fetch(String),
+    /// Find out what this host name stands for, and answer with [`Input::Seeded`].
+    AskSeed(String),
+    /// The bans have changed: write [`Protocol::bans`](super::Protocol::bans) down.
+    BansChanged,
     /// For the log and the counters; nothing need be done.
     Event(Event),
 }
@@ -205,6 +277,20 @@ pub enum Reason {
     Ourselves,
     /// It answers: that was all we wanted to know.
     FeelerDone,
+    /// It told us addresses: that was all we wanted.
+    FetchDone,
+    /// Its address is banned.
+    Banned,
+    /// It misbehaved before, and there is hardly room.
+    Discouraged,
+    /// There is no room, and nobody who would have to go for it.
+    NoSlot,
+    /// Another one gets its place.
+    Evicted,
+    /// There were more outbound links than needed, and it was the least useful.
+    Surplus,
+    /// The operator switched the network off.
+    Inactive,
     /// A message that belongs before the verack came after it.
     LateNegotiation(Kind),
     /// A message of a bad form that Core, too, disconnects for.

@@ -10,7 +10,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::chain::Chain;
-use crate::addr::{Host, NetAddr};
+use crate::addr::{Host, NetAddr, Network};
 use crate::message::Message;
 use crate::peer::{LinkKind, NODE_NETWORK, NODE_WITNESS, Permissions};
 use crate::protocol::{Config, Event, Input, Output, PeerId, Protocol, Reason};
@@ -119,6 +119,7 @@ impl World {
             services: NODE_NETWORK | NODE_WITNESS,
             user_agent: "/Groat:sim/".into(),
             blocks_only: false,
+            dialling: crate::dial::Options::default(),
             limits: crate::limits::Limits::default(),
             seed: [0; 32],
         }
@@ -151,6 +152,8 @@ impl World {
             addr: address(host),
             kind,
             permissions: Permissions::default(),
+            network: Network::Ipv4,
+            bind: None,
         };
         self.push(after, Happening::Told(to, connected(b, from, LinkKind::Inbound)));
         self.push(after, Happening::Told(from, connected(a, to, kind)));
@@ -162,7 +165,8 @@ impl World {
     pub fn speak_to(&mut self, to: usize, kind: LinkKind, permissions: Permissions) -> (PeerId, PeerId) {
         let (own, theirs) = self.pair(None, Some(to), Link { latency: Duration::from_millis(1), ..Link::default() });
         let addr = NetAddr { host: Host::V4([20, 0, (own.0 >> 8) as u8, own.0 as u8]), port: 8333 };
-        self.tell(to, Input::Connected { peer: theirs, addr, kind, permissions });
+        let network = Network::Ipv4;
+        self.tell(to, Input::Connected { peer: theirs, addr, kind, permissions, network, bind: None });
         (own, theirs)
     }
 
@@ -421,6 +425,9 @@ impl World {
             Output::ResumeRead(peer) => {
                 self.nodes[number].paused.remove(&peer);
             }
+            Output::Dial { addr, .. } => self.tell(number, Input::DialFailed { addr, tried: true }),
+            Output::AskSeed(name) => self.tell(number, Input::Seeded { name, addrs: Vec::new() }),
+            Output::Fetch(_) | Output::BansChanged => {}
             Output::Event(event) => self.nodes[number].events.push(event),
         }
     }
