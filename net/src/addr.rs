@@ -5,6 +5,11 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
+use bitcoin::hashes::{Hash, sha256};
+
+/// How hosts begin that stand for a name: in a range of addresses that nobody routes. Core: `INTERNAL_IN_IPV6_PREFIX`.
+const INTERNAL: [u8; 6] = [0xfd, 0x6b, 0x88, 0xc0, 0x87, 0x24];
+
 /// Where a peer is, without the port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Host {
@@ -105,6 +110,16 @@ impl Host {
         }
     }
 
+    /// A host that stands for a name, as the source of addresses that the name gave: it has a group of its own and can
+    /// never be dialled. Core: `CNetAddr::SetInternal`.
+    pub fn internal(name: &str) -> Host {
+        let digest = sha256::Hash::hash(name.as_bytes());
+        let mut bytes = [0; 16];
+        bytes[..6].copy_from_slice(&INTERNAL);
+        bytes[6..].copy_from_slice(&digest.as_byte_array()[..10]);
+        Host::V6(bytes)
+    }
+
     /// The network it is part of.
     pub fn network(&self) -> Network {
         match self {
@@ -161,6 +176,14 @@ impl Host {
         }
     }
 
+    /// An IPv6 address that is reached through another network (RFC 3964, 6052, 6145).
+    pub(crate) fn is_tunnel(&self) -> bool {
+        match self {
+            Host::V6(bytes) => linked_v4(bytes).is_some() && !bytes.starts_with(&[0x20, 0x01, 0, 0]),
+            _ => false,
+        }
+    }
+
     /// The group of addresses that likely belong to one operator: /16 of IPv4 (also inside 6to4 and its kind), /32 of
     /// IPv6 (/36 of Hurricane Electric), 4 bits of the others. All local addresses are one group, all unroutable ones
     /// another. Core: `NetGroupManager::GetGroup` without an AS map.
@@ -168,6 +191,9 @@ impl Host {
         let network = self.network() as u8;
         if self.is_local() {
             return vec![255];
+        }
+        if self.bytes().starts_with(&INTERNAL) && network == Network::Ipv6 as u8 {
+            return [&[254], self.bytes()].concat();
         }
         if !self.is_routable() {
             return vec![0];

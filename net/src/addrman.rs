@@ -1,7 +1,8 @@
 //! The peer book: addresses heard of (*new*) and addresses that answered (*tried*), each in buckets that a secret key
 //! and the group of the address choose. Who controls few groups reaches few buckets, so nobody can fill the book.
-//! Core: `addrman_impl.h`. Knows no link; the time is an argument.
+//! Core: `addrman_impl.h`. Knows no link; the time is an argument, in seconds since 1970.
 
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -9,75 +10,79 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bincode::Options;
 use bitcoin::hashes::siphash24;
-use rand::seq::SliceRandom;
+use hashbrown::HashTable;
 use rand::{Rng, RngCore};
 use serde::{Deserialize, Serialize};
 
 use crate::addr::{Host, NetAddr, Network};
 use crate::message::AddrEntry;
+use table::{BUCKET_SIZE, Place, Table};
 
 /// Buckets of new addresses. Core: `ADDRMAN_NEW_BUCKET_COUNT`.
-const NEW_BUCKETS: u64 = 1024;
+const NEW_BUCKETS: u16 = 1024;
 /// Buckets of tried addresses. Core: `ADDRMAN_TRIED_BUCKET_COUNT`.
-const TRIED_BUCKETS: u64 = 256;
-/// Places in a bucket. Core: `ADDRMAN_BUCKET_SIZE`.
-const BUCKET_SIZE: u64 = 64;
+const TRIED_BUCKETS: u16 = 256;
 /// Buckets that one group of sources reaches. Core: `ADDRMAN_NEW_BUCKETS_PER_SOURCE_GROUP`.
 const NEW_BUCKETS_PER_SOURCE_GROUP: u64 = 64;
 /// Buckets that tried addresses of one group reach. Core: `ADDRMAN_TRIED_BUCKETS_PER_GROUP`.
 const TRIED_BUCKETS_PER_GROUP: u64 = 8;
 /// Places that one new address may have. Core: `ADDRMAN_NEW_BUCKETS_PER_ADDRESS`.
-const NEW_BUCKETS_PER_ADDRESS: u32 = 8;
+const NEW_BUCKETS_PER_ADDRESS: usize = 8;
 /// Collisions in tried that wait for a test. Core: `ADDRMAN_SET_TRIED_COLLISION_SIZE`.
 const TRIED_COLLISIONS: usize = 10;
 /// Not seen for this long, an address is useless. Core: `ADDRMAN_HORIZON`.
-const HORIZON: u64 = 30 * DAY;
+const HORIZON: u32 = 30 * DAY;
 /// So many failures without a success make it useless. Core: `ADDRMAN_RETRIES`.
-const RETRIES: u32 = 3;
+const RETRIES: u16 = 3;
 /// So many failures since the last success do, if that was `MIN_FAIL` ago. Core: `ADDRMAN_MAX_FAILURES`.
-const MAX_FAILURES: u32 = 10;
+const MAX_FAILURES: u16 = 10;
 /// Core: `ADDRMAN_MIN_FAIL`.
-const MIN_FAIL: u64 = 7 * DAY;
+const MIN_FAIL: u32 = 7 * DAY;
 /// Who answered within this keeps its place. Core: `ADDRMAN_REPLACEMENT`.
-const REPLACEMENT: u64 = 4 * HOUR;
+const REPLACEMENT: u32 = 4 * HOUR;
 /// A collision must be tested within this. Core: `ADDRMAN_TEST_WINDOW`.
-const TEST_WINDOW: u64 = 40 * MINUTE;
+const TEST_WINDOW: u32 = 40 * MINUTE;
 
-const MINUTE: u64 = 60;
-const HOUR: u64 = 60 * MINUTE;
-const DAY: u64 = 24 * HOUR;
+const MINUTE: u32 = 60;
+const HOUR: u32 = 60 * MINUTE;
+const DAY: u32 = 24 * HOUR;
 
 /// Version of [`Book::to_bytes`].
 const FORMAT: u8 = 1;
 /// Longest file that is read.
 const MAX_BYTES: u64 = 32 * 1024 * 1024;
 
-/// What is known of an address. Times are in seconds since 1970; 0 is never.
+/// What is known of an address; a time of 0 is never.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Entry {
     addr: NetAddr,
     services: u64,
     /// Last seen alive, by whomever.
-    time: u64,
+    time: u32,
     /// Who told us.
     source: Host,
-    last_try: u64,
-    last_success: u64,
+    last_try: u32,
+    /// The last failure that was counted.
+    last_counted: u32,
+    last_success: u32,
     /// Failures since the last success.
-    attempts: u32,
+    attempts: u16,
     tried: bool,
-    /// Places in the new table.
+    /// Number of its places in the new table.
     #[serde(skip)]
-    places: u32,
+    places: u8,
+    /// Their buckets.
+    #[serde(skip)]
+    buckets: [u16; NEW_BUCKETS_PER_ADDRESS],
 }
 
 impl Entry {
     /// Whether it is not worth its place. Core: `IsTerrible`.
-    fn is_terrible(&self, now: u64) -> bool {
+    fn is_terrible(&self, now: u32) -> bool {
         if now.saturating_sub(self.last_try) <= MINUTE && self.last_try > 0 {
             return false;
         }
-        let from_the_future = self.time > now + 10 * MINUTE;
+        let from_the_future = self.time > now.saturating_add(10 * MINUTE);
         let forgotten = now.saturating_sub(self.time) > HORIZON;
         let never = self.last_success == 0 && self.attempts >= RETRIES;
         let no_more = now.saturating_sub(self.last_success) > MIN_FAIL && self.attempts >= MAX_FAILURES;
@@ -85,13 +90,15 @@ impl Entry {
     }
 
     /// How likely it is taken when drawn, in millionths. Core: `GetChance`.
-    fn chance(&self, now: u64) -> u64 {
+    fn chance(&self, now: u32) -> u64 {
         let start = if now.saturating_sub(self.last_try) < 10 * MINUTE { 10_000 } else { 1_000_000 };
         (0..self.attempts.min(8)).fold(start, |chance, _| chance * 66 / 100)
     }
-}
 
-type Table = BTreeMap<u64, BTreeMap<u64, u64>>;
+    fn shown(&self) -> AddrEntry {
+        AddrEntry { time: self.time, services: self.services, addr: self.addr }
+    }
+}
 
 /// The book is no book.
 #[derive(Debug, thiserror::Error)]
@@ -104,20 +111,38 @@ pub enum BookError {
     Damaged(#[from] bincode::Error),
 }
 
+/// A place of an address in the book. Core: `AddressPosition`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shelved {
+    /// In the tried table, not the new one.
+    pub tried: bool,
+    /// The bucket.
+    pub bucket: u16,
+    /// The place in it.
+    pub place: u8,
+    /// The address.
+    pub entry: AddrEntry,
+    /// Who told us.
+    pub source: Host,
+}
+
 /// The addresses of peers.
 #[derive(Debug)]
 pub struct Book {
     key: (u64, u64),
-    entries: BTreeMap<u64, Entry>,
-    by_addr: BTreeMap<NetAddr, u64>,
-    next: u64,
-    /// Bucket -> place -> entry.
+    /// By number; numbers of addresses that went are used again.
+    entries: Vec<Option<Entry>>,
+    free: Vec<u32>,
+    /// The numbers by address.
+    index: HashTable<u32>,
     new: Table,
     tried: Table,
+    /// New and tried addresses of each network.
+    counts: BTreeMap<Network, (usize, usize)>,
     /// New addresses that answered and whose place in tried is taken.
-    collisions: BTreeSet<u64>,
-    /// Successes before this count no failures: perhaps we are offline ourselves.
-    last_good: u64,
+    collisions: BTreeSet<u32>,
+    /// Failures before this count only once: perhaps we are offline ourselves.
+    last_good: u32,
 }
 
 impl Book {
@@ -129,11 +154,12 @@ impl Book {
     fn with_key(key: (u64, u64)) -> Book {
         Book {
             key,
-            entries: BTreeMap::new(),
-            by_addr: BTreeMap::new(),
-            next: 0,
-            new: Table::new(),
-            tried: Table::new(),
+            entries: Vec::new(),
+            free: Vec::new(),
+            index: HashTable::new(),
+            new: Table::new(NEW_BUCKETS),
+            tried: Table::new(TRIED_BUCKETS),
+            counts: BTreeMap::new(),
             collisions: BTreeSet::new(),
             last_good: 1,
         }
@@ -141,63 +167,90 @@ impl Book {
 
     /// Number of addresses.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.index.len()
     }
 
     /// Whether it knows nobody.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.index.is_empty()
     }
 
     /// Number of addresses that answered once.
     pub fn tried_len(&self) -> usize {
-        self.entries.values().filter(|entry| entry.tried).count()
+        self.counts.values().map(|count| count.1).sum()
     }
 
-    fn hash(&self, parts: &[&[u8]]) -> u64 {
-        // Each part with its length: no two lists of parts give the same bytes.
-        let bytes: Vec<u8> = parts.iter().flat_map(|part| [&[part.len() as u8], *part].concat()).collect();
-        siphash24::Hash::hash_to_u64_with_keys(self.key.0, self.key.1, &bytes)
+    /// Number of new and of tried addresses of a network.
+    pub fn count(&self, network: Network) -> (usize, usize) {
+        self.counts.get(&network).copied().unwrap_or_default()
     }
 
-    fn new_place(&self, addr: &NetAddr, source: &Host) -> (u64, u64) {
+    /// Every place that is taken, the new ones first. An address may have several among them.
+    pub fn shelves(&self) -> impl Iterator<Item = Shelved> {
+        let tables = [(false, &self.new), (true, &self.tried)];
+        tables.into_iter().flat_map(move |(tried, table)| {
+            table.iter().map(move |((bucket, place), id)| {
+                let entry = self.entry(id);
+                Shelved { tried, bucket, place, entry: entry.shown(), source: entry.source }
+            })
+        })
+    }
+
+    fn entry(&self, id: u32) -> &Entry {
+        self.entries[id as usize].as_ref().expect("tables and index name entries only")
+    }
+
+    fn entry_mut(&mut self, id: u32) -> &mut Entry {
+        self.entries[id as usize].as_mut().expect("tables and index name entries only")
+    }
+
+    fn find(&self, addr: &NetAddr) -> Option<u32> {
+        self.index.find(index_hash(self.key, addr), |id| self.entry(*id).addr == *addr).copied()
+    }
+
+    fn find_mut(&mut self, addr: &NetAddr) -> Option<&mut Entry> {
+        self.find(addr).map(|id| self.entry_mut(id))
+    }
+
+    fn new_place(&self, addr: &NetAddr, source: &Host) -> Place {
         let from = source.group();
-        let spread = self.hash(&[b"n", &addr.host.group(), &from]) % NEW_BUCKETS_PER_SOURCE_GROUP;
-        let bucket = self.hash(&[b"N", &from, &spread.to_le_bytes()]) % NEW_BUCKETS;
-        (bucket, self.place(b"pn", bucket, addr))
+        let spread = hash(self.key, &[b"n", &addr.host.group(), &from]) % NEW_BUCKETS_PER_SOURCE_GROUP;
+        let bucket = hash(self.key, &[b"N", &from, &spread.to_le_bytes()]) % u64::from(NEW_BUCKETS);
+        self.place(b"pn", bucket as u16, addr)
     }
 
-    fn tried_place(&self, addr: &NetAddr) -> (u64, u64) {
+    fn tried_place(&self, addr: &NetAddr) -> Place {
         let port = addr.port.to_le_bytes();
-        let spread = self.hash(&[b"t", addr.host.bytes(), &port]) % TRIED_BUCKETS_PER_GROUP;
-        let bucket = self.hash(&[b"T", &addr.host.group(), &spread.to_le_bytes()]) % TRIED_BUCKETS;
-        (bucket, self.place(b"pt", bucket, addr))
+        let spread = hash(self.key, &[b"t", addr.host.bytes(), &port]) % TRIED_BUCKETS_PER_GROUP;
+        let bucket = hash(self.key, &[b"T", &addr.host.group(), &spread.to_le_bytes()]) % u64::from(TRIED_BUCKETS);
+        self.place(b"pt", bucket as u16, addr)
     }
 
-    fn place(&self, table: &[u8], bucket: u64, addr: &NetAddr) -> u64 {
-        let network = [addr.host.network() as u8];
-        self.hash(&[table, &bucket.to_le_bytes(), &network, addr.host.bytes(), &addr.port.to_le_bytes()]) % BUCKET_SIZE
+    fn place(&self, table: &[u8], bucket: u16, addr: &NetAddr) -> Place {
+        let (number, network) = (bucket.to_le_bytes(), [addr.host.network() as u8]);
+        let parts: [&[u8]; 5] = [table, &number, &network, addr.host.bytes(), &addr.port.to_le_bytes()];
+        (bucket, (hash(self.key, &parts) % BUCKET_SIZE as u64) as u8)
     }
 
     /// Takes an address that `source` told us of, last seen `penalty` seconds earlier than it says. Whether it is new
     /// or has one more place. Core: `AddSingle`.
-    pub fn add(&mut self, told: &AddrEntry, source: Host, penalty: u64, now: u64, rng: &mut impl Rng) -> bool {
+    pub fn add(&mut self, told: &AddrEntry, source: Host, penalty: u32, now: u32, rng: &mut impl Rng) -> bool {
         if !told.addr.host.is_routable() {
             return false;
         }
         let penalty = if told.addr.host == source { 0 } else { penalty };
-        let time = u64::from(told.time).saturating_sub(penalty);
-        let id = match self.by_addr.get(&told.addr).copied() {
+        let time = told.time.saturating_sub(penalty);
+        let id = match self.find(&told.addr) {
             Some(id) => {
-                let entry = self.entries.get_mut(&id).expect("indexed");
-                let online = now.saturating_sub(u64::from(told.time)) < DAY;
+                let entry = self.entry_mut(id);
+                let online = now.saturating_sub(told.time) < DAY;
                 let interval = if online { HOUR } else { DAY };
-                let newer = u64::from(told.time) > entry.time;
+                let newer = told.time > entry.time;
                 if entry.time < time.saturating_sub(interval) {
                     entry.time = time;
                 }
                 entry.services |= told.services;
-                if !newer || entry.tried || entry.places >= NEW_BUCKETS_PER_ADDRESS {
+                if !newer || entry.tried || usize::from(entry.places) >= NEW_BUCKETS_PER_ADDRESS {
                     return false;
                 }
                 // Each further place is half as likely as the one before.
@@ -212,115 +265,142 @@ impl Book {
                 time,
                 source,
                 last_try: 0,
+                last_counted: 0,
                 last_success: 0,
                 attempts: 0,
                 tried: false,
                 places: 0,
+                buckets: [0; NEW_BUCKETS_PER_ADDRESS],
             }),
         };
         self.put_new(id, &source, now)
     }
 
-    fn insert(&mut self, entry: Entry) -> u64 {
-        let id = self.next;
-        self.next += 1;
-        self.by_addr.insert(entry.addr, id);
-        self.entries.insert(id, entry);
+    /// Gives an entry its number. It counts as a new one.
+    fn insert(&mut self, entry: Entry) -> u32 {
+        let (key, addr) = (index_hash(self.key, &entry.addr), entry.addr);
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            (self.entries.len() - 1) as u32
+        });
+        self.entries[id as usize] = Some(entry);
+        self.counts.entry(addr.host.network()).or_default().0 += 1;
+        let (secret, entries) = (self.key, &self.entries);
+        self.index.insert_unique(key, id, |id| {
+            index_hash(secret, &entries[*id as usize].as_ref().expect("the index names entries only").addr)
+        });
         id
     }
 
     /// Gives an entry its place among the new ones of `source`, if it is free or its holder is not worth it.
-    fn put_new(&mut self, id: u64, source: &Host, now: u64) -> bool {
-        let entry = &self.entries[&id];
-        let (bucket, place) = self.new_place(&entry.addr, source);
-        let holder = self.new.get(&bucket).and_then(|bucket| bucket.get(&place)).copied();
-        let free = holder.is_none_or(|holder| {
-            let other = &self.entries[&holder];
+    fn put_new(&mut self, id: u32, source: &Host, now: u32) -> bool {
+        let entry = self.entry(id);
+        let at = self.new_place(&entry.addr, source);
+        let free = self.new.get(at).is_none_or(|holder| {
+            let other = self.entry(holder);
             holder != id && (other.is_terrible(now) || (other.places > 1 && entry.places == 0))
         });
         if free {
-            self.clear_new(bucket, place);
-            self.new.entry(bucket).or_default().insert(place, id);
-            self.entries.get_mut(&id).expect("just read").places += 1;
-        } else if self.entries[&id].places == 0 {
+            self.clear_new(at);
+            self.new.put(at, id);
+            let entry = self.entry_mut(id);
+            entry.buckets[usize::from(entry.places)] = at.0;
+            entry.places += 1;
+        } else if self.entry(id).places == 0 {
             self.remove(id);
         }
         free
     }
 
-    fn clear_new(&mut self, bucket: u64, place: u64) {
-        let Some(id) = take(&mut self.new, bucket, place) else { return };
-        let entry = self.entries.get_mut(&id).expect("tables name entries only");
+    /// Empties a place of the new table. Who had no other there goes, unless it is a tried one.
+    fn clear_new(&mut self, at: Place) {
+        let Some(id) = self.new.take(at) else { return };
+        let entry = self.entry_mut(id);
         entry.places -= 1;
+        let left = usize::from(entry.places);
+        let gone = entry.buckets[..left].iter().position(|bucket| *bucket == at.0);
+        // The last of them fills the gap.
+        gone.into_iter().for_each(|gone| entry.buckets[gone] = entry.buckets[left]);
         if entry.places == 0 && !entry.tried {
             self.remove(id);
         }
     }
 
-    fn remove(&mut self, id: u64) {
-        if let Some(entry) = self.entries.remove(&id) {
-            self.by_addr.remove(&entry.addr);
+    fn remove(&mut self, id: u32) {
+        let addr = self.entry(id).addr;
+        if let Ok(found) = self.index.find_entry(index_hash(self.key, &addr), |other| *other == id) {
+            found.remove();
         }
+        self.entries[id as usize] = None;
+        self.free.push(id);
+        self.counts.entry(addr.host.network()).or_default().0 -= 1;
         self.collisions.remove(&id);
     }
 
-    /// The address answered: it goes to the tried ones, or waits until the holder of its place is tested. Core: `Good_`.
-    pub fn good(&mut self, addr: &NetAddr, now: u64) {
-        self.set_good(addr, true, now);
+    /// The address answered: it goes to the tried ones, or waits until the holder of its place is tested. Whether it
+    /// went. Core: `Good_`.
+    pub fn good(&mut self, addr: &NetAddr, now: u32) -> bool {
+        self.set_good(addr, true, now)
     }
 
-    fn set_good(&mut self, addr: &NetAddr, test_before_evict: bool, now: u64) {
+    fn set_good(&mut self, addr: &NetAddr, test_before_evict: bool, now: u32) -> bool {
         self.last_good = now;
-        let Some(id) = self.by_addr.get(addr).copied() else { return };
-        let entry = self.entries.get_mut(&id).expect("indexed");
+        let Some(id) = self.find(addr) else { return false };
+        let entry = self.entry_mut(id);
         (entry.last_success, entry.last_try, entry.attempts) = (now, now, 0);
         if entry.tried {
-            return;
+            return false;
         }
-        let (bucket, place) = self.tried_place(addr);
-        let taken = self.tried.get(&bucket).is_some_and(|bucket| bucket.contains_key(&place));
-        if taken && test_before_evict {
+        let at = self.tried_place(addr);
+        if self.tried.get(at).is_some() && test_before_evict {
             if self.collisions.len() < TRIED_COLLISIONS {
                 self.collisions.insert(id);
             }
-            return;
+            return false;
         }
-        self.entries.get_mut(&id).expect("indexed").tried = true;
-        let places: Vec<(u64, u64)> = self
-            .new
+        self.set_tried(id, true);
+        let entry = self.entry(id);
+        let places: Vec<Place> = entry.buckets[..usize::from(entry.places)]
             .iter()
-            .flat_map(|(bucket, places)| places.iter().map(move |(place, holder)| (*bucket, *place, *holder)))
-            .filter(|(_, _, holder)| *holder == id)
-            .map(|(bucket, place, _)| (bucket, place))
+            .map(|bucket| self.place(b"pn", *bucket, addr))
             .collect();
-        places.into_iter().for_each(|(bucket, place)| self.clear_new(bucket, place));
-        if let Some(old) = take(&mut self.tried, bucket, place) {
+        places.into_iter().for_each(|at| self.clear_new(at));
+        if let Some(old) = self.tried.take(at) {
             // Who had the place goes back to the new ones, into its own place there.
-            let entry = self.entries.get_mut(&old).expect("tables name entries only");
-            entry.tried = false;
-            let (addr, source) = (entry.addr, entry.source);
-            let (bucket, place) = self.new_place(&addr, &source);
-            self.clear_new(bucket, place);
+            self.set_tried(old, false);
+            let (addr, source) = (self.entry(old).addr, self.entry(old).source);
+            let back = self.new_place(&addr, &source);
+            self.clear_new(back);
             self.put_new(old, &source, now);
         }
-        self.tried.entry(bucket).or_default().insert(place, id);
+        self.tried.put(at, id);
         self.collisions.remove(&id);
+        true
+    }
+
+    /// Counts an entry with the tried ones or with the new ones.
+    fn set_tried(&mut self, id: u32, tried: bool) {
+        let entry = self.entry_mut(id);
+        entry.tried = tried;
+        let count = self.counts.entry(self.entry(id).addr.host.network()).or_default();
+        *count = if tried { (count.0 - 1, count.1 + 1) } else { (count.0 + 1, count.1 - 1) };
     }
 
     /// We dialled the address. A failure counts only if some other peer answered since the last one: else we may be
     /// the ones who are offline.
-    pub fn attempted(&mut self, addr: &NetAddr, failed: bool, now: u64) {
+    pub fn attempted(&mut self, addr: &NetAddr, count_failure: bool, now: u32) {
         let last_good = self.last_good;
-        let Some(entry) = self.by_addr.get(addr).and_then(|id| self.entries.get_mut(id)) else { return };
-        if failed && entry.last_try < last_good {
-            entry.attempts += 1;
-        }
+        let Some(entry) = self.find_mut(addr) else { return };
         entry.last_try = now;
+        if count_failure && entry.last_counted < last_good {
+            entry.last_counted = now;
+            entry.attempts = entry.attempts.saturating_add(1);
+        }
     }
 
-    /// A link with the address ended that was fine: it was alive until now.
-    pub fn seen(&mut self, addr: &NetAddr, now: u64) {
-        let Some(entry) = self.by_addr.get(addr).and_then(|id| self.entries.get_mut(id)) else { return };
+    /// A link with the address ended that was fine: it was alive until now. Core: `Connected_`.
+    pub fn seen(&mut self, addr: &NetAddr, now: u32) {
+        let Some(entry) = self.find_mut(addr) else { return };
         if now.saturating_sub(entry.time) > 20 * MINUTE {
             entry.time = now;
         }
@@ -328,49 +408,52 @@ impl Book {
 
     /// What the address said that it offers.
     pub fn set_services(&mut self, addr: &NetAddr, services: u64) {
-        let entry = self.by_addr.get(addr).and_then(|id| self.entries.get_mut(id));
-        entry.into_iter().for_each(|entry| entry.services = services);
+        self.find_mut(addr).into_iter().for_each(|entry| entry.services = services);
     }
 
-    /// Draws an address to dial: new or tried by a coin, buckets alike. Gives when it was dialled last. Core: `Select_`.
-    pub fn select(&self, new_only: bool, now: u64, rng: &mut impl Rng) -> Option<(AddrEntry, u64)> {
-        let tried = match (self.new.is_empty(), self.tried.is_empty() || new_only) {
+    /// Draws an address of these networks to dial: new or tried by a coin, buckets alike. Gives when it was dialled
+    /// last. Core: `Select_`.
+    pub fn select(
+        &self,
+        new_only: bool,
+        networks: &BTreeSet<Network>,
+        now: u32,
+        rng: &mut impl Rng,
+    ) -> Option<(AddrEntry, u32)> {
+        let counts = networks.iter().map(|network| self.count(*network));
+        let (new, tried) = counts.fold((0, 0), |sum, count| (sum.0 + count.0, sum.1 + count.1));
+        let tried = match (new == 0, tried == 0 || new_only) {
             (true, true) => return None,
             (true, false) => true,
             (false, true) => false,
             (false, false) => rng.random(),
         };
         let table = if tried { &self.tried } else { &self.new };
-        let buckets: Vec<&BTreeMap<u64, u64>> = table.values().collect();
         let mut factor = 1000u64;
         loop {
-            let bucket = buckets[rng.random_range(0..buckets.len())];
-            let start = rng.random_range(0..BUCKET_SIZE);
-            let (_, id) = bucket.range(start..).next().or_else(|| bucket.first_key_value())?;
-            let entry = &self.entries[id];
+            let mut drawn = table.draw(rng).map(|id| self.entry(id));
+            let fit = drawn.find(|entry| networks.contains(&entry.addr.host.network()));
+            drop(drawn);
+            let Some(entry) = fit else { continue };
             if rng.random_range(0..1_000_000_000) < entry.chance(now).saturating_mul(factor) {
-                return Some((shown(entry), entry.last_try));
+                return Some((entry.shown(), entry.last_try));
             }
             factor = factor.saturating_mul(12) / 10;
         }
     }
 
     /// An address whose place in tried another one wants: dial it to see whether it is still there.
-    pub fn select_collision(&mut self, rng: &mut impl Rng) -> Option<(AddrEntry, u64)> {
-        let waiting: Vec<u64> = self.collisions.iter().copied().collect();
-        let id = waiting.get(rng.random_range(0..waiting.len().max(1)))?;
-        let (bucket, place) = self.tried_place(&self.entries[id].addr);
-        let holder = self.tried.get(&bucket)?.get(&place)?;
-        let entry = &self.entries[holder];
-        Some((shown(entry), entry.last_try))
+    pub fn select_collision(&self, rng: &mut impl Rng) -> Option<(AddrEntry, u32)> {
+        let id = self.collisions.iter().nth(rng.random_range(0..self.collisions.len().max(1)))?;
+        let holder = self.entry(self.tried.get(self.tried_place(&self.entry(*id).addr))?);
+        Some((holder.shown(), holder.last_try))
     }
 
     /// Decides the collisions whose test is over. Core: `ResolveCollisions_`.
-    pub fn resolve_collisions(&mut self, now: u64) {
+    pub fn resolve_collisions(&mut self, now: u32) {
         for id in self.collisions.clone() {
-            let (addr, answered) = (self.entries[&id].addr, self.entries[&id].last_success);
-            let (bucket, place) = self.tried_place(&addr);
-            let holder = self.tried.get(&bucket).and_then(|bucket| bucket.get(&place)).map(|id| &self.entries[id]);
+            let (addr, answered) = (self.entry(id).addr, self.entry(id).last_success);
+            let holder = self.tried.get(self.tried_place(&addr)).map(|id| self.entry(id));
             let replace = match holder {
                 None => Some(true),
                 Some(old) if now.saturating_sub(old.last_success) < REPLACEMENT => Some(false),
@@ -381,7 +464,7 @@ impl Book {
                 Some(_) => (now.saturating_sub(answered) > TEST_WINDOW).then_some(true),
             };
             match replace {
-                Some(true) => self.set_good(&addr, false, now),
+                Some(true) => drop(self.set_good(&addr, false, now)),
                 Some(false) => {}
                 None => continue,
             }
@@ -395,26 +478,33 @@ impl Book {
         most: usize,
         percent: usize,
         network: Option<Network>,
-        now: u64,
+        now: u32,
         rng: &mut impl Rng,
     ) -> Vec<AddrEntry> {
         let most = most.min(self.len() * percent / 100);
-        let mut all: Vec<&Entry> = self.entries.values().collect();
-        all.shuffle(rng);
-        let fit = |entry: &&&Entry| {
-            !entry.is_terrible(now) && network.is_none_or(|network| entry.addr.host.network() == network)
-        };
-        all.iter().filter(fit).take(most).map(|entry| shown(entry)).collect()
+        let mut ids: Vec<u32> = (0..self.entries.len() as u32).collect();
+        let mut sample = Vec::with_capacity(most);
+        for next in 0..ids.len() {
+            if sample.len() == most {
+                break;
+            }
+            ids.swap(next, rng.random_range(next..self.entries.len()));
+            let Some(entry) = &self.entries[ids[next] as usize] else { continue };
+            if !entry.is_terrible(now) && network.is_none_or(|network| entry.addr.host.network() == network) {
+                sample.push(entry.shown());
+            }
+        }
+        sample
     }
 
     /// The book as bytes for a file.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let entries: Vec<&Entry> = self.entries.values().collect();
+        let entries: Vec<&Entry> = self.entries.iter().flatten().collect();
         coding().serialize(&(FORMAT, self.key, entries)).expect("a book within its bounds can be written")
     }
 
     /// Reads what [`Book::to_bytes`] wrote. New addresses keep one of their places.
-    pub fn from_bytes(bytes: &[u8], now: u64) -> Result<Book, BookError> {
+    pub fn from_bytes(bytes: &[u8], now: u32) -> Result<Book, BookError> {
         match bytes.first() {
             Some(&FORMAT) | None => {}
             Some(&other) => return Err(BookError::Format(other)),
@@ -424,15 +514,14 @@ impl Book {
         for mut entry in entries {
             let tried = std::mem::take(&mut entry.tried);
             let (addr, source) = (entry.addr, entry.source);
-            if book.by_addr.contains_key(&addr) || !addr.host.is_routable() {
+            if book.find(&addr).is_some() || !addr.host.is_routable() {
                 continue;
             }
             let id = book.insert(entry);
-            let (bucket, place) = book.tried_place(&addr);
-            let free = !book.tried.get(&bucket).is_some_and(|bucket| bucket.contains_key(&place));
-            if tried && free {
-                book.tried.entry(bucket).or_default().insert(place, id);
-                book.entries.get_mut(&id).expect("just put").tried = true;
+            let at = book.tried_place(&addr);
+            if tried && book.tried.get(at).is_none() {
+                book.tried.put(at, id);
+                book.set_tried(id, true);
             } else {
                 book.put_new(id, &source, now);
             }
@@ -445,17 +534,18 @@ fn coding() -> impl Options {
     bincode::DefaultOptions::new().with_fixint_encoding().with_limit(MAX_BYTES)
 }
 
-fn shown(entry: &Entry) -> AddrEntry {
-    let time = u32::try_from(entry.time).unwrap_or(u32::MAX);
-    AddrEntry { time, services: entry.services, addr: entry.addr }
+fn index_hash(key: (u64, u64), addr: &NetAddr) -> u64 {
+    hash(key, &[b"i", &[addr.host.network() as u8], addr.host.bytes(), &addr.port.to_le_bytes()])
 }
 
-/// Takes what a place holds; empty buckets go.
-fn take(table: &mut Table, bucket: u64, place: u64) -> Option<u64> {
-    let places = table.get_mut(&bucket)?;
-    let taken = places.remove(&place);
-    if places.is_empty() {
-        table.remove(&bucket);
+/// A hash that nobody without the key can foresee.
+fn hash(key: (u64, u64), parts: &[&[u8]]) -> u64 {
+    // Each part with its length: no two lists of parts give the same bytes. They are short: a group, a host, a number.
+    let (mut bytes, mut length) = ([0u8; 128], 0);
+    for part in parts {
+        bytes[length] = part.len() as u8;
+        bytes[length + 1..][..part.len()].copy_from_slice(part);
+        length += 1 + part.len();
     }
-    taken
+    siphash24::Hash::hash_to_u64_with_keys(key.0, key.1, &bytes[..length])
 }

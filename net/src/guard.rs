@@ -1,14 +1,18 @@
-//! Misbehaviour. There is no score: who breaks a limit is discouraged and disconnected at once. Knows addresses only.
+//! Whom we want nothing to do with: addresses that misbehaved, and those that the operator banned. There is no score:
+//! who breaks a limit is discouraged and disconnected at once. Knows addresses only.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::addr::Host;
+use crate::bans::Bans;
 use crate::peer::{LinkKind, Peer};
 use crate::protocol::{Cx, Event, Reason};
+use crate::timers::Micros;
 
-/// The addresses that misbehaved. Oldest are forgotten first.
+/// The addresses that misbehaved, of which the oldest are forgotten first, and the bans.
 #[derive(Debug, Default)]
 pub(crate) struct Guard {
+    pub(crate) bans: Bans,
     hosts: BTreeSet<Host>,
     order: VecDeque<Host>,
 }
@@ -35,6 +39,11 @@ impl Guard {
             let oldest = self.order.pop_front().expect("longer than its cap");
             self.hosts.remove(&oldest);
         }
+    }
+
+    /// Whether nobody at this address is dialled or told of.
+    pub(crate) fn refuses(&self, host: &Host, now: Micros) -> bool {
+        self.is_discouraged(host) || self.bans.holds_for(host, now.seconds())
     }
 
     /// Whether somebody at this address misbehaved lately.

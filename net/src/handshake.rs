@@ -65,14 +65,19 @@ fn desirable_services(offered: u64, view: &impl View, cx: &Cx<'_>) -> u64 {
     }
 }
 
+/// Whether these services are those that an outbound peer must offer. Core: `HasAllDesirableServiceFlags`.
+pub(crate) fn offers_what_we_want(offered: u64, view: &impl View, cx: &Cx<'_>) -> bool {
+    let wanted = desirable_services(offered, view, cx);
+    offered & wanted == wanted
+}
+
 /// A version came. Core: `ProcessMessage` VERSION.
 pub(crate) fn on_version(peers: &mut Peers, id: PeerId, theirs: Version, view: &impl View, cx: &mut Cx<'_>) {
     let ourselves = |other: &Peer| !other.ready && !other.kind.is_inbound() && other.nonce == theirs.nonce;
     let to_self = peers.values().any(ourselves);
     let Some(peer) = peers.get_mut(&id).filter(|peer| peer.their.is_none()) else { return };
     let chosen = matches!(peer.kind, LinkKind::OutboundFull | LinkKind::BlockRelay | LinkKind::AddrFetch);
-    let wanted = desirable_services(theirs.services, view, cx);
-    if chosen && theirs.services & wanted != wanted {
+    if chosen && !offers_what_we_want(theirs.services, view, cx) {
         return cx.disconnect(peer, Reason::Services);
     }
     if theirs.version < MIN_PEER_PROTO_VERSION {

@@ -42,7 +42,8 @@
 //! | `blocks`, `serve`, `announce` | fetching blocks; serving them; telling of new ones |
 //! | `txrelay`, `requests`, `recent` | announcing and serving transactions; whom to ask for which; what was refused |
 //! | [`addrman`], [`bans`] | the peer book; whom the operator refuses |
-//! | [`slots`], [`dial`] | which peers have a slot and who has to go; whom to dial |
+//! | `gossip`, [`local`] | addresses between peers; our own addresses |
+//! | [`slots`], [`dial`], `seeds`, `surplus` | who is let in and who has to go; whom to dial; the first addresses; extra peers |
 //! | [`protocol`] | inputs, outputs, and the one `match` that says which module takes which message |
 //! | [`driver`] | sockets, clock and OS randomness: what the protocol runs on outside the simulator |
 //! | `sim` | the virtual network (feature `sim`) |
@@ -55,20 +56,24 @@ mod blocks;
 mod chainsync;
 pub mod dial;
 pub mod driver;
+mod gossip;
 mod guard;
 mod handshake;
 mod headers;
 pub mod limits;
+pub mod local;
 pub mod message;
 pub mod peer;
 mod ping;
 pub mod protocol;
 mod recent;
 mod requests;
+mod seeds;
 mod serve;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod slots;
+mod surplus;
 pub mod timers;
 mod txrelay;
 pub mod view;

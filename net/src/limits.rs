@@ -28,6 +28,14 @@ pub struct Limits {
     pub block_sources: usize,
     /// Addresses that are remembered as misbehaving. Core: `CRollingBloomFilter m_discouraged{50000}`.
     pub discouraged: usize,
+    /// Addresses of our own. Core bounds them by the machine's interfaces.
+    pub own_addresses: usize,
+    /// Addresses that a peer is known to know. Core: `m_addr_known`, a filter of 5000.
+    pub known_addresses: usize,
+    /// Addresses that are being dialled.
+    pub dials: usize,
+    /// Subnets that are banned.
+    pub bans: usize,
     /// Transactions that the pool took last, remembered for announcing.
     pub transaction_log: usize,
     /// Transactions announced by a peer and not here. Core: `MAX_PEER_TX_ANNOUNCEMENTS`.
@@ -56,6 +64,10 @@ impl Default for Limits {
             unasked_block_height: 288,
             block_sources: 4096,
             discouraged: 50_000,
+            own_addresses: 64,
+            known_addresses: 1000,
+            dials: 64,
+            bans: 100_000,
             transaction_log: 20_000,
             announced_transactions: 5000,
             requested_transactions: 100,

@@ -9,7 +9,7 @@ use crate::addr::{NetAddr, Network};
 use crate::message::Message;
 use crate::protocol::{PeerId, Reason, Token};
 use crate::timers::Micros;
-use crate::{blocks, headers, ping, txrelay};
+use crate::{blocks, gossip, headers, ping, txrelay};
 
 /// All peers, by id.
 pub(crate) type Peers = BTreeMap<PeerId, Peer>;
@@ -143,6 +143,14 @@ pub struct Peer {
     pub(crate) headers: headers::State,
     pub(crate) blocks: blocks::State,
     pub(crate) relay: txrelay::State,
+    /// Addresses pass.
+    pub(crate) gossip: Option<Box<gossip::State>>,
+    /// A hash of its group of addresses, keyed by a secret.
+    pub(crate) keyed_group: u64,
+    /// When it last gave us a block that we did not have.
+    pub last_block: Option<Micros>,
+    /// When it last gave us a transaction that the pool took.
+    pub last_tx: Option<Micros>,
 
     /// Messages that wait for their turn, with their length on the wire.
     pub(crate) inbox: VecDeque<(Message, usize)>,
@@ -194,6 +202,10 @@ impl Peer {
             headers: headers::State::default(),
             blocks: blocks::State::default(),
             relay: txrelay::State::default(),
+            gossip: None,
+            keyed_group: 0,
+            last_block: None,
+            last_tx: None,
             inbox: VecDeque::new(),
             inbox_bytes: 0,
             awaited: 0,
@@ -236,6 +248,12 @@ impl Peer {
     /// Height that the low-work sync of its headers has counted to, and whether it is fetching them again.
     pub fn presync(&self) -> Option<(u32, bool)> {
         self.headers.presync_height()
+    }
+
+    /// Addresses that it told and that were looked at, and those that were too many; none if addresses do not pass.
+    /// Core: `addr_processed`, `addr_rate_limited`, `addr_relay_enabled`.
+    pub fn addresses(&self) -> Option<(u64, u64)> {
+        self.gossip.as_ref().map(|state| (state.processed, state.limited))
     }
 
     /// Blocks asked of it, in order.

@@ -2,10 +2,12 @@
 //! message. Holds no socket, no clock, no thread and no randomness but its seed.
 
 mod io;
+mod operator;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bitcoin::hashes::siphash24;
 use bitcoin::p2p::message_blockdata::Inventory;
 use bitcoin::{BlockHash, Txid, Wtxid};
 use groat_chain::rejection::{Blame, Rejection};
@@ -13,16 +15,23 @@ use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::addr::Host;
+use crate::addrman::Book;
+use crate::bans::{Ban, Bans};
 use crate::blocks::{self, Blocks};
+use crate::dial::{Dialling, Sources};
+use crate::gossip::{self, Gossip};
 use crate::guard::Guard;
 use crate::headers::{self, Batch, Headers};
-use crate::message::{Fault, Kind, Message};
-use crate::peer::{Peer, Peers};
+use crate::local::{How, Local};
+use crate::message::{AddrEntry, Fault, Kind, Message};
+use crate::peer::{LinkKind, Peer, Peers};
 use crate::requests::GenTxid;
+use crate::surplus::Surplus;
 use crate::timers::{MAX_TIP_AGE, Micros, Timer, Timers};
 use crate::txrelay::TxRelay;
 use crate::view::{Id, View};
-use crate::{announce, chainsync, handshake, ping, serve};
+use crate::{announce, chainsync, handshake, ping, serve, slots};
+pub use operator::{Memory, NotAdded};
 pub use io::{Command, Config, Done, Event, Input, Output, PeerId, Reason, Token, TxVerdict, Verdict, Work};
 
 /// Most entries of a `getdata` that we send. Core's name and value.
@@ -89,7 +98,11 @@ impl Cx<'_> {
     }
 
     pub(crate) fn event(&mut self, event: Event) {
-        self.out.push(Output::Event(event));
+        self.output(Output::Event(event));
+    }
+
+    pub(crate) fn output(&mut self, output: Output) {
+        self.out.push(output);
     }
 }
 
@@ -101,6 +114,13 @@ pub struct Protocol {
     blocks: Blocks,
     guard: Guard,
     relay: TxRelay,
+    book: Book,
+    local: Local,
+    gossip: Gossip,
+    dialling: Dialling,
+    surplus: Surplus,
+    /// For [`Peer::keyed_group`].
+    group_key: (u64, u64),
     /// The best header is young: then headers are asked of all peers.
     recent: bool,
 }
@@ -110,6 +130,14 @@ impl Protocol {
     pub fn new(config: Config) -> Protocol {
         let mut rng = ChaCha8Rng::from_seed(config.seed);
         let relay = TxRelay::new(&config.limits, &mut rng);
+        let book = Book::new(&mut rng);
+        let gossip = Gossip::new(&mut rng);
+        let dialling = Dialling::new(&config.dialling, &mut rng);
+        let group_key = (rng.next_u64(), rng.next_u64());
+        let mut local = Local::default();
+        for addr in &config.dialling.external {
+            local.add(*addr, How::Given, &config.dialling, config.limits.own_addresses);
+        }
         let core = Core {
             config,
             timers: Timers::default(),
@@ -126,13 +154,21 @@ impl Protocol {
             blocks: Blocks::default(),
             guard: Guard::default(),
             relay,
+            book,
+            local,
+            gossip,
+            dialling,
+            surplus: Surplus::default(),
+            group_key,
             recent: false,
         }
     }
 
     /// When [`Input::Tick`] is due, whatever else happens. May change with each input.
     pub fn deadline(&self) -> Option<Micros> {
-        [self.core.timers.next(), self.relay.next()].into_iter().flatten().min()
+        let options = &self.core.config.dialling;
+        let links = [self.dialling.next(options), self.surplus.next(options.automatic)];
+        [self.core.timers.next(), self.relay.next()].into_iter().chain(links).flatten().min()
     }
 
     /// The peers, by id.
@@ -169,17 +205,31 @@ impl Protocol {
             {
                 cx.core.timers.set(id, Timer::FeeFilter, now);
             }
+            self.peers.values_mut().filter(|peer| peer.ready).for_each(|peer| gossip::introduce_soon(peer, &mut cx));
         }
         match input {
             Input::Connected { peer: id, addr, kind, permissions, network, bind } => {
                 let nonce = cx.core.rng.next_u64();
-                let peer = Peer::new(id, addr, kind, permissions, (network, bind), nonce, now);
-                let peer = self.peers.entry(id).or_insert(peer);
-                handshake::start(peer, view, &mut cx);
+                let mut peer = Peer::new(id, addr, kind, permissions, (network, bind), nonce, now);
+                let (k0, k1) = self.group_key;
+                peer.keyed_group = siphash24::Hash::hash_to_u64_with_keys(k0, k1, &addr.host.group());
+                self.peers.entry(id).or_insert(peer);
+                self.on_connected(id, view, &mut Cx { now, core: &mut self.core, out });
             }
             Input::Closed(id) => self.forget(id, now),
-            // To come: see `dial.rs`.
-            Input::DialFailed { .. } | Input::Seeded { .. } | Input::Command(_) => {}
+            Input::DialFailed { addr, tried } => {
+                if let Some(counts) = self.dialling.take_pending(&addr).filter(|_| tried) {
+                    self.book.attempted(&addr, counts, now.seconds32());
+                }
+                self.dialling.wake(now);
+            }
+            Input::Seeded { name, addrs } => self.dialling.on_seeded(name, &addrs, &mut self.book, &mut cx),
+            Input::Own { addr, how: Some(how) } => {
+                let config = &cx.core.config;
+                self.local.add(addr, how, &config.dialling, config.limits.own_addresses);
+            }
+            Input::Own { addr, how: None } => self.local.remove(&addr.host),
+            Input::Command(command) => self.on_command(command, now, out),
             Input::Message { peer, message, wire_len } => self.on_message(peer, message, wire_len, now, view, out),
             Input::Queued { peer, bytes } => {
                 if let Some(peer) = self.peers.get_mut(&peer) {
@@ -194,6 +244,7 @@ impl Protocol {
             }
             Input::TipChanged(connected) => {
                 self.relay.on_tip();
+                self.surplus.on_tip(now);
                 connected.iter().for_each(|hash| self.blocks.on_connected(hash));
                 if !cx.core.initial_download {
                     self.blocks.wake_all();
@@ -228,10 +279,51 @@ impl Protocol {
             self.headers.maybe_start(&mut self.peers, self.blocks.is_idle(), view, cx);
         }
         self.blocks.pump(&mut self.peers, view, cx);
+        let sources = Sources { book: &mut self.book, guard: &self.guard, local: &self.local };
+        self.dialling.run(&self.peers, sources, view, cx);
+    }
+
+    /// A link was made: it is refused, or the handshake begins.
+    fn on_connected(&mut self, id: PeerId, view: &impl View, cx: &mut Cx<'_>) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let inbound = peer.kind.is_inbound();
+        if !inbound {
+            let counts = self.dialling.take_pending(&peer.addr).unwrap_or(false);
+            self.book.attempted(&peer.addr, counts, cx.now.seconds32());
+        }
+        if !self.dialling.active {
+            return cx.disconnect(peer, Reason::Inactive);
+        }
+        if inbound && !slots::admit(&mut self.peers, id, &self.guard, view, cx) {
+            return;
+        }
+        if let Some(peer) = self.peers.get_mut(&id) {
+            handshake::start(peer, view, cx);
+        }
+    }
+
+    /// A peer has said its version. Who answers our dial is remembered, also when it does not offer what we want.
+    fn on_version(&mut self, id: PeerId, services: u64, cx: &mut Cx<'_>) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if !peer.kind.is_inbound() {
+            self.book.set_services(&peer.addr, services);
+        }
+        let Some(their) = &peer.their else { return };
+        if peer.kind.is_inbound() {
+            return self.local.seen(&their.sees_us_as.host);
+        }
+        self.gossip.on_version(peer, cx);
+        self.book.good(&peer.addr, cx.now.seconds32());
     }
 
     fn forget(&mut self, id: PeerId, now: Micros) {
         let Some(peer) = self.peers.remove(&id) else { return };
+        if peer.ready && matches!(peer.kind, LinkKind::OutboundFull | LinkKind::Manual | LinkKind::AddrFetch) {
+            self.book.seen(&peer.addr, now.seconds32());
+        }
+        if !peer.kind.is_inbound() {
+            self.dialling.wake(now);
+        }
         self.core.timers.forget(id);
         self.headers.on_gone(&peer);
         self.blocks.on_gone(&peer);
@@ -261,10 +353,14 @@ impl Protocol {
                 Timer::Stall => self.blocks.on_stall_timeout(peer, cx),
                 Timer::Block => self.blocks.on_block_timeout(peer, cx),
                 Timer::FeeFilter => self.relay.on_fee_filter(peer, view, cx),
+                Timer::Addresses => self.gossip.on_timer(peer, cx),
+                Timer::OwnAddress => self.gossip.on_own_timer(peer, &self.local, cx),
+                Timer::Fetch => cx.disconnect(peer, Reason::FetchTimeout),
                 Timer::HeadersSync | Timer::Trickle => {}
             }
         }
         self.relay.run(&mut self.peers, view, cx);
+        self.surplus.run(&mut self.peers, self.blocks.is_idle(), &mut self.dialling, view, cx);
     }
 
     /// A message takes effect at once, or waits for what the peer sent before it. Blocks that we asked for never wait.
@@ -322,7 +418,12 @@ impl Protocol {
         let cx = &mut Cx { now, core: &mut self.core, out };
         let kind = message.kind();
         if let Message::Version(version) = message {
-            return handshake::on_version(&mut self.peers, id, *version, view, cx);
+            let (first, services) = (self.peers.get(&id).is_some_and(|peer| peer.their.is_none()), version.services);
+            handshake::on_version(&mut self.peers, id, *version, view, cx);
+            if first {
+                self.on_version(id, services, cx);
+            }
+            return;
         }
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let early = peer.their.is_none()
@@ -387,11 +488,15 @@ impl Protocol {
             Message::NotFound(items) => self.relay.on_notfound(id, &items, MAX_NOTFOUND, now),
             // A rate below zero or above all money is none.
             Message::FeeFilter(rate) => peer.relay.fee_filter = u64::try_from(rate).unwrap_or(peer.relay.fee_filter),
-            // To come: addresses, compact blocks, reconciliation.
-            Message::GetAddr
-            | Message::Addr(_)
-            | Message::AddrV2(_)
-            | Message::CmpctBlock(_)
+            Message::GetAddr => self.gossip.on_getaddr(peer, &self.book, &self.guard, cx),
+            Message::Addr(entries) | Message::AddrV2(entries) => {
+                let known = (&mut self.book, &self.guard, &self.local);
+                if self.gossip.on_addresses(&mut self.peers, id, entries, known, view, cx) {
+                    self.dialling.wake(now);
+                }
+            }
+            // To come: compact blocks, reconciliation.
+            Message::CmpctBlock(_)
             | Message::GetBlockTxn(_)
             | Message::BlockTxn(_)
             | Message::SendTxRcncl { .. } => cx.event(Event::Ignored { peer: id, kind }),
@@ -412,6 +517,7 @@ impl Protocol {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         ping::send(peer, cx);
         self.relay.on_ready(peer, cx);
+        self.gossip.on_ready(peer, cx);
         chainsync::look(peer, view, cx);
         self.headers.maybe_start(&mut self.peers, self.blocks.is_idle(), view, cx);
     }
@@ -492,7 +598,8 @@ impl Protocol {
                 if let Some(peer) = peer {
                     peer.blocks.unjudged_bytes -= length;
                     match verdict {
-                        Verdict::Stored | Verdict::Known => {}
+                        Verdict::Stored => peer.last_block = Some(now),
+                        Verdict::Known => {}
                         Verdict::Undecodable => cx.disconnect(peer, Reason::BadBlock),
                         Verdict::Rejected(rejection) => punish(peer, rejection, "invalid block", &mut self.guard, cx),
                     }
@@ -501,6 +608,9 @@ impl Protocol {
                 self.blocks.on_judged(&self.peers, &hash, stored);
             }
             (Pending::Transaction { txid, wtxid }, Done::Transaction(verdict)) => {
+                if let (Some(peer), TxVerdict::Accepted) = (&mut peer, verdict) {
+                    peer.last_tx = Some(now);
+                }
                 self.relay.on_judged(peer.as_deref(), txid, wtxid, verdict);
             }
             (Pending::Read { stripped }, Done::Read(block)) => {

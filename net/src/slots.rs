@@ -1,13 +1,17 @@
-//! Slots: how many links of each kind there may be, and which inbound peer goes when a better one may come. Every class
-//! of peers that an attacker cannot easily imitate keeps some places. Core: `eviction.cpp`. Dials nobody itself.
+//! Slots: how many links of each kind there may be, who is let in, and which inbound peer goes for that. Every class of
+//! peers that an attacker cannot easily imitate keeps some places. Core: `eviction.cpp`. Dials nobody itself.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::addr::Network;
-use crate::protocol::PeerId;
+use crate::guard::Guard;
+use crate::handshake;
+use crate::peer::{Peer, Peers};
+use crate::protocol::{Cx, PeerId, Reason};
 use crate::timers::Micros;
+use crate::view::View;
 
 /// Links that there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +78,51 @@ pub struct Candidate {
     pub no_ban: bool,
 }
 
+/// Whether a peer that dialled us may stay; one of the others may have to go for it. Core: `CreateNodeFromAcceptedSocket`.
+pub(crate) fn admit(peers: &mut Peers, id: PeerId, guard: &Guard, view: &impl View, cx: &mut Cx<'_>) -> bool {
+    let most = cx.core.config.dialling.slots.inbound();
+    let others = peers.values().filter(|peer| peer.kind.is_inbound() && peer.closing.is_none() && peer.id != id).count();
+    let Some(peer) = peers.get_mut(&id) else { return false };
+    let refusal = if peer.permissions.no_ban {
+        None
+    } else if guard.bans.holds_for(&peer.addr.host, cx.now.seconds()) {
+        Some(Reason::Banned)
+    } else {
+        (guard.is_discouraged(&peer.addr.host) && others + 1 >= most).then_some(Reason::Discouraged)
+    };
+    if let Some(reason) = refusal {
+        cx.disconnect(peer, reason);
+        return false;
+    }
+    if others < most {
+        return true;
+    }
+    let in_question = |peer: &&Peer| peer.kind.is_inbound() && peer.closing.is_none() && peer.id != id;
+    let candidates = peers.values().filter(in_question).map(|peer| candidate(peer, guard, view, cx)).collect();
+    let (gone, reason) = select_to_evict(candidates).map_or((id, Reason::NoSlot), |gone| (gone, Reason::Evicted));
+    if let Some(peer) = peers.get_mut(&gone) {
+        cx.disconnect(peer, reason);
+    }
+    gone != id
+}
+
+fn candidate(peer: &Peer, guard: &Guard, view: &impl View, cx: &Cx<'_>) -> Candidate {
+    Candidate {
+        id: peer.id,
+        since: peer.since,
+        shortest_ping: peer.round_trips().1,
+        last_block: peer.last_block,
+        last_tx: peer.last_tx,
+        has_services: handshake::offers_what_we_want(peer.services(), view, cx),
+        relays_transactions: peer.their.as_ref().is_some_and(|their| their.relay) && peer.kind.relays_transactions(),
+        keyed_group: peer.keyed_group,
+        discouraged: guard.is_discouraged(&peer.addr.host),
+        network: peer.network,
+        is_local: peer.addr.host.is_local() && peer.network != Network::Onion,
+        no_ban: peer.permissions.no_ban,
+    }
+}
+
 /// Takes the first `count` by `order` out of the candidates, of those that `may` be protected.
 fn protect<K: Ord>(
     candidates: &mut Vec<Candidate>,
@@ -82,9 +131,13 @@ fn protect<K: Ord>(
     order: impl Fn(&Candidate) -> K,
 ) {
     let mut best: Vec<(K, PeerId)> = candidates.iter().filter(|one| may(one)).map(|one| (order(one), one.id)).collect();
-    best.sort_unstable();
-    best.truncate(count);
-    candidates.retain(|one| !best.iter().any(|(_, id)| *id == one.id));
+    if count < best.len() {
+        best.select_nth_unstable(count);
+        best.truncate(count);
+    }
+    let mut protected: Vec<PeerId> = best.into_iter().map(|(_, id)| id).collect();
+    protected.sort_unstable();
+    candidates.retain(|one| protected.binary_search(&one.id).is_err());
 }
 
 /// The inbound peer that goes, if any is not protected. Core: `SelectNodeToEvict`.

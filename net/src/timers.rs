@@ -23,6 +23,11 @@ impl Micros {
         self.0 / 1_000_000
     }
 
+    /// Whole seconds since 1970, as addresses carry them.
+    pub fn seconds32(self) -> u32 {
+        u32::try_from(self.seconds()).unwrap_or(u32::MAX)
+    }
+
     /// What passed since `earlier`; nothing if the clock went back.
     pub fn since(self, earlier: Micros) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
@@ -77,6 +82,27 @@ pub const OVERLOADED_PEER_TX_DELAY: Duration = Duration::from_secs(2);
 /// Who was asked for a transaction must answer within this. Core's name and value.
 pub const GETDATA_TX_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Addresses that wait are told to a peer after this, on average. Core's name and value.
+pub const AVG_ADDRESS_BROADCAST_INTERVAL: Duration = Duration::from_secs(30);
+/// Our own address is told again after this, on average. Core's name and value.
+pub const AVG_LOCAL_ADDRESS_BROADCAST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+/// An address is passed on to the same peers for this long. Core's name and value.
+pub const ROTATE_ADDR_RELAY_DEST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+/// Time from one look for an address to dial to the next. Core: the loop of `ThreadOpenConnections`.
+pub const DIAL_INTERVAL: Duration = Duration::from_millis(500);
+/// Time from feeler to feeler, on average. Core's name and value.
+pub const FEELER_INTERVAL: Duration = Duration::from_secs(2 * 60);
+/// One more peer for blocks only is tried after this, on average. Core's name and value.
+pub const EXTRA_BLOCK_RELAY_ONLY_PEER_INTERVAL: Duration = Duration::from_secs(5 * 60);
+/// A peer on a network on which there is none is looked for after this, on average. Core's name and value.
+pub const EXTRA_NETWORK_PEER_INTERVAL: Duration = Duration::from_secs(5 * 60);
+/// Time from one look at surplus peers to the next. Core's name and value.
+pub const EXTRA_PEER_CHECK_INTERVAL: Duration = Duration::from_secs(45);
+/// Time from one look at the age of the tip to the next. Core's name and value.
+pub const STALE_CHECK_INTERVAL: Duration = Duration::from_secs(10 * 60);
+/// A peer has this long to prove useful. Core's name and value.
+pub const MINIMUM_CONNECT_TIME: Duration = Duration::from_secs(30);
+
 /// A time until the next of events that come at random, `mean` apart on average. Integers only: floating point differs
 /// from machine to machine, and so would the simulator.
 pub(crate) fn exponential(mean: Duration, rng: &mut impl Rng) -> Duration {
@@ -119,6 +145,12 @@ pub enum Timer {
     Trickle,
     /// The wanted fee rate is told again.
     FeeFilter,
+    /// Addresses that wait are told.
+    Addresses,
+    /// Our own address is told.
+    OwnAddress,
+    /// A peer dialled for addresses must have told them.
+    Fetch,
 }
 
 /// All deadlines.
@@ -145,7 +177,7 @@ impl Timers {
 
     /// Takes all deadlines of a peer away.
     pub fn forget(&mut self, peer: PeerId) {
-        let all = (peer, Timer::Handshake)..=(peer, Timer::FeeFilter);
+        let all = (peer, Timer::Handshake)..(PeerId(peer.0 + 1), Timer::Handshake);
         let timers: Vec<Timer> = self.by_peer.range(all).map(|((_, timer), _)| *timer).collect();
         timers.into_iter().for_each(|timer| self.stop(peer, timer));
     }

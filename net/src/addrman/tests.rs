@@ -4,41 +4,46 @@ use super::*;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-const NOW: u64 = 1_700_000_000;
+const NOW: u32 = 1_700_000_000;
 
 fn rng() -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(7)
 }
 
 fn v4(a: u8, b: u8, c: u8, d: u8) -> AddrEntry {
-    AddrEntry { time: NOW as u32, services: 9, addr: NetAddr { host: Host::V4([a, b, c, d]), port: 8333 } }
+    AddrEntry { time: NOW, services: 9, addr: NetAddr { host: Host::V4([a, b, c, d]), port: 8333 } }
+}
+
+fn ip() -> BTreeSet<Network> {
+    BTreeSet::from([Network::Ipv4])
 }
 
 /// Every index agrees with every other.
 fn check(book: &Book) {
-    let mut places = BTreeMap::new();
-    for (bucket, held) in &book.new {
-        assert!(*bucket < NEW_BUCKETS && !held.is_empty());
-        for (place, id) in held {
-            assert!(*place < BUCKET_SIZE);
-            *places.entry(*id).or_insert(0u32) += 1;
-        }
+    let mut places: BTreeMap<u32, Vec<u16>> = BTreeMap::new();
+    for ((bucket, place), id) in book.new.iter() {
+        let entry = book.entry(id);
+        assert_eq!(book.place(b"pn", bucket, &entry.addr), (bucket, place), "{}", entry.addr);
+        places.entry(id).or_default().push(bucket);
     }
-    for (bucket, held) in &book.tried {
-        for (place, id) in held {
-            assert_eq!(book.tried_place(&book.entries[id].addr), (*bucket, *place));
-            assert!(book.entries[id].tried);
-        }
+    let mut counts: BTreeMap<Network, (usize, usize)> = BTreeMap::new();
+    for (at, id) in book.tried.iter() {
+        assert_eq!(book.tried_place(&book.entry(id).addr), at);
+        assert!(book.entry(id).tried);
+        counts.entry(book.entry(id).addr.host.network()).or_default().1 += 1;
     }
-    let tried: usize = book.tried.values().map(BTreeMap::len).sum();
-    assert_eq!(tried, book.tried_len());
-    for (id, entry) in &book.entries {
-        assert_eq!(entry.places, places.get(id).copied().unwrap_or(0), "{}", entry.addr);
-        assert!(entry.tried != (entry.places > 0), "{} is in one table", entry.addr);
-        assert!(entry.places <= NEW_BUCKETS_PER_ADDRESS);
-        assert_eq!(book.by_addr[&entry.addr], *id);
+    for (id, entry) in book.entries.iter().enumerate() {
+        let Some(entry) = entry else { continue };
+        let mut known = entry.buckets[..usize::from(entry.places)].to_vec();
+        known.sort_unstable();
+        assert_eq!(known, places.remove(&(id as u32)).unwrap_or_default(), "{}", entry.addr);
+        assert!(entry.tried == known.is_empty(), "{} is in one table", entry.addr);
+        assert_eq!(book.find(&entry.addr), Some(id as u32));
+        counts.entry(entry.addr.host.network()).or_default().0 += usize::from(!entry.tried);
     }
-    assert_eq!(book.by_addr.len(), book.entries.len());
+    assert!(places.is_empty(), "places of entries that are gone: {places:?}");
+    counts.iter().for_each(|(network, count)| assert_eq!(book.count(*network), *count, "{network:?}"));
+    assert_eq!(book.len(), book.entries.len() - book.free.len());
 }
 
 #[test]
@@ -49,7 +54,7 @@ fn one_source_group_reaches_sixty_four_buckets() {
         let told = v4(11 + (n % 200) as u8, b, c, a + 1);
         book.add(&told, Host::V4([99, 1, (n % 250) as u8, 1]), 0, NOW, &mut rng);
     }
-    assert!(book.new.len() <= 64, "{} buckets", book.new.len());
+    assert!(book.new.filled() <= 64, "{} buckets", book.new.filled());
     assert!(book.len() <= 64 * 64);
     check(&book);
 }
@@ -63,7 +68,7 @@ fn addresses_of_one_group_reach_eight_tried_buckets() {
         book.add(&told, Host::V4([(n % 200) as u8 + 20, (n / 200) as u8 + 1, 1, 1]), 0, NOW, &mut rng);
         book.good(&told.addr, NOW);
     }
-    assert!(book.tried.len() <= 8, "{} buckets", book.tried.len());
+    assert!(book.tried.filled() <= 8, "{} buckets", book.tried.filled());
     assert!(book.tried_len() > 300, "{} tried", book.tried_len());
     check(&book);
 }
@@ -111,7 +116,7 @@ fn a_tried_address_is_tested_before_another_takes_its_place() {
         }
         book.resolve_collisions(at + 2);
         book.resolve_collisions(at + 2 * MINUTE);
-        let holder = book.entries.values().find(|entry| entry.tried).expect("one is tried");
+        let holder = book.entries.iter().flatten().find(|entry| entry.tried).expect("one is tried");
         assert_eq!(holder.addr == old.addr, kept, "the old one answers: {answers}");
         assert_eq!(book.collisions.len(), 0);
         assert_eq!(book.len(), 2, "the other is not forgotten");
@@ -121,16 +126,18 @@ fn a_tried_address_is_tested_before_another_takes_its_place() {
 
 #[test]
 fn useless_addresses_lose_their_place_and_are_not_given_away() {
-    let entry = |time: u64, attempts: u32, last_success: u64| Entry {
+    let entry = |time: u32, attempts: u16, last_success: u32| Entry {
         addr: v4(1, 2, 3, 4).addr,
         services: 0,
         time,
         source: Host::V4([1; 4]),
         last_try: NOW - HOUR,
+        last_counted: 0,
         last_success,
         attempts,
         tried: false,
         places: 1,
+        buckets: [0; 8],
     };
     for (case, terrible) in [
         (entry(NOW, 0, 0), false),
@@ -152,7 +159,7 @@ fn failures_count_only_while_others_answer() {
     let (mut rng, mut book) = (rng(), Book::with_key((1, 2)));
     let told = v4(50, 60, 1, 1);
     book.add(&told, Host::V4([8, 8, 8, 8]), 0, NOW, &mut rng);
-    let attempts = |book: &Book| book.entries[&book.by_addr[&told.addr]].attempts;
+    let attempts = |book: &Book| book.entry(book.find(&told.addr).expect("it is kept")).attempts;
     for n in 0..5 {
         book.attempted(&told.addr, true, NOW + n);
     }
@@ -165,7 +172,7 @@ fn failures_count_only_while_others_answer() {
 #[test]
 fn drawing_reaches_new_and_tried_and_avoids_failures() {
     let (mut rng, mut book) = (rng(), Book::with_key((1, 2)));
-    assert!(book.select(false, NOW, &mut rng).is_none());
+    assert!(book.select(false, &ip(), NOW, &mut rng).is_none());
     for n in 0..40 {
         let told = v4(20 + n, 1, 1, 1);
         book.add(&told, Host::V4([8, 8, n, 8]), 0, NOW, &mut rng);
@@ -174,13 +181,13 @@ fn drawing_reaches_new_and_tried_and_avoids_failures() {
         }
     }
     let draws: Vec<AddrEntry> =
-        (0..2000).map(|_| book.select(false, NOW, &mut rng).expect("there are some").0).collect();
+        (0..2000).map(|_| book.select(false, &ip(), NOW, &mut rng).expect("there are some").0).collect();
     let tried = draws.iter().filter(|told| matches!(told.addr.host, Host::V4([20..30, ..]))).count();
     assert!((850..1150).contains(&tried), "{tried} of 2000 draws are tried ones");
     let distinct: BTreeSet<NetAddr> = draws.iter().map(|told| told.addr).collect();
     assert_eq!(distinct.len(), 40);
     assert!(
-        book.select(true, NOW, &mut rng).is_some_and(|(told, _)| !matches!(told.addr.host, Host::V4([20..30, ..])))
+        book.select(true, &ip(), NOW, &mut rng).is_some_and(|(told, _)| !matches!(told.addr.host, Host::V4([20..30, ..])))
     );
     assert_eq!(book.sample(1000, 23, None, NOW, &mut rng).len(), 9);
     assert_eq!(book.sample(5, 100, Some(Network::Ipv4), NOW, &mut rng).len(), 5);
@@ -202,11 +209,67 @@ fn a_book_comes_back_from_its_bytes() {
     let again = Book::from_bytes(&book.to_bytes(), NOW).expect("its own bytes");
     check(&again);
     assert_eq!((again.len(), again.tried_len()), (book.len(), book.tried_len()));
-    assert_eq!(again.tried, {
-        let number = |id: &u64| again.by_addr[&book.entries[id].addr];
-        let places = |held: &BTreeMap<u64, u64>| held.iter().map(|(place, id)| (*place, number(id))).collect();
-        book.tried.iter().map(|(bucket, held)| (*bucket, places(held))).collect::<Table>()
-    });
+    let tried = |book: &Book| book.shelves().filter(|shelved| shelved.tried).collect::<Vec<_>>();
+    assert_eq!(tried(&again), tried(&book));
     assert!(matches!(Book::from_bytes(&[9, 1, 1], NOW), Err(BookError::Format(9))));
     assert!(matches!(Book::from_bytes(&[1, 1, 1], NOW), Err(BookError::Damaged(_))));
+}
+
+#[test]
+fn draws_keep_to_the_networks_that_are_asked_for() {
+    let (mut rng, mut book) = (rng(), Book::with_key((1, 2)));
+    for n in 0..200 {
+        book.add(&v4(20 + n / 4, n, 1, 1), Host::V4([8, n, 8, 8]), 0, NOW, &mut rng);
+    }
+    let key = Host::TorV3([9; 32]);
+    let onion = AddrEntry { addr: NetAddr { host: key, port: 8333 }, ..v4(1, 1, 1, 1) };
+    let tor = BTreeSet::from([Network::Onion]);
+    assert!(book.select(false, &tor, NOW, &mut rng).is_none());
+    book.add(&onion, Host::V4([8, 8, 8, 8]), 0, NOW, &mut rng);
+    for _ in 0..20 {
+        assert_eq!(book.select(false, &tor, NOW, &mut rng).map(|drawn| drawn.0.addr.host), Some(key));
+        let drawn = book.select(false, &ip(), NOW, &mut rng).expect("there are some");
+        assert_ne!(drawn.0.addr.host, key);
+    }
+    assert_eq!((book.count(Network::Onion), book.count(Network::Ipv4).0), ((1, 0), book.len() - 1));
+}
+
+/// Run it with `cargo test --release -p groat-net addrman -- --nocapture` to see the times.
+#[test]
+fn a_call_costs_little_in_a_full_book() {
+    use std::hint::black_box;
+    let (mut rng, mut book) = (rng(), Book::with_key((1, 2)));
+    let entry = |n: u32| {
+        let [a, b, c, d] = n.wrapping_mul(2_654_435_761).to_be_bytes();
+        v4(1 + a % 120 + if a % 120 >= 9 { 2 } else { 0 }, b, c, d)
+    };
+    let source = |n: u32| Host::V4([30 + (n % 90) as u8, (n / 90) as u8, 1, 1]);
+    let timed = |name: &str, calls: u32, mut call: Box<dyn FnMut(u32) + '_>| {
+        let start = driver_now();
+        (0..calls).for_each(&mut call);
+        let nanos = (driver_now() - start) * 1000 / u64::from(calls);
+        println!("{name}: {nanos} ns a call");
+        assert!(nanos < 20_000, "{name} takes {nanos} ns a call");
+    };
+    for n in 0..400_000 {
+        book.add(&entry(n), source(n), 0, NOW, &mut rng);
+        if n % 8 == 0 {
+            book.good(&entry(n).addr, NOW);
+        }
+    }
+    println!("{} addresses, {} of them tried", book.len(), book.tried_len());
+    assert!(book.len() > 50_000, "{} addresses", book.len());
+    let known: Vec<NetAddr> = book.shelves().map(|shelved| shelved.entry.addr).collect();
+    let at = |n: u32| known[(n as usize * 7919) % known.len()];
+    timed("select", 20_000, Box::new(|_| drop(black_box(book.select(false, &ip(), NOW, &mut rng)))));
+    timed("select new", 20_000, Box::new(|_| drop(black_box(book.select(true, &ip(), NOW, &mut rng)))));
+    timed("attempted", 20_000, Box::new(|n| book.attempted(&at(n), true, NOW)));
+    timed("good", 20_000, Box::new(|n| drop(book.good(&at(n), NOW + n))));
+    timed("add", 20_000, Box::new(|n| drop(black_box(book.add(&entry(n + 500_000), source(n), 0, NOW, &mut rng)))));
+    check(&book);
+}
+
+/// Microseconds.
+fn driver_now() -> u64 {
+    crate::driver::now().0
 }

@@ -11,6 +11,7 @@ use crate::addr::{NetAddr, Network};
 use crate::bans::Subnet;
 use crate::dial;
 use crate::limits::Limits;
+use crate::local::How;
 use crate::message::{Kind, Message};
 use crate::peer::{LinkKind, Permissions};
 
@@ -75,6 +76,13 @@ pub enum Input {
         name: String,
         /// At most 32 addresses.
         addrs: Vec<NetAddr>,
+    },
+    /// Peers may reach us at this address, or not any more.
+    Own {
+        /// The address.
+        addr: NetAddr,
+        /// How that is known; none: it is ours no more.
+        how: Option<How>,
     },
     /// The operator wants something.
     Command(Command),
@@ -279,6 +287,8 @@ pub enum Reason {
     FeelerDone,
     /// It told us addresses: that was all we wanted.
     FetchDone,
+    /// It was to tell us addresses and did not.
+    FetchTimeout,
     /// Its address is banned.
     Banned,
     /// It misbehaved before, and there is hardly room.
