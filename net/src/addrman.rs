@@ -360,10 +360,8 @@ impl Book {
         }
         self.set_tried(id, true);
         let entry = self.entry(id);
-        let places: Vec<Place> = entry.buckets[..usize::from(entry.places)]
-            .iter()
-            .map(|bucket| self.place(b"pn", *bucket, addr))
-            .collect();
+        let places: Vec<Place> =
+            entry.buckets[..usize::from(entry.places)].iter().map(|bucket| self.place(b"pn", *bucket, addr)).collect();
         places.into_iter().for_each(|at| self.clear_new(at));
         if let Some(old) = self.tried.take(at) {
             // Who had the place goes back to the new ones, into its own place there.

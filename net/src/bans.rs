@@ -88,9 +88,10 @@ impl FromStr for Subnet {
         }
         let ones = mask.bytes().iter().map(|byte| byte.count_ones()).sum::<u32>();
         // A netmask has its ones at the front.
-        let front = mask.bytes().iter().map(|byte| byte.leading_ones()).try_fold((0, true), |(sum, open), ones| {
-            (open || ones == 0).then_some((sum + ones, open && ones == 8))
-        });
+        let front =
+            mask.bytes().iter().map(|byte| byte.leading_ones()).try_fold((0, true), |(sum, open), ones| {
+                (open || ones == 0).then_some((sum + ones, open && ones == 8))
+            });
         match (front, u8::try_from(ones)) {
             (Some((front, _)), Ok(prefix)) if front == ones => Subnet::new(host, prefix).ok_or(NoSubnet),
             _ => Err(NoSubnet),

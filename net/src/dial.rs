@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rand::Rng;
-use rand::seq::SliceRandom;
+use rand::seq::IndexedRandom;
 
 use crate::addr::{NetAddr, Network};
 use crate::addrman::Book;
@@ -32,7 +32,7 @@ const DRAWS_FOR_GOOD_PORT: usize = 50;
 /// See [`DRAWS_FOR_RESTED`], in seconds.
 const RECENTLY: u32 = 10 * 60;
 /// The longest pause between looks that find nobody to dial. The pause ends when an address is learned or a peer goes.
-const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+const LONGEST_PAUSE: Duration = Duration::from_secs(32);
 /// A failure counts against an address only while we have so many other peers: else we may be offline.
 const PEERS_THAT_PROVE_US_ONLINE: usize = 2;
 /// Links for blocks only that are dialled first after a start. Core: `MAX_BLOCK_RELAY_ONLY_ANCHORS`.
@@ -400,7 +400,9 @@ impl Dialling {
             let collision = if feeler { from.book.select_collision(&mut cx.core.rng) } else { None };
             let linked = collision.filter(|(entry, _)| tally.taken.contains(&entry.addr));
             // Who is linked with us needs no test.
-            linked.iter().for_each(|(entry, _)| from.book.good(&entry.addr, now));
+            if let Some((entry, _)) = &linked {
+                from.book.good(&entry.addr, now);
+            }
             let drawn = collision.filter(|_| linked.is_none());
             let drawn = drawn.or_else(|| from.book.select(feeler, &networks, now, &mut cx.core.rng));
             let (entry, last_try) = drawn?;

@@ -378,7 +378,7 @@ mod tests {
     fn credit_grows_by_an_address_in_ten_seconds_up_to_a_thousand() {
         let start = Micros::from_seconds(1000);
         let mut state = State::new(start);
-        let mut paid = |state: &mut State| (0..5000).take_while(|_| state.pay()).count();
+        let paid = |state: &mut State| (0..5000).take_while(|_| state.pay()).count();
         assert_eq!((paid(&mut state), paid(&mut state)), (1, 0));
         state.earn(start + Duration::from_secs(25));
         assert_eq!(paid(&mut state), 2);

@@ -4,7 +4,7 @@ use crate::addr::{Host, NetAddr};
 use crate::message::{Kind, Message, Version};
 use crate::peer::{LinkKind, NODE_NETWORK, NODE_NETWORK_LIMITED, NODE_WITNESS, Peer, Peers, Their};
 use crate::protocol::{Cx, PeerId, Reason};
-use crate::timers::{HANDSHAKE_TIMEOUT, Timer};
+use crate::timers::Timer;
 use crate::view::View;
 
 /// The version of the protocol spoken here. Core's name and value.
@@ -25,7 +25,7 @@ const LIMITED_ALLOW_CONN_BLOCKS: u64 = 144;
 
 /// A link was made. Who dialled speaks first.
 pub(crate) fn start(peer: &mut Peer, view: &impl View, cx: &mut Cx<'_>) {
-    cx.core.timers.set(peer.id, Timer::Handshake, cx.now + HANDSHAKE_TIMEOUT);
+    cx.core.timers.set(peer.id, Timer::Handshake, cx.now + cx.core.config.peer_timeout);
     if !peer.kind.is_inbound() {
         send_version(peer, view, cx);
     }

@@ -28,7 +28,7 @@ pub const NODE_NETWORK_LIMITED: u64 = 1 << 10;
 pub const NODE_P2P_V2: u64 = 1 << 11;
 
 /// What a link is for. Core: `ConnectionType`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LinkKind {
     /// The peer dialled us.
     Inbound,

@@ -50,7 +50,12 @@ pub(crate) fn on_pong(peer: &mut Peer, nonce: u64, cx: &mut Cx<'_>) {
     }
 }
 
-/// No pong came in time.
+/// No pong came in time. Core: `ShouldRunInactivityChecks`.
 pub(crate) fn on_pong_timeout(peer: &mut Peer, cx: &mut Cx<'_>) {
-    cx.disconnect(peer, Reason::PingTimeout);
+    let patience = peer.since + cx.core.config.peer_timeout;
+    if cx.now < patience {
+        cx.core.timers.set(peer.id, Timer::Pong, patience);
+    } else {
+        cx.disconnect(peer, Reason::PingTimeout);
+    }
 }

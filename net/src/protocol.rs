@@ -31,8 +31,8 @@ use crate::timers::{MAX_TIP_AGE, Micros, Timer, Timers};
 use crate::txrelay::TxRelay;
 use crate::view::{Id, View};
 use crate::{announce, chainsync, handshake, ping, serve, slots};
-pub use operator::{Memory, NotAdded};
 pub use io::{Command, Config, Done, Event, Input, Output, PeerId, Reason, Token, TxVerdict, Verdict, Work};
+pub use operator::{Memory, NotAdded};
 
 /// Most entries of a `getdata` that we send. Core's name and value.
 pub(crate) const MAX_GETDATA_SZ: usize = 1000;
@@ -214,7 +214,7 @@ impl Protocol {
                 let (k0, k1) = self.group_key;
                 peer.keyed_group = siphash24::Hash::hash_to_u64_with_keys(k0, k1, &addr.host.group());
                 self.peers.entry(id).or_insert(peer);
-                self.on_connected(id, view, &mut Cx { now, core: &mut self.core, out });
+                self.on_connected(id, now, view, out);
             }
             Input::Closed(id) => self.forget(id, now),
             Input::DialFailed { addr, tried } => {
@@ -284,7 +284,8 @@ impl Protocol {
     }
 
     /// A link was made: it is refused, or the handshake begins.
-    fn on_connected(&mut self, id: PeerId, view: &impl View, cx: &mut Cx<'_>) {
+    fn on_connected(&mut self, id: PeerId, now: Micros, view: &impl View, out: &mut Vec<Output>) {
+        let cx = &mut Cx { now, core: &mut self.core, out };
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let inbound = peer.kind.is_inbound();
         if !inbound {
@@ -303,7 +304,8 @@ impl Protocol {
     }
 
     /// A peer has said its version. Who answers our dial is remembered, also when it does not offer what we want.
-    fn on_version(&mut self, id: PeerId, services: u64, cx: &mut Cx<'_>) {
+    fn on_version(&mut self, id: PeerId, services: u64, now: Micros, out: &mut Vec<Output>) {
+        let cx = &mut Cx { now, core: &mut self.core, out };
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if !peer.kind.is_inbound() {
             self.book.set_services(&peer.addr, services);
@@ -421,7 +423,7 @@ impl Protocol {
             let (first, services) = (self.peers.get(&id).is_some_and(|peer| peer.their.is_none()), version.services);
             handshake::on_version(&mut self.peers, id, *version, view, cx);
             if first {
-                self.on_version(id, services, cx);
+                self.on_version(id, services, now, out);
             }
             return;
         }
@@ -496,10 +498,9 @@ impl Protocol {
                 }
             }
             // To come: compact blocks, reconciliation.
-            Message::CmpctBlock(_)
-            | Message::GetBlockTxn(_)
-            | Message::BlockTxn(_)
-            | Message::SendTxRcncl { .. } => cx.event(Event::Ignored { peer: id, kind }),
+            Message::CmpctBlock(_) | Message::GetBlockTxn(_) | Message::BlockTxn(_) | Message::SendTxRcncl { .. } => {
+                cx.event(Event::Ignored { peer: id, kind })
+            }
             // Nothing that we ever ask for, or nothing that can be read.
             Message::MerkleBlock(_)
             | Message::CFilter(_)

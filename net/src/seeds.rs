@@ -55,6 +55,8 @@ pub(crate) struct Seeds {
     /// The operator named nodes.
     named: bool,
     next_node: Micros,
+    /// There is no other way to an address than the list of the program.
+    nothing_else: bool,
     fixed: bool,
     force: bool,
 }
@@ -72,6 +74,7 @@ impl Seeds {
             nodes: options.seed_nodes.clone(),
             named: !options.seed_nodes.is_empty(),
             next_node: Micros::default(),
+            nothing_else: options.dns_seeds.is_empty() && options.seed_nodes.is_empty(),
             fixed: options.fixed_seeds,
             force: options.force_dns_seeds,
         }
@@ -87,13 +90,14 @@ impl Seeds {
         });
         let mut steps = Vec::new();
         let few = full < SEED_OUTBOUND_CONNECTION_THRESHOLD;
-        if few && now >= self.next_node
+        if few
+            && now >= self.next_node
             && let Some(node) = self.nodes.pop()
         {
             self.next_node = now + ADD_NEXT_SEEDNODE;
             steps.push(Step::Fetch(node));
         }
-        if self.fixed && lacks && (now >= begun + FIXED_SEEDS_DELAY || (self.names.is_empty() && !self.named && alone)) {
+        if self.fixed && lacks && (now >= begun + FIXED_SEEDS_DELAY || (self.nothing_else && alone)) {
             self.fixed = false;
             steps.push(Step::Fixed);
         }
@@ -250,7 +254,9 @@ mod tests {
 
     #[test]
     fn the_list_of_the_program_comes_at_once_where_nothing_else_can() {
-        for (names, nodes, alone, expected) in [(0, 0, true, true), (0, 0, false, false), (1, 0, true, false), (0, 1, true, false)] {
+        for (names, nodes, alone, expected) in
+            [(0, 0, true, true), (0, 0, false, false), (1, 0, true, false), (0, 1, true, false)]
+        {
             let steps = seeds(names, nodes, true, false).run(at(0), 0, 0, true, alone);
             assert_eq!(steps.contains(&Step::Fixed), expected, "{names} names, {nodes} nodes, alone: {alone}");
         }
@@ -261,7 +267,11 @@ mod tests {
     fn the_lists_are_whole() {
         for (network, count) in [("main", 2059), ("test", 181), ("testnet4", 230), ("signet", 170), ("regtest", 0)] {
             assert_eq!(list(network).len(), count, "{network}");
-            assert!(list(network).iter().all(|addr| addr.host.is_routable() || addr.host.network() == crate::addr::Network::Cjdns));
+            assert!(
+                list(network)
+                    .iter()
+                    .all(|addr| addr.host.is_routable() || addr.host.network() == crate::addr::Network::Cjdns)
+            );
         }
     }
 }

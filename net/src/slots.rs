@@ -81,7 +81,8 @@ pub struct Candidate {
 /// Whether a peer that dialled us may stay; one of the others may have to go for it. Core: `CreateNodeFromAcceptedSocket`.
 pub(crate) fn admit(peers: &mut Peers, id: PeerId, guard: &Guard, view: &impl View, cx: &mut Cx<'_>) -> bool {
     let most = cx.core.config.dialling.slots.inbound();
-    let others = peers.values().filter(|peer| peer.kind.is_inbound() && peer.closing.is_none() && peer.id != id).count();
+    let others =
+        peers.values().filter(|peer| peer.kind.is_inbound() && peer.closing.is_none() && peer.id != id).count();
     let Some(peer) = peers.get_mut(&id) else { return false };
     let refusal = if peer.permissions.no_ban {
         None

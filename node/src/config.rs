@@ -59,6 +59,10 @@ pub struct Config {
     /// Most links to peers
     #[arg(long, value_name = "N", help_heading = "Peers", default_value_t = 125)]
     pub maxconnections: usize,
+    /// Seconds within which a peer must have said who it is; before that none is lost for its silence
+    #[arg(long, value_name = "SECONDS", help_heading = "Peers", default_value_t = 60,
+        value_parser = clap::value_parser!(u64).range(1..))]
+    pub peertimeout: u64,
     /// Dial with the encrypted transport of BIP324 first
     #[arg(long, value_name = "0|1", help_heading = "Peers", value_parser = flag, default_value = "1",
         action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]

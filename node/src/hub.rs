@@ -2,7 +2,7 @@
 //! interfaces. Never waits for any of them. Knows no rule and no wire byte.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bitcoin::BlockHash;
 use groat_chain::ledger::Incoming;
@@ -22,11 +22,14 @@ use tokio::sync::{mpsc, watch};
 use crate::clock;
 use crate::handle::{AddNode, AddNodeError, Ask, PeerInfo, Which};
 use crate::ledger::{Listener, Queue, Request};
+use crate::memory::Files;
 
 /// The longest wait for the next input. The clock may be set meanwhile.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Events of links that are handled in one go.
 const BATCH: usize = 256;
+/// Time from writing the peer book to writing it again. Core: `DUMP_PEERS_INTERVAL`.
+const DUMP_PEERS_INTERVAL: Duration = Duration::from_secs(15 * 60);
 
 /// What the ledger thread and the readers of blocks tell.
 pub enum Told {
@@ -83,6 +86,8 @@ pub struct Hub {
     pub ledger: Arc<Queue>,
     /// Where who reads blocks answers.
     pub told: mpsc::Sender<Told>,
+    /// Where peers and bans are written down.
+    pub files: Files,
     /// Print what happens to links.
     pub verbose: bool,
 }
@@ -90,6 +95,7 @@ pub struct Hub {
 impl Hub {
     /// Runs until it is told to stop.
     pub fn run(mut self, mut inbox: Inbox, runtime: &Handle) {
+        let mut written = Instant::now();
         runtime.block_on(async {
             while !*inbox.stop.borrow() {
                 let mut event = tokio::select! {
@@ -115,8 +121,15 @@ impl Hub {
                     self.on_event(event);
                 }
                 self.driver.rest();
+                if written.elapsed() >= DUMP_PEERS_INTERVAL {
+                    written = Instant::now();
+                    let (files, book) = (self.files.clone(), self.protocol.book().to_bytes());
+                    runtime.spawn_blocking(move || files.write_book(book));
+                }
             }
         });
+        self.files.write_book(self.protocol.book().to_bytes());
+        self.files.write_anchors(self.protocol.anchors());
     }
 
     /// How long nothing need be done.
@@ -159,7 +172,7 @@ impl Hub {
                     Output::Dial { addr, kind, v2 } => self.driver.reach(addr, kind, v2),
                     Output::Fetch(name) => self.driver.dial(&name, LinkKind::AddrFetch),
                     Output::AskSeed(name) => self.driver.ask_seed(name),
-                    Output::BansChanged => {}
+                    Output::BansChanged => self.files.write_bans(self.protocol.bans()),
                     Output::Event(event) => self.on_protocol_event(&event),
                 }
             }

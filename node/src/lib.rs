@@ -8,6 +8,7 @@ pub mod handle;
 pub mod hub;
 pub mod import;
 pub mod ledger;
+pub mod memory;
 pub mod miner;
 pub mod node;
 pub mod offline;

@@ -15,10 +15,12 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
 use crate::chainstate::Chainstate;
+use crate::clock;
 use crate::config::Config;
 use crate::handle::NodeHandle;
 use crate::hub::{Hub, Inbox};
 use crate::ledger::{self, Queue};
+use crate::memory::Files;
 
 /// Answers of the ledger, and questions of interfaces, that wait for the hub.
 const MAX_WAITING: usize = 1024;
@@ -47,7 +49,7 @@ impl Node {
             .enable_all()
             .build()
             .context("the threads for the network cannot be started")?;
-        let Chainstate { mut ledger, pool, .. } = state;
+        let Chainstate { mut ledger, pool, folder } = state;
         let (tree, store, params) = (ledger.tree(), ledger.store(), ledger.params().clone());
         let limits = Limits::default();
         let options = driver::Options {
@@ -67,15 +69,19 @@ impl Node {
         for address in config.connect.iter().chain(&config.addnode).filter(|address| *address != "0") {
             driver.keep(address, LinkKind::Manual);
         }
-        let protocol = Protocol::new(protocol::Config {
+        let files = Files::new(folder);
+        let memory = files.read(clock::now())?;
+        let mut protocol = Protocol::new(protocol::Config {
             params: params.clone(),
             services: services(config),
             user_agent: user_agent(),
             blocks_only: BLOCKS_ONLY,
             dialling: groat_net::dial::Options::default(),
+            peer_timeout: Duration::from_secs(config.peertimeout),
             limits,
             seed: driver::seed(),
         });
+        protocol.remember(memory);
 
         let (told, from_ledger) = mpsc::channel(MAX_WAITING);
         let (asks, from_interfaces) = mpsc::channel(MAX_WAITING);
@@ -90,6 +96,7 @@ impl Node {
             params: params.clone(),
             ledger: queue.clone(),
             told: told.clone(),
+            files,
             verbose: config.debug.iter().any(|topic| topic == "net"),
         };
         let inbox = Inbox { told: from_ledger, asks: from_interfaces, events, stop: stopping };

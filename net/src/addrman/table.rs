@@ -34,10 +34,6 @@ impl Table {
         Table { size, buckets: Vec::new(), filled: Vec::new() }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.filled.is_empty()
-    }
-
     pub(super) fn get(&self, (bucket, place): Place) -> Option<u32> {
         let places = self.buckets.get(usize::from(bucket))?.places.as_ref()?;
         Some(places[usize::from(place)]).filter(|id| *id != NOBODY)

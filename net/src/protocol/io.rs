@@ -1,6 +1,7 @@
 //! The words between the protocol and who drives it: what comes in, what goes out, and why links end. Does nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bitcoin::block::Header;
 use bitcoin::{BlockHash, Transaction, Txid, Wtxid};
@@ -38,6 +39,8 @@ pub struct Config {
     pub blocks_only: bool,
     /// Whom to dial and what to tell of ourselves.
     pub dialling: dial::Options,
+    /// A handshake must end within this, and no peer is lost for its silence before (`-peertimeout`).
+    pub peer_timeout: Duration,
     /// The sizes.
     pub limits: Limits,
     /// The same seed and the same inputs give the same outputs.

@@ -29,7 +29,9 @@ pub enum NotAdded {
 impl Protocol {
     /// Takes over what is left of the last run. To be called before the first input.
     pub fn remember(&mut self, memory: Memory) {
-        self.book = memory.book.unwrap_or_else(|| std::mem::replace(&mut self.book, Book::new(&mut self.core.rng)));
+        if let Some(book) = memory.book {
+            self.book = book;
+        }
         self.dialling.anchors = memory.anchors;
         self.guard.bans = memory.bans;
     }
@@ -42,11 +44,8 @@ impl Protocol {
     /// The peers for blocks only: to be written down at the end. Core: `GetCurrentBlockRelayOnlyConns`.
     pub fn anchors(&self) -> Vec<AddrEntry> {
         let open = |peer: &&Peer| peer.kind == LinkKind::BlockRelay && peer.ready;
-        let entry = |peer: &Peer| AddrEntry {
-            time: peer.since.seconds32(),
-            services: peer.services(),
-            addr: peer.addr,
-        };
+        let entry =
+            |peer: &Peer| AddrEntry { time: peer.since.seconds32(), services: peer.services(), addr: peer.addr };
         self.peers.values().filter(open).map(entry).take(self.core.config.dialling.slots.block_relay).collect()
     }
 

@@ -2,9 +2,11 @@
 
 mod blocks;
 mod bounds;
+mod gossip;
 mod handshake;
 mod headers;
 mod serve;
+mod slots;
 mod transactions;
 
 use std::sync::Arc;
@@ -104,8 +106,12 @@ fn reason(world: &World, peer: PeerId) -> Option<Reason> {
 }
 
 fn discouraged(world: &World, peer: PeerId) -> bool {
-    matches!(reason(world, peer), Some(Reason::Misbehaved(_)))
-        && world.nodes[0].protocol.is_discouraged(&Host::V4([20, 0, ((peer.0 - 1) >> 8) as u8, (peer.0 - 1) as u8]))
+    matches!(reason(world, peer), Some(Reason::Misbehaved(_))) && world.nodes[0].protocol.is_discouraged(&host_of(peer))
+}
+
+/// Where the test is whom a node knows by this id.
+fn host_of(peer: PeerId) -> Host {
+    Host::V4([20, 0, ((peer.0 - 1) >> 8) as u8, (peer.0 - 1) as u8])
 }
 
 fn names(messages: &[Arc<Message>]) -> Vec<&'static str> {

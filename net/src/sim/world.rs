@@ -35,6 +35,10 @@ pub struct Node {
     pub pauses: usize,
     /// What it sent in all, in messages' weights.
     pub sent_bytes: u64,
+    /// It answers when it is dialled.
+    pub answers: bool,
+    /// Whom it dialled by itself.
+    pub dialled: Vec<(Micros, NetAddr, LinkKind)>,
     wake: Option<Micros>,
 }
 
@@ -87,6 +91,8 @@ pub struct World {
     pub now: Micros,
     /// The nodes, by number.
     pub nodes: Vec<Node>,
+    /// What any seed's name stands for.
+    pub seeds: Vec<NetAddr>,
     ends: BTreeMap<PeerId, End>,
     queue: BTreeMap<(Micros, u64), Happening>,
     wakes: BTreeSet<(Micros, usize)>,
@@ -102,6 +108,7 @@ impl World {
         World {
             now,
             nodes: Vec::new(),
+            seeds: Vec::new(),
             ends: BTreeMap::new(),
             queue: BTreeMap::new(),
             wakes: BTreeSet::new(),
@@ -120,6 +127,7 @@ impl World {
             user_agent: "/Groat:sim/".into(),
             blocks_only: false,
             dialling: crate::dial::Options::default(),
+            peer_timeout: crate::timers::DEFAULT_PEER_CONNECT_TIMEOUT,
             limits: crate::limits::Limits::default(),
             seed: [0; 32],
         }
@@ -138,6 +146,8 @@ impl World {
             paused: BTreeSet::new(),
             pauses: 0,
             sent_bytes: 0,
+            answers: true,
+            dialled: Vec::new(),
             wake: None,
         });
         number
@@ -147,9 +157,14 @@ impl World {
     pub fn connect(&mut self, from: usize, to: usize, kind: LinkKind, link: Link) -> (PeerId, PeerId) {
         let (a, b) = self.pair(Some(from), Some(to), link);
         let after = self.now + link.latency;
-        let connected = |peer, host, kind| Input::Connected {
+        // Who dials does so from whatever port is free.
+        let port = |peer: PeerId| 40_000 + (peer.0 % 20_000) as u16;
+        let connected = |peer: PeerId, host, kind| Input::Connected {
             peer,
-            addr: address(host),
+            addr: match kind {
+                LinkKind::Inbound => NetAddr { port: port(peer), ..address(host) },
+                _ => address(host),
+            },
             kind,
             permissions: Permissions::default(),
             network: Network::Ipv4,
@@ -168,6 +183,19 @@ impl World {
         let network = Network::Ipv4;
         self.tell(to, Input::Connected { peer: theirs, addr, kind, permissions, network, bind: None });
         (own, theirs)
+    }
+
+    /// As [`World::speak_to`], from a given address.
+    pub fn speak_from(&mut self, to: usize, host: Host, kind: LinkKind) -> (PeerId, PeerId) {
+        let (own, theirs) = self.pair(None, Some(to), Link { latency: Duration::from_millis(1), ..Link::default() });
+        let (addr, permissions, network) = (NetAddr { host, port: 50_000 }, Permissions::default(), host.network());
+        self.tell(to, Input::Connected { peer: theirs, addr, kind, permissions, network, bind: None });
+        (own, theirs)
+    }
+
+    /// Tells a node that time has passed.
+    pub fn tick(&mut self, node: usize) {
+        self.tell(node, Input::Tick);
     }
 
     fn pair(&mut self, a: Option<usize>, b: Option<usize>, link: Link) -> (PeerId, PeerId) {
@@ -243,6 +271,20 @@ impl World {
         let work = crate::protocol::Work::Block { hash: block.hash, bytes: block.bytes.clone(), asked: true };
         let (_, told) = self.nodes[node].chain.perform(work, self.now);
         told.into_iter().for_each(|input| self.tell(node, input));
+    }
+
+    /// Ends all links of a node and puts another protocol in its place, as a start of the program does.
+    pub fn replace(&mut self, node: usize, protocol: Protocol) {
+        let links: Vec<PeerId> = self.nodes[node].protocol.peers().map(|peer| peer.id).collect();
+        links.into_iter().for_each(|end| self.cut(end));
+        self.run_until(self.now);
+        self.nodes[node].protocol = protocol;
+        self.tell(node, Input::Tick);
+    }
+
+    /// Hands a node an input of its operator.
+    pub fn command(&mut self, node: usize, command: crate::protocol::Command) {
+        self.tell(node, Input::Command(command));
     }
 
     /// Runs until nothing is due before `until`.
@@ -425,8 +467,21 @@ impl World {
             Output::ResumeRead(peer) => {
                 self.nodes[number].paused.remove(&peer);
             }
-            Output::Dial { addr, .. } => self.tell(number, Input::DialFailed { addr, tried: true }),
-            Output::AskSeed(name) => self.tell(number, Input::Seeded { name, addrs: Vec::new() }),
+            Output::Dial { addr, kind, .. } => {
+                (addr, kind).hash(&mut self.trace);
+                self.nodes[number].dialled.push((self.now, addr, kind));
+                match node_at(&addr).filter(|to| self.nodes.get(*to).is_some_and(|node| node.answers)) {
+                    Some(to) => drop(self.connect(number, to, kind, Link::default())),
+                    None => {
+                        let failed = Happening::Told(number, Input::DialFailed { addr, tried: true });
+                        self.push(self.now + Duration::from_secs(1), failed);
+                    }
+                }
+            }
+            Output::AskSeed(name) => {
+                let seeded = Happening::Told(number, Input::Seeded { name, addrs: self.seeds.clone() });
+                self.push(self.now + Duration::from_millis(50), seeded);
+            }
             Output::Fetch(_) | Output::BansChanged => {}
             Output::Event(event) => self.nodes[number].events.push(event),
         }
@@ -443,6 +498,18 @@ impl End {
     }
 }
 
-fn address(node: usize) -> NetAddr {
-    NetAddr { host: Host::V4([10 + 1, (node >> 16) as u8, (node >> 8) as u8, node as u8]), port: 8333 }
+/// Where a node is: each in a group of its own.
+pub fn address(node: usize) -> NetAddr {
+    let (group, member) = (node % GROUPS, node / GROUPS);
+    NetAddr { host: Host::V4([30 + (group >> 8) as u8, group as u8, member as u8, 1]), port: 8333 }
 }
+
+/// The node that is there.
+fn node_at(addr: &NetAddr) -> Option<usize> {
+    let Host::V4([high, low, member, 1]) = addr.host else { return None };
+    let group = usize::from(high.checked_sub(30)?) << 8 | usize::from(low);
+    (group < GROUPS && addr.port == 8333).then_some(group + usize::from(member) * GROUPS)
+}
+
+/// Groups of addresses that nodes are in.
+const GROUPS: usize = 60 << 8;

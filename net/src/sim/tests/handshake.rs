@@ -202,3 +202,18 @@ fn an_unanswered_ping_ends_the_link_after_twenty_minutes() {
     world.run_for(4 * SECOND);
     assert_eq!(reason(&world, theirs), Some(Reason::PingTimeout));
 }
+
+#[test]
+fn an_operator_may_have_patience_with_the_silent() {
+    let params = params();
+    let mut world = World::new(1, when(&params, 0));
+    let config = crate::protocol::Config { peer_timeout: 120 * MINUTE, ..World::config(&params) };
+    world.add(config, Chain::new(params.clone()));
+    let (_, half_open) = world.speak_to(0, LinkKind::Inbound, Permissions::default());
+    let (_, mute) = inbound(&mut world);
+    world.run_for(119 * MINUTE);
+    assert_eq!((reason(&world, half_open), reason(&world, mute)), (None, None));
+    world.run_for(2 * MINUTE);
+    assert_eq!(reason(&world, half_open), Some(Reason::HandshakeTimeout));
+    assert_eq!(reason(&world, mute), Some(Reason::PingTimeout));
+}
