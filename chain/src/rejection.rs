@@ -141,6 +141,14 @@ pub enum Rejection {
     /// The fee is more than all money.
     #[error("bad-txns-fee-outofrange")]
     BadTxnsFeeOutofrange,
+
+    // Transactions, for the pool.
+    /// An input spends an output of a form that is not relayed; no witness can change that.
+    #[error("bad-txns-nonstandard-inputs")]
+    BadTxnsNonstandardInputs,
+    /// Its fee is below the rate that is relayed.
+    #[error("min relay fee not met")]
+    MinRelayFeeNotMet,
 }
 
 /// What a rejection says about what was refused, and so what may be remembered of it.
@@ -174,7 +182,8 @@ impl Rejection {
             TimeTooNew => Blame::Future,
             PrevBlkNotFound => Blame::Missing,
             DuplicateInvalid => Blame::Duplicate,
-            TooLittleChainwork => Blame::Policy,
+            TooLittleChainwork | BadTxnsNonstandardInputs => Blame::Policy,
+            MinRelayFeeNotMet => Blame::Reconsiderable,
             BadTxnMrklRoot | BadTxnsDuplicate | BadWitnessNonceSize | BadWitnessMerkleMatch | UnexpectedWitness => {
                 Blame::Mutated
             }

@@ -16,7 +16,8 @@
 //!   comes back once as [`Input::ChainDone`](protocol::Input::ChainDone), in any order, also when the peer it was for is
 //!   gone. When it comes back the view must show its effect: accepted headers, a stored block. A new tip is told by
 //!   [`Input::TipChanged`](protocol::Input::TipChanged), a stored block that turns out to be invalid by
-//!   [`Input::BlockRefused`](protocol::Input::BlockRefused).
+//!   [`Input::BlockRefused`](protocol::Input::BlockRefused). Out of the initial download each block that joined the chain
+//!   is told by [`Input::BlockConnected`](protocol::Input::BlockConnected), after the tip that it came with.
 //!   The pool's transactions are told by [`Input::TxAccepted`](protocol::Input::TxAccepted), each before the answer to the
 //!   work that brought it.
 //! - **Messages of one peer take effect in order**: while the ledger works for a peer, what that peer sends waits, and its

@@ -251,6 +251,7 @@ impl Protocol {
                     announce::announce(&mut self.peers, &connected, view, &mut cx);
                 }
             }
+            Input::BlockConnected(_) => {}
             Input::BlockRefused { hash, rejection } => {
                 let source = self.blocks.take_source(&hash);
                 if let Some(peer) = source.and_then(|id| self.peers.get_mut(&id)) {

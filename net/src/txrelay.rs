@@ -205,7 +205,7 @@ impl TxRelay {
                     entry.set(bit);
                 }
             }
-            TxVerdict::Refused => self.rejects.insert(GenTxid::Wtxid(wtxid).bytes()),
+            TxVerdict::Refused(_) => self.rejects.insert(GenTxid::Wtxid(wtxid).bytes()),
             TxVerdict::Known | TxVerdict::Missing => {}
         }
         self.requests.forget(&GenTxid::Wtxid(wtxid));

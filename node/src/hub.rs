@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bitcoin::BlockHash;
+use groat_chain::block::Block;
 use groat_chain::ledger::Incoming;
 use groat_chain::params::Params;
 use groat_chain::pool::Pool;
@@ -31,12 +32,17 @@ const BATCH: usize = 256;
 /// Time from writing the peer book to writing it again. Core: `DUMP_PEERS_INTERVAL`.
 const DUMP_PEERS_INTERVAL: Duration = Duration::from_secs(15 * 60);
 
+/// What becomes of every transaction: there is no pool that any fee could buy a place in.
+const NO_POOL: TxVerdict = TxVerdict::Refused(Rejection::MinRelayFeeNotMet);
+
 /// What the ledger thread and the readers of blocks tell.
 pub enum Told {
     /// An answer to the protocol.
     Done(Token, Done),
     /// The published tip moved over these blocks.
     TipChanged(Vec<BlockHash>),
+    /// A block joined the active chain.
+    Connected(Arc<Block>),
     /// A stored block broke a rule when it was connected.
     Refused(BlockHash, Rejection),
 }
@@ -49,6 +55,10 @@ impl Listener for mpsc::Sender<Told> {
 
     fn tip_changed(&mut self, connected: Vec<BlockHash>) {
         let _ = self.blocking_send(Told::TipChanged(connected));
+    }
+
+    fn connected(&mut self, block: Arc<Block>) {
+        let _ = self.blocking_send(Told::Connected(block));
     }
 
     fn refused(&mut self, hash: BlockHash, rejection: Rejection) {
@@ -149,6 +159,7 @@ impl Hub {
         self.take(match told {
             Told::Done(token, done) => Input::ChainDone { token, done },
             Told::TipChanged(connected) => Input::TipChanged(connected),
+            Told::Connected(block) => Input::BlockConnected(block),
             Told::Refused(hash, rejection) => Input::BlockRefused { hash, rejection },
         });
     }
@@ -210,11 +221,8 @@ impl Hub {
                     ledger.push(Request::Block(token, incoming.ok().map(Box::new)));
                 });
             }
-            Work::Transaction(_) => {
-                let mut told = self.told.clone();
-                // Not from this thread: it is the one that takes answers.
-                Handle::current().spawn_blocking(move || told.done(token, Done::Transaction(TxVerdict::Refused)));
-            }
+            Work::Transaction(_) => self.answer(token, Done::Transaction(NO_POOL)),
+            Work::Package(package) => self.answer(token, Done::Package(vec![NO_POOL; package.len()])),
             Work::ReadBlock(hash) => {
                 let (tree, store, mut told) = (self.tree.clone(), self.store.clone(), self.told.clone());
                 Handle::current().spawn_blocking(move || {
@@ -234,6 +242,12 @@ impl Hub {
                 });
             }
         }
+    }
+
+    /// Gives an answer that needs no work. Not from this thread: it is the one that takes answers.
+    fn answer(&self, token: Token, done: Done) {
+        let mut told = self.told.clone();
+        Handle::current().spawn_blocking(move || told.done(token, done));
     }
 
     fn on_ask(&mut self, ask: Ask) {

@@ -2,11 +2,12 @@
 //! between them. Tells of what happened through the [`Listener`]; knows neither peers nor RPC.
 
 use std::collections::VecDeque;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
+use groat_chain::block::Block;
 use groat_chain::ledger::{Accepted, Incoming, Ledger, LedgerError, Step};
 use groat_chain::rejection::Rejection;
 use groat_net::protocol::{Done, Token, Verdict};
@@ -49,6 +50,8 @@ pub trait Listener: Send {
     fn done(&mut self, token: Token, done: Done);
     /// The published tip moved over these blocks.
     fn tip_changed(&mut self, connected: Vec<BlockHash>);
+    /// A block joined the active chain of a node in sync; told after the tip.
+    fn connected(&mut self, block: Arc<Block>);
     /// A stored block broke a rule when it was connected.
     fn refused(&mut self, hash: BlockHash, rejection: Rejection);
 }
@@ -213,6 +216,9 @@ impl<L: Listener> Thread<'_, L> {
             Step::Moved(None) => {}
             Step::Moved(Some(change)) => {
                 self.listener.tip_changed(change.connected.iter().map(|block| block.hash).collect());
+                if self.in_sync {
+                    change.connected.into_iter().for_each(|block| self.listener.connected(block));
+                }
                 self.print_tip(PRINT_INTERVAL);
             }
             Step::Refused(hash, rejection) => {

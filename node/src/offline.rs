@@ -100,5 +100,6 @@ struct Nobody;
 impl Listener for Nobody {
     fn done(&mut self, _: Token, _: Done) {}
     fn tip_changed(&mut self, _: Vec<BlockHash>) {}
+    fn connected(&mut self, _: std::sync::Arc<groat_chain::block::Block>) {}
     fn refused(&mut self, _: BlockHash, _: Rejection) {}
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bitcoin::block::Header;
 use bitcoin::{BlockHash, Transaction, Txid, Wtxid};
+use groat_chain::block::Block;
 use groat_chain::params::Params;
 use groat_chain::rejection::Rejection;
 
@@ -119,6 +120,9 @@ pub enum Input {
     },
     /// The published tip moved over these blocks, in order; the last is the tip. Only the last ones matter.
     TipChanged(Vec<BlockHash>),
+    /// A block joined the active chain; told after the [`Input::TipChanged`] that names it. None need be told during the
+    /// initial download.
+    BlockConnected(Arc<Block>),
     /// The pool took a transaction, from a peer, an operator or a disconnected block.
     TxAccepted {
         /// Its id without witness.
@@ -232,6 +236,8 @@ pub enum Work {
     ReadBlock(BlockHash),
     /// Judge this transaction and take it into the pool.
     Transaction(Arc<Transaction>),
+    /// Judge these transactions together, parents first, and take those into the pool that are good enough so.
+    Package(Vec<Arc<Transaction>>),
 }
 
 /// What the ledger did.
@@ -245,6 +251,9 @@ pub enum Done {
     Read(Option<Arc<Vec<u8>>>),
     /// The transaction.
     Transaction(TxVerdict),
+    /// The package: what became of each of its transactions, in their order. One that was not judged, as those before it
+    /// failed, is [`TxVerdict::Missing`].
+    Package(Vec<TxVerdict>),
 }
 
 /// What became of a transaction.
@@ -256,8 +265,8 @@ pub enum TxVerdict {
     Known,
     /// It spends what is not known here.
     Missing,
-    /// It broke a rule, or is not wanted. With another witness or on another tip it may be.
-    Refused,
+    /// It broke a rule, or is not wanted. What is remembered of that depends on [`Rejection::blame`].
+    Refused(Rejection),
 }
 
 /// What became of a block.

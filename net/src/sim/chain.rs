@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bitcoin::block::{Header, Version};
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
-use bitcoin::{BlockHash, Transaction, TxMerkleNode, Txid, Wtxid};
+use bitcoin::{BlockHash, Transaction, TxIn, TxMerkleNode, Txid, Wtxid};
 use groat_chain::params::Params;
 use groat_chain::rejection::Rejection;
 use groat_chain::rules::header::{check_header, contextual_check_header};
@@ -81,6 +81,13 @@ impl Miner {
     }
 }
 
+/// The lowest fee rate that a pool takes, in satoshi per 1000 virtual bytes.
+pub const POOL_FLOOR: u64 = 1000;
+
+fn fee_rate(tx: &Transaction) -> u64 {
+    u64::from(tx.lock_time.to_consensus_u32())
+}
+
 /// The chain of one node.
 pub struct Chain {
     params: Arc<Params>,
@@ -91,11 +98,14 @@ pub struct Chain {
     pub invalid: BTreeSet<BlockHash>,
     /// Blocks whose body is not the one that the header commits to.
     pub mutated: BTreeSet<Vec<u8>>,
-    /// The pool: takes whatever is not refused. The lock time of a transaction is its fee rate.
+    /// The pool: takes whatever pays [`POOL_FLOOR`], spends nothing or something known, and is not refused. The lock time
+    /// of a transaction is its fee rate.
     pub pool: BTreeMap<Wtxid, Arc<Transaction>>,
     by_txid: BTreeMap<Txid, Wtxid>,
     /// Transactions that the pool does not take.
-    pub refused: BTreeSet<Wtxid>,
+    pub refused: BTreeMap<Wtxid, Rejection>,
+    /// Transactions of blocks whose outputs may be spent.
+    pub spendable: BTreeSet<Txid>,
 }
 
 impl Chain {
@@ -111,7 +121,8 @@ impl Chain {
             mutated: BTreeSet::new(),
             pool: BTreeMap::new(),
             by_txid: BTreeMap::new(),
-            refused: BTreeSet::new(),
+            refused: BTreeMap::new(),
+            spendable: BTreeSet::new(),
         }
     }
 
@@ -142,17 +153,20 @@ impl Chain {
                 (Done::Headers(headers.iter().try_for_each(|header| self.header(header, now).map(drop))), Vec::new())
             }
             Work::Transaction(tx) => {
-                let wtxid = tx.compute_wtxid();
-                if self.pool.contains_key(&wtxid) {
-                    return (Done::Transaction(TxVerdict::Known), Vec::new());
-                }
-                if self.refused.contains(&wtxid) {
-                    return (Done::Transaction(TxVerdict::Refused), Vec::new());
-                }
-                let txid = tx.compute_txid();
-                self.by_txid.insert(txid, wtxid);
-                self.pool.insert(wtxid, tx);
-                (Done::Transaction(TxVerdict::Accepted), vec![Input::TxAccepted { txid, wtxid }])
+                let rate = fee_rate(&tx);
+                let (verdict, told) = self.pool_takes(&tx, rate);
+                (Done::Transaction(verdict), told.into_iter().collect())
+            }
+            Work::Package(package) => {
+                let rate = package.iter().map(|tx| fee_rate(tx)).sum::<u64>() / package.len().max(1) as u64;
+                let mut told = Vec::new();
+                let verdict = |tx| {
+                    let (verdict, accepted) = self.pool_takes(tx, rate);
+                    told.extend(accepted);
+                    verdict
+                };
+                let verdicts = package.iter().map(verdict).collect();
+                (Done::Package(verdicts), told)
             }
             Work::ReadBlock(hash) => (Done::Read(self.bodies.get(&hash).cloned()), Vec::new()),
             Work::Block { hash, bytes, .. } => {
@@ -169,6 +183,30 @@ impl Chain {
                 (Done::Block(Verdict::Stored), self.activate())
             }
         }
+    }
+
+    /// Judges a transaction as if it paid this rate.
+    fn pool_takes(&mut self, tx: &Arc<Transaction>, rate: u64) -> (TxVerdict, Option<Input>) {
+        let (txid, wtxid) = (tx.compute_txid(), tx.compute_wtxid());
+        let spends = |input: &TxIn| input.previous_output.is_null() || self.has_parent(&input.previous_output.txid);
+        let verdict = if self.by_txid.contains_key(&txid) {
+            TxVerdict::Known
+        } else if let Some(rejection) = self.refused.get(&wtxid) {
+            TxVerdict::Refused(*rejection)
+        } else if !tx.input.iter().all(spends) {
+            TxVerdict::Missing
+        } else if rate < POOL_FLOOR {
+            TxVerdict::Refused(Rejection::MinRelayFeeNotMet)
+        } else {
+            self.by_txid.insert(txid, wtxid);
+            self.pool.insert(wtxid, tx.clone());
+            return (TxVerdict::Accepted, Some(Input::TxAccepted { txid, wtxid }));
+        };
+        (verdict, None)
+    }
+
+    fn has_parent(&self, txid: &Txid) -> bool {
+        self.by_txid.contains_key(txid) || self.spendable.contains(txid)
     }
 
     fn header(&mut self, header: &Header, now: u32) -> Result<Id, Rejection> {
@@ -261,11 +299,11 @@ impl View for Chain {
             GenTxid::Txid(id) => self.by_txid.get(id)?,
         };
         let tx = self.pool.get(wtxid)?.clone();
-        let rate = u64::from(tx.lock_time.to_consensus_u32());
+        let rate = fee_rate(&tx);
         Some(PoolEntry { tx, fee_rate: rate, chunk_rate: rate })
     }
 
     fn pool_fee_floor(&self) -> u64 {
-        1000
+        POOL_FLOOR
     }
 }

@@ -3,6 +3,7 @@
 use super::*;
 use bitcoin::p2p::message_blockdata::Inventory;
 use bitcoin::{ScriptBuf, Transaction, Wtxid, absolute, transaction};
+use groat_chain::rejection::Rejection;
 
 /// A transaction with this fee rate; `n` makes it another.
 fn tx(n: u64, rate: u32) -> Arc<Transaction> {
@@ -132,7 +133,7 @@ fn a_refused_transaction_is_not_asked_for_again_until_the_tip_changes() {
     let (mut world, friends) = node_with_friends(&[LinkKind::OutboundFull, LinkKind::OutboundFull]);
     let sent = tx(1, 2000);
     let item = Inventory::WTx(sent.compute_wtxid());
-    world.nodes[0].chain.refused.insert(sent.compute_wtxid());
+    world.nodes[0].chain.refused.insert(sent.compute_wtxid(), Rejection::BadTxnsNonstandardInputs);
     world.say(friends[0].0, Message::Tx(sent));
     world.run_for(SECOND);
     world.say(friends[1].0, Message::Inv(vec![item]));
