@@ -44,6 +44,10 @@ impl Subnet {
         Some(Subnet { host: first, prefix })
     }
 
+    fn class(&self) -> (Network, u8) {
+        (self.host.network(), self.prefix)
+    }
+
     /// Whether the address is one of it.
     pub fn contains(&self, host: &Host) -> bool {
         host.network() == self.host.network() && Subnet::new(*host, self.prefix).is_some_and(|other| other == *self)
@@ -108,32 +112,43 @@ pub struct Ban {
     pub until: u64,
 }
 
-/// The bans that there are.
+/// The bans that there are. To see whether one holds for an address takes no longer with many of them: that is asked for
+/// every address that a peer tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bans {
     subnets: BTreeMap<Subnet, Ban>,
+    /// How many of them have this many bits on this network.
+    prefixes: BTreeMap<(Network, u8), usize>,
 }
 
 impl Bans {
     /// Puts a ban on; false when there is one that lasts as long. Core: `BanMan::Ban`.
     pub fn add(&mut self, subnet: Subnet, ban: Ban) -> bool {
         let longer = self.subnets.get(&subnet).is_none_or(|old| old.until < ban.until);
-        if longer {
-            self.subnets.insert(subnet, ban);
+        if longer && self.subnets.insert(subnet, ban).is_none() {
+            *self.prefixes.entry(subnet.class()).or_default() += 1;
         }
         longer
     }
 
     /// Takes the ban of exactly this subnet back; false when there is none.
     pub fn remove(&mut self, subnet: &Subnet) -> bool {
-        self.subnets.remove(subnet).is_some()
+        let there = self.subnets.remove(subnet).is_some();
+        if there && let Some(count) = self.prefixes.get_mut(&subnet.class()) {
+            *count -= 1;
+            self.prefixes.retain(|_, count| *count > 0);
+        }
+        there
     }
 
     /// Forgets the bans that are over; whether there were any. Core: `SweepBanned`.
     pub fn sweep(&mut self, now: u64) -> bool {
-        let before = self.subnets.len();
-        self.subnets.retain(|_, ban| now <= ban.until);
-        self.subnets.len() < before
+        let over: Vec<Subnet> =
+            self.subnets.iter().filter(|(_, ban)| now > ban.until).map(|(subnet, _)| *subnet).collect();
+        for subnet in &over {
+            self.remove(subnet);
+        }
+        !over.is_empty()
     }
 
     /// Whether there is a ban on exactly this subnet.
@@ -143,7 +158,9 @@ impl Bans {
 
     /// Whether a ban holds for this address.
     pub fn holds_for(&self, host: &Host, now: u64) -> bool {
-        self.subnets.iter().any(|(subnet, ban)| now < ban.until && subnet.contains(host))
+        let network = host.network();
+        let prefixes = self.prefixes.range((network, 0)..=(network, u8::MAX)).map(|((_, prefix), _)| *prefix);
+        prefixes.filter_map(|prefix| Subnet::new(*host, prefix)).any(|subnet| self.is_banned(&subnet, now))
     }
 
     /// All bans, by subnet.
@@ -220,5 +237,25 @@ mod tests {
         assert!(!bans.holds_for(&Host::V4([1, 2, 3, 4]), 200));
         assert!(!bans.sweep(200) && bans.sweep(201));
         assert!(bans.is_empty() && !bans.remove(&subnet));
+        assert_eq!(bans, Bans::default());
+    }
+
+    #[test]
+    fn a_ban_holds_by_each_subnet_that_contains_the_address() {
+        let mut bans = Bans::default();
+        for text in ["1.2.0.0/16", "1.2.3.0/24", "2001:db8::/32", "9.9.9.9"] {
+            bans.add(text.parse().expect("a subnet"), Ban { created: 0, until: 100 });
+        }
+        bans.remove(&"1.2.3.0/24".parse().expect("a subnet"));
+        for (text, holds) in [
+            ("1.2.3.4", true),
+            ("1.3.3.4", false),
+            ("9.9.9.9", true),
+            ("9.9.9.8", false),
+            ("2001:db8::5", true),
+            ("2001:db9::5", false),
+        ] {
+            assert_eq!(bans.holds_for(&text.parse().expect("an address"), 50), holds, "{text}");
+        }
     }
 }

@@ -36,7 +36,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(32);
 /// A failure counts against an address only while we have so many other peers: else we may be offline.
 const PEERS_THAT_PROVE_US_ONLINE: usize = 2;
 /// Links for blocks only that are dialled first after a start. Core: `MAX_BLOCK_RELAY_ONLY_ANCHORS`.
-const MAX_BLOCK_RELAY_ONLY_ANCHORS: usize = 2;
+pub(crate) const MAX_BLOCK_RELAY_ONLY_ANCHORS: usize = 2;
 /// Ports of other services, which a node could be made to flood. Core: `IsBadPort`.
 const BAD_PORTS: &[u16] = &[
     1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109, 110,
@@ -119,7 +119,7 @@ impl Purpose {
     }
 }
 
-/// The links that there are, as far as they bear on new ones.
+/// The links that we made and are making, as far as they bear on new ones.
 #[derive(Debug, Default)]
 struct Tally {
     full: usize,
@@ -133,6 +133,7 @@ struct Tally {
     private: usize,
     /// Networks on which we have a full peer.
     networks: BTreeSet<Network>,
+    /// Their addresses.
     taken: BTreeSet<NetAddr>,
 }
 
@@ -141,7 +142,7 @@ impl Tally {
         self.taken.insert(*addr);
         self.full += usize::from(kind == LinkKind::OutboundFull);
         self.block_relay += usize::from(kind == LinkKind::BlockRelay);
-        self.automatic += usize::from(!matches!(kind, LinkKind::Inbound | LinkKind::Manual));
+        self.automatic += usize::from(kind != LinkKind::Manual);
         if !matches!(kind, LinkKind::OutboundFull | LinkKind::BlockRelay | LinkKind::Manual) {
             return;
         }
@@ -253,7 +254,7 @@ impl Dialling {
 
     fn tally(&self, peers: &Peers) -> Tally {
         let mut tally = Tally::default();
-        for peer in peers.values().filter(|peer| peer.closing.is_none()) {
+        for peer in peers.values().filter(|peer| !peer.kind.is_inbound() && peer.closing.is_none()) {
             tally.count(&peer.addr, peer.kind);
             tally.full_ready += usize::from(peer.kind == LinkKind::OutboundFull && peer.ready);
         }

@@ -177,8 +177,12 @@ impl Gossip {
         let entries = if peer.permissions.addr {
             sample()
         } else {
-            let answer = self.answers.entry((peer.network, peer.bind));
-            let answer = answer.or_insert(Answer { until: Micros::default(), entries: Vec::new() });
+            let key = (peer.network, peer.bind);
+            while self.answers.len() >= cx.core.config.limits.address_answers && !self.answers.contains_key(&key) {
+                let oldest = self.answers.iter().min_by_key(|(_, answer)| answer.until).map(|(key, _)| *key);
+                oldest.and_then(|oldest| self.answers.remove(&oldest));
+            }
+            let answer = self.answers.entry(key).or_insert(Answer { until: Micros::default(), entries: Vec::new() });
             if answer.until < cx.now {
                 answer.entries = sample();
                 let spread = cx.core.rng.random_range(0..CACHE_SPREAD.as_micros() as u64);
@@ -261,8 +265,8 @@ impl Gossip {
         let address = self.hash(&entry.addr);
         let day = cx.now.seconds().wrapping_add(address) / ROTATE_ADDR_RELAY_DEST_INTERVAL.as_secs();
         let score = |id: u64| {
-            let bytes = [address.to_le_bytes(), day.to_le_bytes(), id.to_le_bytes()].concat();
-            siphash24::Hash::hash_to_u64_with_keys(self.key.0, !self.key.1, &bytes)
+            let bytes = [address.to_le_bytes(), day.to_le_bytes(), id.to_le_bytes()];
+            siphash24::Hash::hash_to_u64_with_keys(self.key.0, !self.key.1, bytes.as_flattened())
         };
         let reachable = cx.core.config.dialling.reachable.contains(&entry.addr.host.network());
         let count = if reachable || score(0) & 1 == 1 { 2 } else { 1 };

@@ -32,7 +32,9 @@ pub struct Limits {
     pub own_addresses: usize,
     /// Addresses that a peer is known to know. Core: `m_addr_known`, a filter of 5000.
     pub known_addresses: usize,
-    /// Addresses that are being dialled.
+    /// Answers to `getaddr` that are given again: one for each network and address of ours.
+    pub address_answers: usize,
+    /// Addresses that are being dialled on an operator's word.
     pub dials: usize,
     /// Subnets that are banned.
     pub bans: usize,
@@ -66,6 +68,7 @@ impl Default for Limits {
             discouraged: 50_000,
             own_addresses: 64,
             known_addresses: 1000,
+            address_answers: 64,
             dials: 64,
             bans: 100_000,
             transaction_log: 20_000,

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::addr::{NetAddr, Network};
+use crate::dial::MAX_BLOCK_RELAY_ONLY_ANCHORS;
 use crate::local::Own;
 
 /// What a node remembers from its last run.
@@ -33,6 +34,7 @@ impl Protocol {
             self.book = book;
         }
         self.dialling.anchors = memory.anchors;
+        self.dialling.anchors.truncate(MAX_BLOCK_RELAY_ONLY_ANCHORS);
         self.guard.bans = memory.bans;
     }
 
@@ -46,7 +48,7 @@ impl Protocol {
         let open = |peer: &&Peer| peer.kind == LinkKind::BlockRelay && peer.ready;
         let entry =
             |peer: &Peer| AddrEntry { time: peer.since.seconds32(), services: peer.services(), addr: peer.addr };
-        self.peers.values().filter(open).map(entry).take(self.core.config.dialling.slots.block_relay).collect()
+        self.peers.values().filter(open).map(entry).take(MAX_BLOCK_RELAY_ONLY_ANCHORS).collect()
     }
 
     /// The bans: to be written down at [`Output::BansChanged`]. Some may be over.

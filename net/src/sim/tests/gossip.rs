@@ -299,3 +299,27 @@ fn times_that_cannot_be_right_become_old_ones() {
     let ages: Vec<Option<u32>> = told.iter().map(|entry| kept(entry.addr)).collect();
     assert_eq!(ages, [Some(5 * day + penalty), Some(5 * day + penalty), Some(day + penalty)]);
 }
+
+#[test]
+fn answers_that_are_given_again_are_bounded() {
+    let params = params();
+    let mut world = World::new(1, when(&params, 0));
+    let mut config = World::config(&params);
+    config.limits.address_answers = 1;
+    world.add(config, Chain::new(params.clone()));
+    fill(&mut world, 2000);
+    let ask = |world: &mut World, host| {
+        let (own, _) = world.speak_from(0, host, LinkKind::Inbound);
+        for message in [Message::Version(Box::new(hello(FULL))), Message::SendAddrV2, Message::Verack, Message::GetAddr]
+        {
+            world.say(own, message);
+        }
+        world.run_for(SECOND);
+        addresses(&world.heard(own)).iter().map(|entry| entry.addr).collect::<std::collections::BTreeSet<_>>()
+    };
+    let (v4, onion) = (Host::V4([20, 1, 1, 1]), Host::TorV3([3; 32]));
+    let first = ask(&mut world, v4);
+    assert_eq!(ask(&mut world, v4), first);
+    assert_ne!(ask(&mut world, onion), first, "who comes over Tor is told others");
+    assert_ne!(ask(&mut world, v4), first, "the older answer had to go");
+}

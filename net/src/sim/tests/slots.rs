@@ -326,3 +326,22 @@ fn an_entry_shows_what_was_heard_of_it() {
     assert_eq!(shelved.len(), 1);
     assert_eq!((shelved[0].0, shelved[0].1.services, shelved[0].1.addr), (true, FULL, address(1)));
 }
+
+#[test]
+fn dials_of_an_operator_and_bans_are_bounded() {
+    let mut config = World::config(&params());
+    (config.limits.dials, config.limits.bans) = (3, 2);
+    let mut world = World::new(1, when(&params(), 0));
+    world.add(config, Chain::new(params()));
+    for other in 1..10 {
+        world.command(0, Command::Open { addr: address(other), kind: LinkKind::Feeler, v2: false });
+        let until = world.now.seconds() + 100;
+        world.command(0, Command::Ban { subnet: Subnet::from(address(other).host), until });
+    }
+    assert_eq!(world.nodes[0].dialled.len(), 3);
+    assert_eq!(world.nodes[0].protocol.bans().len(), 2, "what does not fit is not banned");
+    world.run_for(101 * SECOND);
+    let until = world.now.seconds() + 100;
+    world.command(0, Command::Ban { subnet: Subnet::from(address(9).host), until });
+    assert_eq!(world.nodes[0].protocol.bans().len(), 1, "bans that are over make room");
+}
