@@ -42,8 +42,8 @@ impl Add<Duration> for Micros {
     }
 }
 
-/// A handshake must end within this. Core's name and value.
-pub const DEFAULT_PEER_CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+/// A handshake must end within this. Core: `DEFAULT_PEER_CONNECT_TIMEOUT`.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time from ping to ping. Core's name and value.
 pub const PING_INTERVAL: Duration = Duration::from_secs(2 * 60);
 /// A ping must be answered within this. Core's name and value.

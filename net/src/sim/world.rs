@@ -127,7 +127,7 @@ impl World {
             user_agent: "/Groat:sim/".into(),
             blocks_only: false,
             dialling: crate::dial::Options::default(),
-            peer_timeout: crate::timers::DEFAULT_PEER_CONNECT_TIMEOUT,
+            peer_timeout: crate::timers::HANDSHAKE_TIMEOUT,
             limits: crate::limits::Limits::default(),
             seed: [0; 32],
         }
