@@ -1,9 +1,11 @@
 //! The handshake: version, what each side wants, verack. Knows neither headers nor blocks.
 
+use rand::RngCore;
+
 use crate::addr::{Host, NetAddr};
 use crate::message::{Kind, Message, Version};
 use crate::peer::{LinkKind, NODE_NETWORK, NODE_NETWORK_LIMITED, NODE_WITNESS, Peer, Peers, Their};
-use crate::protocol::{Cx, PeerId, Reason};
+use crate::protocol::{Cx, Event, PeerId, Reason};
 use crate::timers::{HANDSHAKE_TIMEOUT, Timer};
 use crate::view::View;
 
@@ -19,9 +21,24 @@ pub const SHORT_IDS_BLOCKS_VERSION: i32 = 70_014;
 pub const SENDHEADERS_VERSION: i32 = 70_012;
 /// The only version of compact blocks. Core's name and value.
 pub const CMPCTBLOCKS_VERSION: u64 = 2;
+/// The only version of reconciling transactions. Core's name and value.
+pub const TXRECONCILIATION_VERSION: u32 = 1;
 /// Within so many blocks of now, a peer with the last blocks is as good as one with all.
 /// Core: `NODE_NETWORK_LIMITED_ALLOW_CONN_BLOCKS`.
 const LIMITED_ALLOW_CONN_BLOCKS: u64 = 144;
+
+/// What is agreed of reconciling transactions ([BIP-0330]). Nothing is reconciled yet.
+///
+/// [BIP-0330]: https://github.com/bitcoin/bips/blob/master/bip-0330.mediawiki
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Reconciliation {
+    #[default]
+    None,
+    /// We offered it.
+    Offered,
+    /// Both did.
+    Agreed,
+}
 
 /// A link was made. Who dialled speaks first.
 pub(crate) fn start(peer: &mut Peer, view: &impl View, cx: &mut Cx<'_>) {
@@ -98,6 +115,12 @@ pub(crate) fn on_version(peers: &mut Peers, id: PeerId, theirs: Version, view: &
     if common_version >= WTXID_RELAY_VERSION {
         cx.send(peer, Message::WtxidRelay);
         cx.send(peer, Message::SendAddrV2);
+        let relays = theirs.relay && peer.kind.relays_transactions() && peer.kind != LinkKind::AddrFetch;
+        if cx.core.config.reconcile && relays && !cx.core.config.blocks_only {
+            peer.reconciliation = Reconciliation::Offered;
+            let salt = cx.core.rng.next_u64();
+            cx.send(peer, Message::SendTxRcncl { version: TXRECONCILIATION_VERSION, salt });
+        }
     }
     cx.send(peer, Message::Verack);
     if peer.kind == LinkKind::Feeler {
@@ -110,6 +133,9 @@ pub(crate) fn on_verack(peer: &mut Peer, cx: &mut Cx<'_>) -> bool {
     let Some(their) = peer.their.as_ref().filter(|_| !peer.ready) else { return false };
     let compact = their.common_version >= SHORT_IDS_BLOCKS_VERSION;
     peer.ready = true;
+    if !peer.wtxid_relay || peer.reconciliation == Reconciliation::Offered {
+        peer.reconciliation = Reconciliation::None;
+    }
     cx.core.timers.stop(peer.id, Timer::Handshake);
     if compact {
         cx.send(peer, Message::SendCmpct { announce: 0, version: CMPCTBLOCKS_VERSION });
@@ -126,8 +152,26 @@ pub(crate) fn on_negotiation(peer: &mut Peer, kind: Kind, cx: &mut Cx<'_>) {
     match kind {
         Kind::WtxidRelay => peer.wtxid_relay = common >= WTXID_RELAY_VERSION,
         Kind::SendAddrV2 => peer.addr_v2 = true,
-        // No feature is known (BIP434), and nothing is reconciled (BIP330) yet.
+        // No feature is known (BIP434).
         _ => {}
+    }
+}
+
+/// The peer offers to reconcile transactions. Core: `ProcessMessage` SENDTXRCNCL, `RegisterPeer`.
+pub(crate) fn on_sendtxrcncl(peer: &mut Peer, version: u32, cx: &mut Cx<'_>) {
+    if !cx.core.config.reconcile {
+        return cx.event(Event::Ignored { peer: peer.id, kind: Some(Kind::SendTxRcncl) });
+    }
+    if peer.ready {
+        return cx.disconnect(peer, Reason::LateNegotiation(Kind::SendTxRcncl));
+    }
+    let relays = wants_transactions(peer, cx) && peer.their.as_ref().is_some_and(|their| their.relay);
+    match peer.reconciliation {
+        Reconciliation::None if relays => {}
+        Reconciliation::Offered if relays && version >= TXRECONCILIATION_VERSION => {
+            peer.reconciliation = Reconciliation::Agreed;
+        }
+        _ => cx.disconnect(peer, Reason::BadMessage(Kind::SendTxRcncl)),
     }
 }
 

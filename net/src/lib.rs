@@ -41,7 +41,8 @@
 //! | `handshake`, `ping`, `guard` | version to verack; keeping alive; misbehaviour |
 //! | `headers`, `chainsync` | who has which chain; the low-work defence; outbound peers that stay behind |
 //! | `blocks`, `serve`, `announce` | fetching blocks; serving them; telling of new ones |
-//! | `txrelay`, `requests`, `recent` | announcing and serving transactions; whom to ask for which; what was refused |
+//! | `txrelay` | announcing and serving transactions |
+//! | `txdownload`, `requests`, `orphans`, `recent` | fetching them: whom to ask for which; what waits for its parents; what was refused |
 //! | [`addrman`], [`slots`] | the peer book; which peers have a slot and who has to go |
 //! | [`protocol`] | inputs, outputs, and the one `match` that says which module takes which message |
 //! | [`driver`] | sockets, clock and OS randomness: what the protocol runs on outside the simulator |
@@ -58,6 +59,7 @@ mod handshake;
 mod headers;
 pub mod limits;
 pub mod message;
+mod orphans;
 pub mod peer;
 mod ping;
 pub mod protocol;
@@ -68,9 +70,11 @@ mod serve;
 pub mod sim;
 pub mod slots;
 pub mod timers;
+mod txdownload;
 mod txrelay;
 pub mod view;
 pub mod wire;
 
 pub use handshake::PROTOCOL_VERSION;
 pub use requests::GenTxid;
+pub use txrelay::Relayed;

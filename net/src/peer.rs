@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bitcoin::p2p::message_blockdata::Inventory;
 
 use crate::addr::NetAddr;
+use crate::handshake::Reconciliation;
 use crate::message::Message;
 use crate::protocol::{PeerId, Reason, Token};
 use crate::timers::Micros;
@@ -70,6 +71,8 @@ pub struct Permissions {
     pub download: bool,
     /// May send transactions even when we want none.
     pub relay: bool,
+    /// What it sends is announced again though it was here already; implies `relay`.
+    pub force_relay: bool,
 }
 
 /// What a peer said in its version message.
@@ -130,6 +133,8 @@ pub struct Peer {
     pub prefers_headers: bool,
     /// It knows compact blocks (BIP152), and whether it wants them pushed.
     pub compact: Option<bool>,
+    /// What is agreed of reconciling transactions (BIP330).
+    pub(crate) reconciliation: Reconciliation,
     /// We asked it to announce by headers.
     pub(crate) sent_sendheaders: bool,
 
@@ -180,6 +185,7 @@ impl Peer {
             addr_v2: false,
             prefers_headers: false,
             compact: None,
+            reconciliation: Reconciliation::default(),
             sent_sendheaders: false,
             ping: ping::State::default(),
             headers: headers::State::default(),
@@ -222,6 +228,16 @@ impl Peer {
     /// The last round trip and the shortest, where there was any.
     pub fn round_trips(&self) -> (Option<std::time::Duration>, Option<std::time::Duration>) {
         (self.ping.last, self.ping.shortest)
+    }
+
+    /// When a transaction that it sent was last taken into the pool, for the first time. Core: `m_last_tx_time`.
+    pub fn last_transaction(&self) -> Option<Micros> {
+        self.relay.last_transaction
+    }
+
+    /// The fee rates, in satoshi per 1000 virtual bytes, below which it wants no transactions and we want none of it.
+    pub fn fee_filters(&self) -> (u64, Option<u64>) {
+        (self.relay.fee_filter, self.relay.sent_fee_filter)
     }
 
     /// Height that the low-work sync of its headers has counted to, and whether it is fetching them again.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bitcoin::p2p::message_blockdata::Inventory;
-use bitcoin::{BlockHash, Txid, Wtxid};
+use bitcoin::{BlockHash, Txid};
 use groat_chain::rejection::{Blame, Rejection};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -17,13 +17,15 @@ use crate::blocks::{self, Blocks};
 use crate::guard::Guard;
 use crate::headers::{self, Batch, Headers};
 use crate::message::{Fault, Kind, Message};
+use crate::orphans::Named;
 use crate::peer::{Peer, Peers};
 use crate::requests::GenTxid;
 use crate::timers::{MAX_TIP_AGE, Micros, Timer, Timers};
-use crate::txrelay::TxRelay;
+use crate::txdownload::TxDownload;
+use crate::txrelay::{Relayed, TxRelay};
 use crate::view::{Id, View};
 use crate::{announce, chainsync, handshake, ping, serve};
-pub use io::{Config, Done, Event, Input, Output, PeerId, Reason, Token, TxVerdict, Verdict, Work};
+pub use io::{Config, Done, Event, Input, Output, PeerId, Policy, Reason, Token, TxVerdict, Verdict, Work};
 
 /// Most entries of a `getdata` that we send. Core's name and value.
 pub(crate) const MAX_GETDATA_SZ: usize = 1000;
@@ -37,7 +39,8 @@ pub(crate) enum Pending {
     Headers(Batch),
     Block { hash: BlockHash, length: usize },
     Read { stripped: bool },
-    Transaction { txid: Txid, wtxid: Wtxid },
+    Transaction { one: Named, first: bool },
+    Package { parent: Named, child: Named },
 }
 
 /// What every module may use.
@@ -101,6 +104,7 @@ pub struct Protocol {
     blocks: Blocks,
     guard: Guard,
     relay: TxRelay,
+    download: TxDownload,
     /// The best header is young: then headers are asked of all peers.
     recent: bool,
 }
@@ -109,7 +113,7 @@ impl Protocol {
     /// A node without peers.
     pub fn new(config: Config) -> Protocol {
         let mut rng = ChaCha8Rng::from_seed(config.seed);
-        let relay = TxRelay::new(&config.limits, &mut rng);
+        let download = TxDownload::new(&config.limits, &mut rng);
         let core = Core {
             config,
             timers: Timers::default(),
@@ -125,14 +129,15 @@ impl Protocol {
             headers: Headers::default(),
             blocks: Blocks::default(),
             guard: Guard::default(),
-            relay,
+            relay: TxRelay::new(),
+            download,
             recent: false,
         }
     }
 
     /// When [`Input::Tick`] is due, whatever else happens. May change with each input.
     pub fn deadline(&self) -> Option<Micros> {
-        [self.core.timers.next(), self.relay.next()].into_iter().flatten().min()
+        [self.core.timers.next(), self.relay.next(), self.download.next()].into_iter().flatten().min()
     }
 
     /// The peers, by id.
@@ -153,6 +158,21 @@ impl Protocol {
     /// Whether the chain has yet to come near the network's tip.
     pub fn initial_download(&self) -> bool {
         self.core.initial_download
+    }
+
+    /// The operator's own transactions that no peer has asked for yet. Some may have left the pool meanwhile.
+    pub fn unbroadcast(&self) -> impl Iterator<Item = &Txid> {
+        self.relay.unbroadcast()
+    }
+
+    /// How far a transaction got from here, if it is one of the last that the pool took.
+    pub fn relayed(&self, txid: &Txid) -> Option<Relayed> {
+        self.relay.relayed(txid)
+    }
+
+    /// Transactions that wait for their parents, and announcements of them.
+    pub fn orphans(&self) -> (usize, usize) {
+        self.download.orphans()
     }
 
     /// Takes one input at the time `now` and appends what is to be done to `out`, in order.
@@ -188,17 +208,27 @@ impl Protocol {
             Input::Tick => {}
             Input::ChainDone { token, done } => self.on_done(token, done, now, view, out),
             Input::TxAccepted { txid, wtxid } => {
-                self.relay.on_accepted(txid, wtxid, &self.peers, cx.core.config.limits.transaction_log);
+                let announcers = self.download.on_accepted(&txid, &wtxid, &mut cx.core.rng);
+                self.relay.on_accepted(txid, wtxid, &announcers, &self.peers, &mut cx);
+            }
+            Input::Broadcast { txid, wtxid, first } => {
+                if first {
+                    self.relay.on_own(txid, wtxid, &mut cx);
+                }
+                self.relay.broadcast(txid, wtxid, &mut self.peers, &mut cx);
             }
             Input::TipChanged(connected) => {
-                self.relay.on_tip();
+                self.download.on_tip(&connected, view);
                 connected.iter().for_each(|hash| self.blocks.on_connected(hash));
                 if !cx.core.initial_download {
                     self.blocks.wake_all();
                     announce::announce(&mut self.peers, &connected, view, &mut cx);
                 }
             }
-            Input::BlockConnected(_) => {}
+            Input::BlockConnected(block) => {
+                self.download.on_block(&block);
+                self.relay.on_block(block);
+            }
             Input::BlockRefused { hash, rejection } => {
                 let source = self.blocks.take_source(&hash);
                 if let Some(peer) = source.and_then(|id| self.peers.get_mut(&id)) {
@@ -219,6 +249,9 @@ impl Protocol {
             self.forget(*id, now);
             out.extend(reason.map(|reason| Output::Disconnect { peer: *id, reason }));
         }
+        for id in self.download.take_woken() {
+            self.go_on(id, now, view, out);
+        }
         let cx = &mut Cx { now, core: &mut self.core, out };
         let best_time = u64::from(view.entry(view.best_header()).time);
         let recent = best_time + MAX_TIP_AGE.as_secs() > now.seconds();
@@ -234,7 +267,8 @@ impl Protocol {
         self.core.timers.forget(id);
         self.headers.on_gone(&peer);
         self.blocks.on_gone(&peer);
-        self.relay.on_gone(&peer, now);
+        self.relay.on_gone(&peer);
+        self.download.on_gone(&peer, now);
     }
 
     fn on_timers(&mut self, now: Micros, view: &impl View, out: &mut Vec<Output>) {
@@ -263,6 +297,7 @@ impl Protocol {
                 Timer::HeadersSync | Timer::Trickle => {}
             }
         }
+        self.download.run(&mut self.peers, view, cx);
         self.relay.run(&mut self.peers, view, cx);
     }
 
@@ -310,6 +345,10 @@ impl Protocol {
             if peer.closing.is_some() || peer.must_wait(pause) {
                 return;
             }
+            self.download.go_on(peer, &mut Cx { now, core: &mut self.core, out });
+            if peer.awaited > 0 {
+                return;
+            }
             let Some((message, wire_len)) = peer.inbox.pop_front() else { return };
             peer.inbox_bytes -= wire_len;
             self.route(id, message, now, view, out);
@@ -327,7 +366,7 @@ impl Protocol {
         let early = peer.their.is_none()
             || !(peer.ready
                 || matches!(message, Message::Verack | Message::WtxidRelay | Message::SendAddrV2)
-                || matches!(kind, Some(Kind::Feature | Kind::SendHeaders | Kind::SendCmpct)));
+                || matches!(kind, Some(Kind::Feature | Kind::SendTxRcncl | Kind::SendHeaders | Kind::SendCmpct)));
         if early {
             return cx.event(Event::Ignored { peer: id, kind });
         }
@@ -341,6 +380,7 @@ impl Protocol {
             Message::WtxidRelay => handshake::on_negotiation(peer, Kind::WtxidRelay, cx),
             Message::SendAddrV2 => handshake::on_negotiation(peer, Kind::SendAddrV2, cx),
             Message::Feature { .. } => handshake::on_negotiation(peer, Kind::Feature, cx),
+            Message::SendTxRcncl { version, .. } => handshake::on_sendtxrcncl(peer, version, cx),
             Message::SendHeaders => peer.prefers_headers = true,
             Message::SendCmpct { announce, version } => match announce {
                 0 | 1 if version == handshake::CMPCTBLOCKS_VERSION => peer.compact = Some(announce == 1),
@@ -382,18 +422,18 @@ impl Protocol {
             Message::Broken { kind: Some(Kind::Feature), fault: Fault::Malformed } => {
                 cx.disconnect(peer, Reason::BadMessage(Kind::Feature));
             }
-            Message::Tx(tx) => self.relay.on_tx(peer, tx, view, cx),
-            Message::NotFound(items) => self.relay.on_notfound(id, &items, MAX_NOTFOUND, now),
+            Message::Tx(tx) => self.on_tx(id, Named::new(tx), now, view, out),
+            Message::NotFound(items) if items.len() > MAX_NOTFOUND => {}
+            Message::NotFound(items) => self.download.on_notfound(id, items.iter().filter_map(GenTxid::of), now),
             // A rate below zero or above all money is none.
             Message::FeeFilter(rate) => peer.relay.fee_filter = u64::try_from(rate).unwrap_or(peer.relay.fee_filter),
-            // To come: addresses, compact blocks, reconciliation.
+            // To come: addresses, compact blocks.
             Message::GetAddr
             | Message::Addr(_)
             | Message::AddrV2(_)
             | Message::CmpctBlock(_)
             | Message::GetBlockTxn(_)
-            | Message::BlockTxn(_)
-            | Message::SendTxRcncl { .. } => cx.event(Event::Ignored { peer: id, kind }),
+            | Message::BlockTxn(_) => cx.event(Event::Ignored { peer: id, kind }),
             // Nothing that we ever ask for, or nothing that can be read.
             Message::MerkleBlock(_)
             | Message::CFilter(_)
@@ -411,6 +451,7 @@ impl Protocol {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         ping::send(peer, cx);
         self.relay.on_ready(peer, cx);
+        self.download.on_ready(peer);
         chainsync::look(peer, view, cx);
         self.headers.maybe_start(&mut self.peers, self.blocks.is_idle(), view, cx);
     }
@@ -437,8 +478,10 @@ impl Protocol {
                     if !handshake::wants_transactions(peer, cx) {
                         return cx.disconnect(peer, Reason::BadMessage(Kind::Inv));
                     }
-                    if let Some(id) = GenTxid::of(item) {
-                        self.relay.on_announced(peer, id, view, cx);
+                    let Some(id) = GenTxid::of(item) else { continue };
+                    self.relay.on_known(peer, &id);
+                    if !cx.core.initial_download {
+                        self.download.on_announced(peer, id, view, cx);
                     }
                 }
                 _ => {}
@@ -448,6 +491,20 @@ impl Protocol {
         self.blocks.wake(id);
         if let Some(newest) = newest {
             self.headers.on_block_inv(peer, newest, view, cx);
+        }
+    }
+
+    /// A transaction came. Core: `ProcessMessage` TX.
+    fn on_tx(&mut self, id: PeerId, one: Named, now: Micros, view: &impl View, out: &mut Vec<Output>) {
+        let cx = &mut Cx { now, core: &mut self.core, out };
+        let Some(peer) = self.peers.get_mut(&id).filter(|_| !cx.core.initial_download) else { return };
+        let (txid, wtxid) = (one.txid, one.wtxid);
+        self.relay.on_known(peer, &GenTxid::Wtxid(wtxid));
+        let forced = peer.permissions.force_relay && view.pool_entry(&GenTxid::Wtxid(wtxid)).is_some();
+        self.download.on_tx(peer, one, view, cx);
+        if forced {
+            // The node is the way out for one that nobody else can reach.
+            self.relay.broadcast(txid, wtxid, &mut self.peers, cx);
         }
     }
 
@@ -499,8 +556,20 @@ impl Protocol {
                 let stored = matches!(verdict, Verdict::Stored | Verdict::Known);
                 self.blocks.on_judged(&self.peers, &hash, stored);
             }
-            (Pending::Transaction { txid, wtxid }, Done::Transaction(verdict)) => {
-                self.relay.on_judged(peer.as_deref(), txid, wtxid, verdict);
+            (Pending::Transaction { one, first }, Done::Transaction(verdict)) => {
+                if let (Some(peer), TxVerdict::Accepted) = (peer, verdict) {
+                    self.relay.on_known(peer, &GenTxid::Wtxid(one.wtxid));
+                    if first {
+                        peer.relay.last_transaction = Some(now);
+                    }
+                }
+                self.download.on_judged(id, &one, first, verdict, &mut self.peers, view, cx);
+            }
+            (Pending::Package { parent, child }, Done::Package(verdicts)) => {
+                if let Some(peer) = peer {
+                    [&parent, &child].map(|one| self.relay.on_known(peer, &GenTxid::Wtxid(one.wtxid)));
+                }
+                self.download.on_package(&parent, &child, &verdicts, view, now);
             }
             (Pending::Read { stripped }, Done::Read(block)) => {
                 if let Some(peer) = peer {

@@ -77,6 +77,22 @@ pub const OVERLOADED_PEER_TX_DELAY: Duration = Duration::from_secs(2);
 /// Who was asked for a transaction must answer within this. Core's name and value.
 pub const GETDATA_TX_INTERVAL: Duration = Duration::from_secs(60);
 
+/// A wanted fee rate that moved much is told within this. Core's name and value.
+pub const MAX_FEEFILTER_CHANGE_DELAY: Duration = Duration::from_secs(5 * 60);
+/// The pool's floor is looked at no more often than this.
+pub const FEEFILTER_LOOK_INTERVAL: Duration = Duration::from_secs(30);
+/// The operator's transactions that nobody asked for are announced again after this and up to
+/// [`REATTEMPT_BROADCAST_SPREAD`] more. Core: `ReattemptInitialBroadcast`.
+pub const REATTEMPT_BROADCAST_INTERVAL: Duration = Duration::from_secs(10 * 60);
+/// See [`REATTEMPT_BROADCAST_INTERVAL`].
+pub const REATTEMPT_BROADCAST_SPREAD: Duration = Duration::from_secs(5 * 60);
+/// With hedged requests, the next peer is asked for a transaction after four round trips, but not before this.
+pub const HEDGE_AFTER: Duration = Duration::from_millis(1500);
+/// And not after this.
+pub const HEDGE_AFTER_MAX: Duration = Duration::from_secs(6);
+/// With hedged requests, who dialled us is asked for a transaction this much later.
+pub const HEDGED_NONPREF_PEER_TX_DELAY: Duration = Duration::from_millis(500);
+
 /// A time until the next of events that come at random, `mean` apart on average. Integers only: floating point differs
 /// from machine to machine, and so would the simulator.
 pub(crate) fn exponential(mean: Duration, rng: &mut impl Rng) -> Duration {

@@ -79,6 +79,11 @@ pub trait View {
         0
     }
 
+    /// The lowest rate that is relayed when the pool has room, in the same unit (`-minrelaytxfee`).
+    fn min_relay_fee(&self) -> u64 {
+        0
+    }
+
     /// Whether the block is part of the active chain.
     fn is_active(&self, id: Id) -> bool {
         self.active(self.entry(id).height) == Some(id)

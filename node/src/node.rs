@@ -72,6 +72,8 @@ impl Node {
             services: services(config),
             user_agent: user_agent(),
             blocks_only: BLOCKS_ONLY,
+            relay: config.relay,
+            reconcile: config.txreconciliation,
             limits,
             seed: driver::seed(),
         });

@@ -4,6 +4,7 @@ mod blocks;
 mod bounds;
 mod handshake;
 mod headers;
+mod orphans;
 mod serve;
 mod transactions;
 
