@@ -209,13 +209,13 @@ impl Protocol {
             Input::ChainDone { token, done } => self.on_done(token, done, now, view, out),
             Input::TxAccepted { txid, wtxid } => {
                 let announcers = self.download.on_accepted(&txid, &wtxid, &mut cx.core.rng);
-                self.relay.on_accepted(txid, wtxid, &announcers, &self.peers, &mut cx);
+                self.relay.announce(txid, wtxid, &announcers, &mut self.peers, &mut cx);
             }
             Input::Broadcast { txid, wtxid, first } => {
                 if first {
                     self.relay.on_own(txid, wtxid, &mut cx);
                 }
-                self.relay.broadcast(txid, wtxid, &mut self.peers, &mut cx);
+                self.relay.announce(txid, wtxid, &[], &mut self.peers, &mut cx);
             }
             Input::TipChanged(connected) => {
                 self.download.on_tip(&connected, view);
@@ -504,7 +504,7 @@ impl Protocol {
         self.download.on_tx(peer, one, view, cx);
         if forced {
             // The node is the way out for one that nobody else can reach.
-            self.relay.broadcast(txid, wtxid, &mut self.peers, cx);
+            self.relay.announce(txid, wtxid, &[], &mut self.peers, cx);
         }
     }
 
@@ -567,7 +567,9 @@ impl Protocol {
             }
             (Pending::Package { parent, child }, Done::Package(verdicts)) => {
                 if let Some(peer) = peer {
-                    [&parent, &child].map(|one| self.relay.on_known(peer, &GenTxid::Wtxid(one.wtxid)));
+                    for one in [&parent, &child] {
+                        self.relay.on_known(peer, &GenTxid::Wtxid(one.wtxid));
+                    }
                 }
                 self.download.on_package(&parent, &child, &verdicts, view, now);
             }

@@ -3,11 +3,10 @@
 //! `txdownloadman_impl.cpp`. Announces and serves nothing.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::hashes::{Hash, HashEngine, sha256};
-use bitcoin::{BlockHash, Transaction, Txid, Wtxid};
+use bitcoin::{BlockHash, Txid, Wtxid};
 use groat_chain::block::Block;
 use groat_chain::rejection::{Blame, Rejection};
 use rand::Rng;

@@ -136,7 +136,7 @@ fn children_of_one_peer_come_newest_first() {
 fn a_block_takes_what_it_has_and_what_conflicts_with_it() {
     let mut orphans = Orphans::new(404_000, 3000);
     let (inside, conflict, free) = (orphan(1, &[(1, 0)], 0), orphan(2, &[(1, 0), (5, 1)], 0), orphan(3, &[(1, 1)], 0));
-    [&inside, &conflict, &free].map(|one| orphans.add(one, PeerId(1)));
+    [&inside, &conflict, &free].into_iter().for_each(|one| orphans.add(one, PeerId(1)));
     let genesis = bitcoin::constants::genesis_block(bitcoin::Network::Regtest);
     let block = Block {
         header: genesis.header,

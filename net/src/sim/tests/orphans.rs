@@ -43,7 +43,7 @@ fn parents_are_asked_for_by_txid_of_each_who_announced_the_child() {
     let parent = tx(1, 2000);
     let orphan = child(&[&parent], 2, 2000);
     let both = [friends[0].0, friends[1].0];
-    both.map(|own| world.say(own, Message::Inv(vec![item(&orphan)])));
+    both.iter().for_each(|own| world.say(*own, Message::Inv(vec![item(&orphan)])));
     world.run_for(SECOND);
     let asked = both.map(|own| wanted(&answer_pings(&mut world, own)));
     let first = asked.iter().position(|asked| *asked == [item(&orphan)]).expect("one of them is asked");
