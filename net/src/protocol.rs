@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bitcoin::p2p::message_blockdata::Inventory;
-use bitcoin::{BlockHash, Txid};
+use bitcoin::{BlockHash, Transaction, Txid};
 use groat_chain::rejection::{Blame, Rejection};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -422,7 +422,7 @@ impl Protocol {
             Message::Broken { kind: Some(Kind::Feature), fault: Fault::Malformed } => {
                 cx.disconnect(peer, Reason::BadMessage(Kind::Feature));
             }
-            Message::Tx(tx) => self.on_tx(id, Named::new(tx), now, view, out),
+            Message::Tx(tx) => self.on_tx(id, tx, now, view, out),
             Message::NotFound(items) if items.len() > MAX_NOTFOUND => {}
             Message::NotFound(items) => self.download.on_notfound(id, items.iter().filter_map(GenTxid::of), now),
             // A rate below zero or above all money is none.
@@ -495,9 +495,10 @@ impl Protocol {
     }
 
     /// A transaction came. Core: `ProcessMessage` TX.
-    fn on_tx(&mut self, id: PeerId, one: Named, now: Micros, view: &impl View, out: &mut Vec<Output>) {
+    fn on_tx(&mut self, id: PeerId, tx: Arc<Transaction>, now: Micros, view: &impl View, out: &mut Vec<Output>) {
         let cx = &mut Cx { now, core: &mut self.core, out };
         let Some(peer) = self.peers.get_mut(&id).filter(|_| !cx.core.initial_download) else { return };
+        let one = Named::new(tx);
         let (txid, wtxid) = (one.txid, one.wtxid);
         self.relay.on_known(peer, &GenTxid::Wtxid(wtxid));
         let forced = peer.permissions.force_relay && view.pool_entry(&GenTxid::Wtxid(wtxid)).is_some();

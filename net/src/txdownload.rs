@@ -113,6 +113,13 @@ impl TxDownload {
             GenTxid::Txid(_) => None,
         };
         if let Some(orphan) = orphan.cloned() {
+            // Looking through many parents takes time: not for one who says the same again, or has no room for them.
+            let inputs = orphan.tx.input.len();
+            if self.seen.orphans.is_announced_by(&orphan.wtxid, peer.id)
+                || !self.requests.has_room(peer.id, inputs, peer.permissions.relay)
+            {
+                return;
+            }
             let missing = self.missing_parents(&orphan, view);
             if !missing.is_empty() && self.ask_for_parents(peer, &orphan.wtxid, &missing, cx) {
                 self.seen.orphans.add_announcer(&orphan.wtxid, peer.id);
