@@ -57,6 +57,11 @@ pub(super) fn invs(messages: &[Arc<Message>]) -> Vec<Wtxid> {
     items.filter_map(|item| if let Inventory::WTx(id) = item { Some(id) } else { None }).collect()
 }
 
+/// The rate that node 0 told a peer.
+fn told_filter(world: &World, peer: PeerId) -> Option<u64> {
+    world.nodes[0].protocol.peer(peer).and_then(|peer| peer.fee_filters().1)
+}
+
 pub(super) fn wanted(messages: &[Arc<Message>]) -> Vec<Inventory> {
     let items = messages.iter().flat_map(|message| match &**message {
         Message::GetData(items) => items.clone(),
@@ -374,7 +379,9 @@ fn a_forced_transaction_is_announced_again_to_those_who_lack_it() {
     answer_pings(&mut world, friends[0].0);
     let (late, _) = friend(&mut world, LinkKind::OutboundFull, Permissions::default());
     let permissions = Permissions { relay: true, force_relay: true, ..Permissions::default() };
-    let (gateway, _) = friend(&mut world, LinkKind::Inbound, permissions);
+    let (gateway, id) = friend(&mut world, LinkKind::Inbound, permissions);
+    assert_eq!(told_filter(&world, id), None, "it sends whatever it likes");
+    assert!(told_filter(&world, friends[0].1).is_some());
     world.say(friends[0].0, Message::Tx(sent.clone()));
     world.run_for(MINUTE);
     assert_eq!(invs(&answer_pings(&mut world, late)), [], "nobody else can force it");
@@ -400,7 +407,7 @@ fn a_node_that_wants_blocks_only_still_announces_its_own() {
     let mut expected = [own.compute_wtxid(), given.compute_wtxid()];
     expected.sort_unstable();
     assert_eq!(told, expected);
-    assert!(!names(&heard).contains(&"feefilter"), "no rate is told where nothing is wanted");
+    assert_eq!(told_filter(&world, friends[0].1), None, "no rate is told where nothing is wanted");
     world.say(friends[0].0, Message::Tx(tx(3, 2000)));
     world.say(friends[1].0, Message::Inv(vec![Inventory::WTx(tx(3, 2000).compute_wtxid())]));
     world.run_for(SECOND);
