@@ -99,6 +99,14 @@ impl Entry {
     }
 }
 
+/// The last block.
+#[derive(Debug)]
+struct Latest {
+    block: Arc<Block>,
+    /// Where in it which transaction is, sorted by id.
+    places: Vec<([u8; 32], usize)>,
+}
+
 /// All that is relayed.
 #[derive(Debug)]
 pub(crate) struct TxRelay {
@@ -117,8 +125,7 @@ pub(crate) struct TxRelay {
     unbroadcast: BTreeMap<Txid, Wtxid>,
     /// When those are announced again.
     reattempt: Option<Micros>,
-    /// The last block, and where in it which transaction is, sorted.
-    latest: Option<(Arc<Block>, Vec<([u8; 32], usize)>)>,
+    latest: Option<Latest>,
     /// The pool's floor and when it was looked at.
     floor: (u64, Micros),
 }
@@ -285,7 +292,7 @@ impl TxRelay {
         let both = ids.flat_map(|(at, (txid, wtxid))| [(txid.to_byte_array(), at), (wtxid.to_byte_array(), at)]);
         let mut places: Vec<_> = both.collect();
         places.sort_unstable();
-        self.latest = Some((block, places));
+        self.latest = Some(Latest { block, places });
     }
 
     /// The transaction that a peer asks for, if the peer may have been told of it or it is in the last block.
@@ -314,7 +321,7 @@ impl TxRelay {
     }
 
     fn in_latest(&self, id: &GenTxid) -> Option<Arc<Transaction>> {
-        let (block, places) = self.latest.as_ref()?;
+        let Latest { block, places } = self.latest.as_ref()?;
         let place = places.binary_search_by(|place| place.0.cmp(id.bytes())).ok()?;
         Some(Arc::new(block.transactions[places[place].1].clone()))
     }
