@@ -501,7 +501,7 @@ impl Protocol {
         let one = Named::new(tx);
         let (txid, wtxid) = (one.txid, one.wtxid);
         self.relay.on_known(peer, &GenTxid::Wtxid(wtxid));
-        let forced = peer.permissions.force_relay && view.pool_entry(&GenTxid::Wtxid(wtxid)).is_some();
+        let forced = peer.permissions.force_relay && view.pool_tx(&GenTxid::Wtxid(wtxid)).is_some();
         self.download.on_tx(peer, one, view, cx);
         if forced {
             // The node is the way out for one that nobody else can reach.

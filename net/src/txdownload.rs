@@ -44,7 +44,7 @@ impl Seen {
             || (alone && self.reconsiderable.contains(hash))
             || self.confirmed.contains(hash)
             || self.rejects.contains(hash)
-            || view.pool_entry(id).is_some()
+            || view.pool_tx(id).is_some()
     }
 }
 
@@ -254,7 +254,7 @@ impl TxDownload {
 
     /// It was in the pool or in the chain, or another with its txid is.
     fn on_known(&mut self, one: &Named, view: &impl View) {
-        if view.pool_entry(&GenTxid::Wtxid(one.wtxid)).is_none() {
+        if view.pool_tx(&GenTxid::Wtxid(one.wtxid)).is_none() {
             self.seen.rejects.insert(one.wtxid.as_byte_array());
         }
         self.forget(one);
@@ -282,7 +282,7 @@ impl TxDownload {
     fn on_orphan(&mut self, giver: PeerId, one: &Named, peers: &Peers, view: &impl View, cx: &mut Cx<'_>) {
         let is_refused = |txid: &Txid| self.seen.rejects.contains(txid.as_byte_array());
         let is_cheap = |txid: &Txid| {
-            self.seen.reconsiderable.contains(txid.as_byte_array()) && view.pool_entry(&GenTxid::Txid(*txid)).is_none()
+            self.seen.reconsiderable.contains(txid.as_byte_array()) && view.pool_tx(&GenTxid::Txid(*txid)).is_none()
         };
         let parents = one.parents();
         // One cheap parent may be taken with its child, two may not.

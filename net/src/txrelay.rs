@@ -265,7 +265,7 @@ impl TxRelay {
 
     /// Core: `ReattemptInitialBroadcast`.
     fn announce_again(&mut self, peers: &mut Peers, view: &impl View, cx: &mut Cx<'_>) {
-        self.unbroadcast.retain(|txid, _| view.pool_entry(&GenTxid::Txid(*txid)).is_some());
+        self.unbroadcast.retain(|txid, _| view.pool_tx(&GenTxid::Txid(*txid)).is_some());
         for (txid, wtxid) in self.unbroadcast.clone() {
             self.announce(txid, wtxid, &[], peers, cx);
         }
@@ -302,7 +302,7 @@ impl TxRelay {
         let number = self.number(&id);
         // Who asks before it was told would learn when we got it.
         let told = number.unwrap_or(0) < peer.relay.told_to;
-        let found = view.pool_entry(&id).filter(|_| told).map(|found| found.tx).or_else(|| self.in_latest(&id))?;
+        let found = view.pool_tx(&id).filter(|_| told).or_else(|| self.in_latest(&id))?;
         if let (Some(bit), Some(entry)) = (peer.relay.bit, number.and_then(|number| self.entry_mut(number))) {
             entry.set(bit);
             entry.relayed.requested += 1;
@@ -438,11 +438,14 @@ impl TxRelay {
     /// A floor that moved much is told sooner.
     fn look_at_floor(&mut self, view: &impl View, cx: &mut Cx<'_>, peers: &Peers) {
         let (floor, looked) = self.floor;
-        let new = view.pool_fee_floor();
-        if new == floor || cx.now < looked + FEEFILTER_LOOK_INTERVAL {
+        if cx.now < looked + FEEFILTER_LOOK_INTERVAL {
             return;
         }
+        let new = view.pool_fee_floor();
         self.floor = (new, cx.now);
+        if new == floor {
+            return;
+        }
         for peer in peers.values() {
             let Some(sent) = peer.relay.sent_fee_filter else { continue };
             let far = new < 3 * sent / 4 || new > 4 * sent / 3;
