@@ -2,11 +2,12 @@
 
 use super::transactions::*;
 use super::*;
-use crate::protocol::Input;
+use crate::protocol::{Input, Policy};
 use bitcoin::p2p::message_blockdata::Inventory;
 use bitcoin::{OutPoint, Transaction, TxIn, Txid};
 use groat_chain::block::Block;
 use groat_chain::rejection::Rejection;
+use proptest::prelude::*;
 
 /// A child of these with this fee rate; `n` makes it another.
 fn child(parents: &[&Transaction], n: u64, rate: u32) -> Arc<Transaction> {
@@ -275,4 +276,61 @@ fn what_was_confirmed_is_served_not_asked_for_and_wanted_again_after_a_reorganis
         world.give_block(0, &block);
     }
     assert_eq!(ask(&mut world, item(&orphan)), [item(&orphan)]);
+}
+
+/// Transactions that hang together in all the ways there are: good, cheap and refused parents, children of one and of
+/// two, with other witnesses, and a grandchild.
+fn family() -> Vec<Arc<Transaction>> {
+    let other_witness = |tx: &Arc<Transaction>| {
+        let mut other = (**tx).clone();
+        other.input[0].witness.push([1]);
+        Arc::new(other)
+    };
+    let (good, cheap, bad) = (tx(1, 2000), tx(2, 100), tx(3, 2000));
+    let (one, payer, both) = (child(&[&good], 4, 2000), child(&[&cheap], 5, 9000), child(&[&good, &cheap], 6, 9000));
+    let (poor, cursed, grandchild) = (child(&[&cheap], 7, 200), child(&[&bad], 8, 2000), child(&[&one], 9, 2000));
+    let others = [other_witness(&good), other_witness(&one), other_witness(&bad)];
+    [good, cheap, bad, one, payer, both, poor, cursed, grandchild].into_iter().chain(others).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_order_of_transactions_and_announcements_leaves_anything_behind(
+        steps in prop::collection::vec((0usize..3, 0u8..8, 0usize..12, 0u64..5000), 0..120),
+        hedged in any::<bool>(),
+    ) {
+        let kinds = [LinkKind::OutboundFull, LinkKind::Inbound, LinkKind::Inbound];
+        let policy = if hedged { Policy::Groat } else { Policy::Core };
+        let (mut world, mut friends) = configured_node_with_friends(&kinds, |config| config.relay = policy);
+        let family = family();
+        for refused in [2, 11] {
+            world.nodes[0].chain.refused.insert(family[refused].compute_wtxid(), Rejection::BadTxnsNonstandardInputs);
+        }
+        for (who, what, which, wait) in steps {
+            let (own, tx) = (friends[who].0, &family[which]);
+            match what {
+                0 | 1 => world.say(own, Message::Inv(vec![item(tx)])),
+                2 | 3 => world.say(own, Message::Tx(tx.clone())),
+                4 => world.say(own, Message::NotFound(vec![item(tx), by_txid(tx)])),
+                5 => world.say(own, Message::GetData(vec![item(tx), by_txid(tx)])),
+                6 if which < 3 => world.input(0, Input::BlockConnected(block(&[tx]))),
+                7 if which < 6 => {
+                    world.cut(own);
+                    friends[who] = friend(&mut world, kinds[who], Permissions::default());
+                }
+                _ => world.give_tx(0, tx.clone()),
+            }
+            world.run_for(Duration::from_millis(wait));
+        }
+        world.run_for(10 * MINUTE);
+        prop_assert_eq!(&world.nodes[0].ended, &[], "nobody is punished for a transaction");
+        for (own, _) in friends {
+            world.cut(own);
+        }
+        world.run_for(MINUTE);
+        prop_assert_eq!(orphans(&world), (0, 0));
+        prop_assert_eq!(world.nodes[0].protocol.deadline(), None, "nothing is waited for any more");
+    }
 }
