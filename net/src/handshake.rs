@@ -44,6 +44,7 @@ pub(crate) enum Reconciliation {
 pub(crate) fn start(peer: &mut Peer, view: &impl View, cx: &mut Cx<'_>) {
     cx.core.timers.set(peer.id, Timer::Handshake, cx.now + HANDSHAKE_TIMEOUT);
     if !peer.kind.is_inbound() {
+        cx.core.dialled.insert(peer.nonce);
         send_version(peer, view, cx);
     }
 }
@@ -84,8 +85,6 @@ fn desirable_services(offered: u64, view: &impl View, cx: &Cx<'_>) -> u64 {
 
 /// A version came. Core: `ProcessMessage` VERSION.
 pub(crate) fn on_version(peers: &mut Peers, id: PeerId, theirs: Version, view: &impl View, cx: &mut Cx<'_>) {
-    let ourselves = |other: &Peer| !other.ready && !other.kind.is_inbound() && other.nonce == theirs.nonce;
-    let to_self = peers.values().any(ourselves);
     let Some(peer) = peers.get_mut(&id).filter(|peer| peer.their.is_none()) else { return };
     let chosen = matches!(peer.kind, LinkKind::OutboundFull | LinkKind::BlockRelay | LinkKind::AddrFetch);
     let wanted = desirable_services(theirs.services, view, cx);
@@ -95,7 +94,7 @@ pub(crate) fn on_version(peers: &mut Peers, id: PeerId, theirs: Version, view: &
     if theirs.version < MIN_PEER_PROTO_VERSION {
         return cx.disconnect(peer, Reason::Obsolete);
     }
-    if peer.kind.is_inbound() && to_self {
+    if peer.kind.is_inbound() && cx.core.dialled.contains(&theirs.nonce) {
         return cx.disconnect(peer, Reason::Ourselves);
     }
     if peer.kind.is_inbound() {
@@ -133,6 +132,7 @@ pub(crate) fn on_verack(peer: &mut Peer, cx: &mut Cx<'_>) -> bool {
     let Some(their) = peer.their.as_ref().filter(|_| !peer.ready) else { return false };
     let compact = their.common_version >= SHORT_IDS_BLOCKS_VERSION;
     peer.ready = true;
+    cx.core.dialled.remove(&peer.nonce);
     if !peer.wtxid_relay || peer.reconciliation == Reconciliation::Offered {
         peer.reconciliation = Reconciliation::None;
     }

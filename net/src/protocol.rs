@@ -3,7 +3,7 @@
 
 mod io;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bitcoin::p2p::message_blockdata::Inventory;
@@ -51,6 +51,8 @@ pub(crate) struct Core {
     pub(crate) rng: ChaCha8Rng,
     /// The chain has not come near the network's tip yet. Core: `IsInitialBlockDownload`.
     pub(crate) initial_download: bool,
+    /// Nonces of the links that we dialled whose handshake is not done.
+    pub(crate) dialled: BTreeSet<u64>,
     next_token: u64,
     pending: BTreeMap<Token, (PeerId, Pending)>,
     closing: Vec<PeerId>,
@@ -119,6 +121,7 @@ impl Protocol {
             timers: Timers::default(),
             rng,
             initial_download: true,
+            dialled: BTreeSet::new(),
             next_token: 0,
             pending: BTreeMap::new(),
             closing: Vec::new(),
@@ -257,7 +260,7 @@ impl Protocol {
         let recent = best_time + MAX_TIP_AGE.as_secs() > now.seconds();
         let became_recent = recent && !std::mem::replace(&mut self.recent, recent);
         if became_recent || !gone.is_empty() || self.headers.take_restart() {
-            self.headers.maybe_start(&mut self.peers, self.blocks.is_idle(), view, cx);
+            self.headers.maybe_start(&mut self.peers, None, self.blocks.is_idle(), view, cx);
         }
         self.blocks.pump(&mut self.peers, view, cx);
     }
@@ -265,6 +268,7 @@ impl Protocol {
     fn forget(&mut self, id: PeerId, now: Micros) {
         let Some(peer) = self.peers.remove(&id) else { return };
         self.core.timers.forget(id);
+        self.core.dialled.remove(&peer.nonce);
         self.headers.on_gone(&peer);
         self.blocks.on_gone(&peer);
         self.relay.on_gone(&peer);
@@ -453,7 +457,7 @@ impl Protocol {
         self.relay.on_ready(peer, cx);
         self.download.on_ready(peer);
         chainsync::look(peer, view, cx);
-        self.headers.maybe_start(&mut self.peers, self.blocks.is_idle(), view, cx);
+        self.headers.maybe_start(&mut self.peers, Some(id), self.blocks.is_idle(), view, cx);
     }
 
     /// Things were announced. Core: `ProcessMessage` INV.
