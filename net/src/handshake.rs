@@ -1,9 +1,11 @@
 //! The handshake: version, what each side wants, verack. Knows neither headers nor blocks.
 
+use rand::RngCore;
+
 use crate::addr::{Host, NetAddr};
 use crate::message::{Kind, Message, Version};
 use crate::peer::{LinkKind, NODE_NETWORK, NODE_NETWORK_LIMITED, NODE_WITNESS, Peer, Peers, Their};
-use crate::protocol::{Cx, PeerId, Reason};
+use crate::protocol::{Cx, Event, PeerId, Reason};
 use crate::timers::Timer;
 use crate::view::View;
 
@@ -19,14 +21,30 @@ pub const SHORT_IDS_BLOCKS_VERSION: i32 = 70_014;
 pub const SENDHEADERS_VERSION: i32 = 70_012;
 /// The only version of compact blocks. Core's name and value.
 pub const CMPCTBLOCKS_VERSION: u64 = 2;
+/// The only version of reconciling transactions. Core's name and value.
+pub const TXRECONCILIATION_VERSION: u32 = 1;
 /// Within so many blocks of now, a peer with the last blocks is as good as one with all.
 /// Core: `NODE_NETWORK_LIMITED_ALLOW_CONN_BLOCKS`.
 const LIMITED_ALLOW_CONN_BLOCKS: u64 = 144;
+
+/// What is agreed of reconciling transactions ([BIP-0330]). Nothing is reconciled yet.
+///
+/// [BIP-0330]: https://github.com/bitcoin/bips/blob/master/bip-0330.mediawiki
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Reconciliation {
+    #[default]
+    None,
+    /// We offered it.
+    Offered,
+    /// Both did.
+    Agreed,
+}
 
 /// A link was made. Who dialled speaks first.
 pub(crate) fn start(peer: &mut Peer, view: &impl View, cx: &mut Cx<'_>) {
     cx.core.timers.set(peer.id, Timer::Handshake, cx.now + cx.core.config.peer_timeout);
     if !peer.kind.is_inbound() {
+        cx.core.dialled.insert(peer.nonce);
         send_version(peer, view, cx);
     }
 }
@@ -73,8 +91,6 @@ pub(crate) fn offers_what_we_want(offered: u64, view: &impl View, cx: &Cx<'_>) -
 
 /// A version came. Core: `ProcessMessage` VERSION.
 pub(crate) fn on_version(peers: &mut Peers, id: PeerId, theirs: Version, view: &impl View, cx: &mut Cx<'_>) {
-    let ourselves = |other: &Peer| !other.ready && !other.kind.is_inbound() && other.nonce == theirs.nonce;
-    let to_self = peers.values().any(ourselves);
     let Some(peer) = peers.get_mut(&id).filter(|peer| peer.their.is_none()) else { return };
     let chosen = matches!(peer.kind, LinkKind::OutboundFull | LinkKind::BlockRelay | LinkKind::AddrFetch);
     if chosen && !offers_what_we_want(theirs.services, view, cx) {
@@ -83,7 +99,7 @@ pub(crate) fn on_version(peers: &mut Peers, id: PeerId, theirs: Version, view: &
     if theirs.version < MIN_PEER_PROTO_VERSION {
         return cx.disconnect(peer, Reason::Obsolete);
     }
-    if peer.kind.is_inbound() && to_self {
+    if peer.kind.is_inbound() && cx.core.dialled.contains(&theirs.nonce) {
         return cx.disconnect(peer, Reason::Ourselves);
     }
     if peer.kind.is_inbound() {
@@ -103,6 +119,12 @@ pub(crate) fn on_version(peers: &mut Peers, id: PeerId, theirs: Version, view: &
     if common_version >= WTXID_RELAY_VERSION {
         cx.send(peer, Message::WtxidRelay);
         cx.send(peer, Message::SendAddrV2);
+        let relays = theirs.relay && peer.kind.relays_transactions() && peer.kind != LinkKind::AddrFetch;
+        if cx.core.config.reconcile && relays && !cx.core.config.blocks_only {
+            peer.reconciliation = Reconciliation::Offered;
+            let salt = cx.core.rng.next_u64();
+            cx.send(peer, Message::SendTxRcncl { version: TXRECONCILIATION_VERSION, salt });
+        }
     }
     cx.send(peer, Message::Verack);
     if peer.kind == LinkKind::Feeler {
@@ -115,6 +137,10 @@ pub(crate) fn on_verack(peer: &mut Peer, cx: &mut Cx<'_>) -> bool {
     let Some(their) = peer.their.as_ref().filter(|_| !peer.ready) else { return false };
     let compact = their.common_version >= SHORT_IDS_BLOCKS_VERSION;
     peer.ready = true;
+    cx.core.dialled.remove(&peer.nonce);
+    if !peer.wtxid_relay || peer.reconciliation == Reconciliation::Offered {
+        peer.reconciliation = Reconciliation::None;
+    }
     cx.core.timers.stop(peer.id, Timer::Handshake);
     if compact {
         cx.send(peer, Message::SendCmpct { announce: 0, version: CMPCTBLOCKS_VERSION });
@@ -131,8 +157,26 @@ pub(crate) fn on_negotiation(peer: &mut Peer, kind: Kind, cx: &mut Cx<'_>) {
     match kind {
         Kind::WtxidRelay => peer.wtxid_relay = common >= WTXID_RELAY_VERSION,
         Kind::SendAddrV2 => peer.addr_v2 = true,
-        // No feature is known (BIP434), and nothing is reconciled (BIP330) yet.
+        // No feature is known (BIP434).
         _ => {}
+    }
+}
+
+/// The peer offers to reconcile transactions. Core: `ProcessMessage` SENDTXRCNCL, `RegisterPeer`.
+pub(crate) fn on_sendtxrcncl(peer: &mut Peer, version: u32, cx: &mut Cx<'_>) {
+    if !cx.core.config.reconcile {
+        return cx.event(Event::Ignored { peer: peer.id, kind: Some(Kind::SendTxRcncl) });
+    }
+    if peer.ready {
+        return cx.disconnect(peer, Reason::LateNegotiation(Kind::SendTxRcncl));
+    }
+    let relays = wants_transactions(peer, cx) && peer.their.as_ref().is_some_and(|their| their.relay);
+    match peer.reconciliation {
+        Reconciliation::None if relays => {}
+        Reconciliation::Offered if relays && version >= TXRECONCILIATION_VERSION => {
+            peer.reconciliation = Reconciliation::Agreed;
+        }
+        _ => cx.disconnect(peer, Reason::BadMessage(Kind::SendTxRcncl)),
     }
 }
 

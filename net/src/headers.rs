@@ -13,7 +13,7 @@ use groat_chain::rules::pow::{block_work, check_proof_of_work};
 use crate::guard::Guard;
 use crate::message::{Locate, MAX_HEADERS_RESULTS, Message};
 use crate::peer::{LinkKind, Peer, Peers};
-use crate::protocol::{Cx, Pending, Reason, Work as ChainWork};
+use crate::protocol::{Cx, PeerId, Pending, Reason, Work as ChainWork};
 use crate::timers::{
     HEADERS_DOWNLOAD_TIMEOUT_BASE, HEADERS_DOWNLOAD_TIMEOUT_PER_HEADER, HEADERS_RESPONSE_TIME, MAX_TIP_AGE, Micros,
     Timer,
@@ -131,16 +131,28 @@ pub(crate) fn has_header(peer: &Peer, id: Id, view: &impl View) -> bool {
 
 impl Headers {
     /// Starts the first sync with this peer if it is its turn: with one peer, until the best header is young; then with
-    /// all. `idle`: no block is being fetched.
-    pub(crate) fn maybe_start(&mut self, peers: &mut Peers, idle: bool, view: &impl View, cx: &mut Cx<'_>) {
+    /// all. `new`: only this peer's handshake is new. `idle`: no block is being fetched.
+    pub(crate) fn maybe_start(
+        &mut self,
+        peers: &mut Peers,
+        new: Option<PeerId>,
+        idle: bool,
+        view: &impl View,
+        cx: &mut Cx<'_>,
+    ) {
         let best = view.best_header();
         let entry = view.entry(best);
         let recent = is_recent(&entry, cx.now);
         if !recent && self.syncing > 0 {
             return;
         }
-        let no_preferred = !peers.values().any(|peer| peer.ready && peer.is_preferred());
-        for peer in peers.values_mut() {
+        let no_preferred = !recent && !peers.values().any(|peer| peer.ready && peer.is_preferred());
+        // Then all others have begun already, and there may be thousands.
+        let candidates = match new.filter(|_| recent) {
+            Some(id) => peers.range_mut(id..=id),
+            None => peers.range_mut(..),
+        };
+        for peer in candidates.map(|(_, peer)| peer) {
             let fit = peer.ready && peer.closing.is_none() && !peer.headers.sync_started && peer.serves_blocks();
             let chosen = peer.is_preferred() || (peer.kind != LinkKind::AddrFetch && (no_preferred || idle));
             if !fit || !(recent || (self.syncing == 0 && chosen)) {
@@ -158,13 +170,7 @@ impl Headers {
     }
 
     /// The first sync with a peer took too long. It goes only if another could do better.
-    pub(crate) fn on_sync_timeout(
-        &mut self,
-        peers: &mut Peers,
-        id: crate::protocol::PeerId,
-        view: &impl View,
-        cx: &mut Cx<'_>,
-    ) {
+    pub(crate) fn on_sync_timeout(&mut self, peers: &mut Peers, id: PeerId, view: &impl View, cx: &mut Cx<'_>) {
         let others = peers.values().filter(|peer| peer.ready && peer.is_preferred() && peer.id != id).count();
         let Some(peer) = peers.get_mut(&id).filter(|peer| peer.headers.sync_started) else { return };
         if is_recent(&view.entry(view.best_header()), cx.now) {

@@ -41,7 +41,8 @@
 //! | `handshake`, `ping`, `guard` | version to verack; keeping alive; misbehaviour |
 //! | `headers`, `chainsync` | who has which chain; the low-work defence; outbound peers that stay behind |
 //! | `blocks`, `serve`, `announce` | fetching blocks; serving them; telling of new ones |
-//! | `txrelay`, `requests`, `recent` | announcing and serving transactions; whom to ask for which; what was refused |
+//! | `txrelay` | announcing and serving transactions |
+//! | `txdownload`, `requests`, `orphans`, `recent` | fetching them: whom to ask for which; what waits for its parents; what was refused |
 //! | [`addrman`], [`bans`] | the peer book; whom the operator refuses |
 //! | `gossip`, [`local`] | addresses between peers; our own addresses |
 //! | [`slots`], [`dial`], `seeds`, `surplus` | who is let in and who has to go; whom to dial; the first addresses; extra peers |
@@ -64,6 +65,7 @@ mod headers;
 pub mod limits;
 pub mod local;
 pub mod message;
+mod orphans;
 pub mod peer;
 mod ping;
 pub mod protocol;
@@ -76,9 +78,11 @@ pub mod sim;
 pub mod slots;
 mod surplus;
 pub mod timers;
+mod txdownload;
 mod txrelay;
 pub mod view;
 pub mod wire;
 
 pub use handshake::PROTOCOL_VERSION;
 pub use requests::GenTxid;
+pub use txrelay::Relayed;

@@ -46,6 +46,13 @@ pub struct Limits {
     pub requested_transactions: usize,
     /// Refused transactions that are remembered until the tip changes. Core: `m_recent_rejects{120000}`.
     pub recent_rejects: usize,
+    /// Transactions of the last blocks that are remembered, by both ids. Core: `m_recent_confirmed_transactions{48000}`.
+    pub recent_confirmed: usize,
+    /// Weight of transactions without their parents that each peer may fill. Core:
+    /// `DEFAULT_RESERVED_ORPHAN_WEIGHT_PER_PEER`.
+    pub orphan_weight_per_peer: u64,
+    /// Announcements of such transactions, and tenths of their inputs. Core: `DEFAULT_MAX_ORPHANAGE_LATENCY_SCORE`.
+    pub orphan_score: u64,
     /// Full outbound peers that are kept though their chain is behind.
     /// Core: `MAX_OUTBOUND_PEERS_TO_PROTECT_FROM_DISCONNECT`.
     pub protected_outbound: usize,
@@ -75,6 +82,9 @@ impl Default for Limits {
             announced_transactions: 5000,
             requested_transactions: 100,
             recent_rejects: 120_000,
+            recent_confirmed: 48_000,
+            orphan_weight_per_peer: 404_000,
+            orphan_score: 3000,
             protected_outbound: 4,
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bitcoin::p2p::message_blockdata::Inventory;
 
 use crate::addr::{NetAddr, Network};
+use crate::handshake::Reconciliation;
 use crate::message::Message;
 use crate::protocol::{PeerId, Reason, Token};
 use crate::timers::Micros;
@@ -72,6 +73,8 @@ pub struct Permissions {
     pub relay: bool,
     /// Told every address it asks for, and heard whatever it tells of them.
     pub addr: bool,
+    /// What it sends is announced again though it was here already; implies `relay`.
+    pub force_relay: bool,
 }
 
 /// What a peer said in its version message.
@@ -136,6 +139,8 @@ pub struct Peer {
     pub prefers_headers: bool,
     /// It knows compact blocks (BIP152), and whether it wants them pushed.
     pub compact: Option<bool>,
+    /// What is agreed of reconciling transactions (BIP330).
+    pub(crate) reconciliation: Reconciliation,
     /// We asked it to announce by headers.
     pub(crate) sent_sendheaders: bool,
 
@@ -149,8 +154,6 @@ pub struct Peer {
     pub(crate) keyed_group: u64,
     /// When it last gave us a block that we did not have.
     pub last_block: Option<Micros>,
-    /// When it last gave us a transaction that the pool took.
-    pub last_tx: Option<Micros>,
 
     /// Messages that wait for their turn, with their length on the wire.
     pub(crate) inbox: VecDeque<(Message, usize)>,
@@ -197,6 +200,7 @@ impl Peer {
             addr_v2: false,
             prefers_headers: false,
             compact: None,
+            reconciliation: Reconciliation::default(),
             sent_sendheaders: false,
             ping: ping::State::default(),
             headers: headers::State::default(),
@@ -205,7 +209,6 @@ impl Peer {
             gossip: None,
             keyed_group: 0,
             last_block: None,
-            last_tx: None,
             inbox: VecDeque::new(),
             inbox_bytes: 0,
             awaited: 0,
@@ -243,6 +246,16 @@ impl Peer {
     /// The last round trip and the shortest, where there was any.
     pub fn round_trips(&self) -> (Option<std::time::Duration>, Option<std::time::Duration>) {
         (self.ping.last, self.ping.shortest)
+    }
+
+    /// When a transaction that it sent was last taken into the pool, for the first time. Core: `m_last_tx_time`.
+    pub fn last_transaction(&self) -> Option<Micros> {
+        self.relay.last_transaction
+    }
+
+    /// The fee rates, in satoshi per 1000 virtual bytes, below which it wants no transactions and we want none of it.
+    pub fn fee_filters(&self) -> (u64, Option<u64>) {
+        (self.relay.fee_filter, self.relay.sent_fee_filter)
     }
 
     /// Height that the low-work sync of its headers has counted to, and whether it is fetching them again.

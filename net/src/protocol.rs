@@ -4,12 +4,12 @@
 mod io;
 mod operator;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bitcoin::hashes::siphash24;
 use bitcoin::p2p::message_blockdata::Inventory;
-use bitcoin::{BlockHash, Txid, Wtxid};
+use bitcoin::{BlockHash, Transaction, Txid};
 use groat_chain::rejection::{Blame, Rejection};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -24,14 +24,16 @@ use crate::guard::Guard;
 use crate::headers::{self, Batch, Headers};
 use crate::local::{How, Local};
 use crate::message::{AddrEntry, Fault, Kind, Message};
+use crate::orphans::Named;
 use crate::peer::{LinkKind, Peer, Peers};
 use crate::requests::GenTxid;
 use crate::surplus::Surplus;
 use crate::timers::{MAX_TIP_AGE, Micros, Timer, Timers};
-use crate::txrelay::TxRelay;
+use crate::txdownload::TxDownload;
+use crate::txrelay::{Relayed, TxRelay};
 use crate::view::{Id, View};
 use crate::{announce, chainsync, handshake, ping, serve, slots};
-pub use io::{Command, Config, Done, Event, Input, Output, PeerId, Reason, Token, TxVerdict, Verdict, Work};
+pub use io::{Command, Config, Done, Event, Input, Output, PeerId, Policy, Reason, Token, TxVerdict, Verdict, Work};
 pub use operator::{Memory, NotAdded};
 
 /// Most entries of a `getdata` that we send. Core's name and value.
@@ -46,7 +48,8 @@ pub(crate) enum Pending {
     Headers(Batch),
     Block { hash: BlockHash, length: usize },
     Read { stripped: bool },
-    Transaction { txid: Txid, wtxid: Wtxid },
+    Transaction { one: Named, first: bool },
+    Package { parent: Named, child: Named },
 }
 
 /// What every module may use.
@@ -57,9 +60,13 @@ pub(crate) struct Core {
     pub(crate) rng: ChaCha8Rng,
     /// The chain has not come near the network's tip yet. Core: `IsInitialBlockDownload`.
     pub(crate) initial_download: bool,
+    /// Nonces of the links that we dialled whose handshake is not done.
+    pub(crate) dialled: BTreeSet<u64>,
     next_token: u64,
     pending: BTreeMap<Token, (PeerId, Pending)>,
     closing: Vec<PeerId>,
+    /// When an inbound peer last had to go for another.
+    pub(crate) evicted: Option<Micros>,
 }
 
 /// One call: its time and where its outputs go.
@@ -121,6 +128,7 @@ pub struct Protocol {
     surplus: Surplus,
     /// For [`Peer::keyed_group`].
     group_key: (u64, u64),
+    download: TxDownload,
     /// The best header is young: then headers are asked of all peers.
     recent: bool,
 }
@@ -129,7 +137,6 @@ impl Protocol {
     /// A node without peers.
     pub fn new(config: Config) -> Protocol {
         let mut rng = ChaCha8Rng::from_seed(config.seed);
-        let relay = TxRelay::new(&config.limits, &mut rng);
         let book = Book::new(&mut rng);
         let gossip = Gossip::new(&mut rng);
         let dialling = Dialling::new(&config.dialling, &mut rng);
@@ -138,14 +145,17 @@ impl Protocol {
         for addr in &config.dialling.external {
             local.add(*addr, How::Given, &config.dialling, config.limits.own_addresses);
         }
+        let download = TxDownload::new(&config.limits, &mut rng);
         let core = Core {
             config,
             timers: Timers::default(),
             rng,
             initial_download: true,
+            dialled: BTreeSet::new(),
             next_token: 0,
             pending: BTreeMap::new(),
             closing: Vec::new(),
+            evicted: None,
         };
         Protocol {
             core,
@@ -153,13 +163,14 @@ impl Protocol {
             headers: Headers::default(),
             blocks: Blocks::default(),
             guard: Guard::default(),
-            relay,
             book,
             local,
             gossip,
             dialling,
             surplus: Surplus::default(),
             group_key,
+            relay: TxRelay::new(),
+            download,
             recent: false,
         }
     }
@@ -168,7 +179,8 @@ impl Protocol {
     pub fn deadline(&self) -> Option<Micros> {
         let options = &self.core.config.dialling;
         let links = [self.dialling.next(options), self.surplus.next(options.automatic)];
-        [self.core.timers.next(), self.relay.next()].into_iter().chain(links).flatten().min()
+        let transactions = [self.relay.next(), self.download.next()];
+        [self.core.timers.next()].into_iter().chain(transactions).chain(links).flatten().min()
     }
 
     /// The peers, by id.
@@ -189,6 +201,21 @@ impl Protocol {
     /// Whether the chain has yet to come near the network's tip.
     pub fn initial_download(&self) -> bool {
         self.core.initial_download
+    }
+
+    /// The operator's own transactions that no peer has asked for yet. Some may have left the pool meanwhile.
+    pub fn unbroadcast(&self) -> impl Iterator<Item = &Txid> {
+        self.relay.unbroadcast()
+    }
+
+    /// How far a transaction got from here, if it is one of the last that the pool took.
+    pub fn relayed(&self, txid: &Txid) -> Option<Relayed> {
+        self.relay.relayed(txid)
+    }
+
+    /// Transactions that wait for their parents, and announcements of them.
+    pub fn orphans(&self) -> (usize, usize) {
+        self.download.orphans()
     }
 
     /// Takes one input at the time `now` and appends what is to be done to `out`, in order.
@@ -240,18 +267,28 @@ impl Protocol {
             Input::Tick => {}
             Input::ChainDone { token, done } => self.on_done(token, done, now, view, out),
             Input::TxAccepted { txid, wtxid } => {
-                self.relay.on_accepted(txid, wtxid, &self.peers, cx.core.config.limits.transaction_log);
+                let announcers = self.download.on_accepted(&txid, &wtxid, &mut cx.core.rng);
+                self.relay.announce(txid, wtxid, &announcers, &mut self.peers, &mut cx);
+            }
+            Input::Broadcast { txid, wtxid, first } => {
+                if first {
+                    self.relay.on_own(txid, wtxid, &mut cx);
+                }
+                self.relay.announce(txid, wtxid, &[], &mut self.peers, &mut cx);
             }
             Input::TipChanged(connected) => {
-                self.relay.on_tip();
                 self.surplus.on_tip(now);
+                self.download.on_tip(&connected, view);
                 connected.iter().for_each(|hash| self.blocks.on_connected(hash));
                 if !cx.core.initial_download {
                     self.blocks.wake_all();
                     announce::announce(&mut self.peers, &connected, view, &mut cx);
                 }
             }
-            Input::BlockConnected(_) => {}
+            Input::BlockConnected(block) => {
+                self.download.on_block(&block);
+                self.relay.on_block(block);
+            }
             Input::BlockRefused { hash, rejection } => {
                 let source = self.blocks.take_source(&hash);
                 if let Some(peer) = source.and_then(|id| self.peers.get_mut(&id)) {
@@ -272,12 +309,15 @@ impl Protocol {
             self.forget(*id, now);
             out.extend(reason.map(|reason| Output::Disconnect { peer: *id, reason }));
         }
+        for id in self.download.take_woken() {
+            self.go_on(id, now, view, out);
+        }
         let cx = &mut Cx { now, core: &mut self.core, out };
         let best_time = u64::from(view.entry(view.best_header()).time);
         let recent = best_time + MAX_TIP_AGE.as_secs() > now.seconds();
         let became_recent = recent && !std::mem::replace(&mut self.recent, recent);
         if became_recent || !gone.is_empty() || self.headers.take_restart() {
-            self.headers.maybe_start(&mut self.peers, self.blocks.is_idle(), view, cx);
+            self.headers.maybe_start(&mut self.peers, None, self.blocks.is_idle(), view, cx);
         }
         self.blocks.pump(&mut self.peers, view, cx);
         let sources = Sources { book: &mut self.book, guard: &self.guard, local: &self.local };
@@ -328,9 +368,11 @@ impl Protocol {
             self.dialling.wake(now);
         }
         self.core.timers.forget(id);
+        self.core.dialled.remove(&peer.nonce);
         self.headers.on_gone(&peer);
         self.blocks.on_gone(&peer);
-        self.relay.on_gone(&peer, now);
+        self.relay.on_gone(&peer);
+        self.download.on_gone(&peer, now);
     }
 
     fn on_timers(&mut self, now: Micros, view: &impl View, out: &mut Vec<Output>) {
@@ -362,6 +404,7 @@ impl Protocol {
                 Timer::HeadersSync | Timer::Trickle => {}
             }
         }
+        self.download.run(&mut self.peers, view, cx);
         self.relay.run(&mut self.peers, view, cx);
         self.surplus.run(&mut self.peers, self.blocks.is_idle(), &mut self.dialling, view, cx);
     }
@@ -410,6 +453,10 @@ impl Protocol {
             if peer.closing.is_some() || peer.must_wait(pause) {
                 return;
             }
+            self.download.go_on(peer, &mut Cx { now, core: &mut self.core, out });
+            if peer.awaited > 0 {
+                return;
+            }
             let Some((message, wire_len)) = peer.inbox.pop_front() else { return };
             peer.inbox_bytes -= wire_len;
             self.route(id, message, now, view, out);
@@ -432,7 +479,7 @@ impl Protocol {
         let early = peer.their.is_none()
             || !(peer.ready
                 || matches!(message, Message::Verack | Message::WtxidRelay | Message::SendAddrV2)
-                || matches!(kind, Some(Kind::Feature | Kind::SendHeaders | Kind::SendCmpct)));
+                || matches!(kind, Some(Kind::Feature | Kind::SendTxRcncl | Kind::SendHeaders | Kind::SendCmpct)));
         if early {
             return cx.event(Event::Ignored { peer: id, kind });
         }
@@ -446,6 +493,7 @@ impl Protocol {
             Message::WtxidRelay => handshake::on_negotiation(peer, Kind::WtxidRelay, cx),
             Message::SendAddrV2 => handshake::on_negotiation(peer, Kind::SendAddrV2, cx),
             Message::Feature { .. } => handshake::on_negotiation(peer, Kind::Feature, cx),
+            Message::SendTxRcncl { version, .. } => handshake::on_sendtxrcncl(peer, version, cx),
             Message::SendHeaders => peer.prefers_headers = true,
             Message::SendCmpct { announce, version } => match announce {
                 0 | 1 if version == handshake::CMPCTBLOCKS_VERSION => peer.compact = Some(announce == 1),
@@ -487,8 +535,9 @@ impl Protocol {
             Message::Broken { kind: Some(Kind::Feature), fault: Fault::Malformed } => {
                 cx.disconnect(peer, Reason::BadMessage(Kind::Feature));
             }
-            Message::Tx(tx) => self.relay.on_tx(peer, tx, view, cx),
-            Message::NotFound(items) => self.relay.on_notfound(id, &items, MAX_NOTFOUND, now),
+            Message::Tx(tx) => self.on_tx(id, tx, now, view, out),
+            Message::NotFound(items) if items.len() > MAX_NOTFOUND => {}
+            Message::NotFound(items) => self.download.on_notfound(id, items.iter().filter_map(GenTxid::of), now),
             // A rate below zero or above all money is none.
             Message::FeeFilter(rate) => peer.relay.fee_filter = u64::try_from(rate).unwrap_or(peer.relay.fee_filter),
             Message::GetAddr => self.gossip.on_getaddr(peer, &self.book, &self.guard, cx),
@@ -498,8 +547,8 @@ impl Protocol {
                     self.dialling.wake(now);
                 }
             }
-            // To come: compact blocks, reconciliation.
-            Message::CmpctBlock(_) | Message::GetBlockTxn(_) | Message::BlockTxn(_) | Message::SendTxRcncl { .. } => {
+            // To come: compact blocks.
+            Message::CmpctBlock(_) | Message::GetBlockTxn(_) | Message::BlockTxn(_) => {
                 cx.event(Event::Ignored { peer: id, kind })
             }
             // Nothing that we ever ask for, or nothing that can be read.
@@ -520,8 +569,9 @@ impl Protocol {
         ping::send(peer, cx);
         self.relay.on_ready(peer, cx);
         self.gossip.on_ready(peer, cx);
+        self.download.on_ready(peer);
         chainsync::look(peer, view, cx);
-        self.headers.maybe_start(&mut self.peers, self.blocks.is_idle(), view, cx);
+        self.headers.maybe_start(&mut self.peers, Some(id), self.blocks.is_idle(), view, cx);
     }
 
     /// Things were announced. Core: `ProcessMessage` INV.
@@ -546,8 +596,10 @@ impl Protocol {
                     if !handshake::wants_transactions(peer, cx) {
                         return cx.disconnect(peer, Reason::BadMessage(Kind::Inv));
                     }
-                    if let Some(id) = GenTxid::of(item) {
-                        self.relay.on_announced(peer, id, view, cx);
+                    let Some(id) = GenTxid::of(item) else { continue };
+                    self.relay.on_known(peer, &id);
+                    if !cx.core.initial_download {
+                        self.download.on_announced(peer, id, view, cx);
                     }
                 }
                 _ => {}
@@ -557,6 +609,21 @@ impl Protocol {
         self.blocks.wake(id);
         if let Some(newest) = newest {
             self.headers.on_block_inv(peer, newest, view, cx);
+        }
+    }
+
+    /// A transaction came. Core: `ProcessMessage` TX.
+    fn on_tx(&mut self, id: PeerId, tx: Arc<Transaction>, now: Micros, view: &impl View, out: &mut Vec<Output>) {
+        let cx = &mut Cx { now, core: &mut self.core, out };
+        let Some(peer) = self.peers.get_mut(&id).filter(|_| !cx.core.initial_download) else { return };
+        let one = Named::new(tx);
+        let (txid, wtxid) = (one.txid, one.wtxid);
+        self.relay.on_known(peer, &GenTxid::Wtxid(wtxid));
+        let forced = peer.permissions.force_relay && view.pool_tx(&GenTxid::Wtxid(wtxid)).is_some();
+        self.download.on_tx(peer, one, view, cx);
+        if forced {
+            // The node is the way out for one that nobody else can reach.
+            self.relay.announce(txid, wtxid, &[], &mut self.peers, cx);
         }
     }
 
@@ -609,11 +676,22 @@ impl Protocol {
                 let stored = matches!(verdict, Verdict::Stored | Verdict::Known);
                 self.blocks.on_judged(&self.peers, &hash, stored);
             }
-            (Pending::Transaction { txid, wtxid }, Done::Transaction(verdict)) => {
-                if let (Some(peer), TxVerdict::Accepted) = (&mut peer, verdict) {
-                    peer.last_tx = Some(now);
+            (Pending::Transaction { one, first }, Done::Transaction(verdict)) => {
+                if let (Some(peer), TxVerdict::Accepted) = (peer, verdict) {
+                    self.relay.on_known(peer, &GenTxid::Wtxid(one.wtxid));
+                    if first {
+                        peer.relay.last_transaction = Some(now);
+                    }
                 }
-                self.relay.on_judged(peer.as_deref(), txid, wtxid, verdict);
+                self.download.on_judged(id, &one, first, verdict, &mut self.peers, view, cx);
+            }
+            (Pending::Package { parent, child }, Done::Package(verdicts)) => {
+                if let Some(peer) = peer {
+                    for one in [&parent, &child] {
+                        self.relay.on_known(peer, &GenTxid::Wtxid(one.wtxid));
+                    }
+                }
+                self.download.on_package(&parent, &child, &verdicts, view, now);
             }
             (Pending::Read { stripped }, Done::Read(block)) => {
                 if let Some(peer) = peer {

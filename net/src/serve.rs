@@ -92,6 +92,9 @@ pub(crate) fn go_on(peer: &mut Peer, relay: &mut TxRelay, view: &impl View, cx: 
             Inventory::Block(hash) => read_block(peer, hash, true, view, cx),
             // Answered whole until compact blocks are made here, as BIP152 allows.
             Inventory::WitnessBlock(hash) | Inventory::CompactBlock(hash) => read_block(peer, hash, false, view, cx),
+            // Who is told of none gets none, and hears nothing of it.
+            Inventory::Transaction(_) | Inventory::WTx(_) | Inventory::WitnessTransaction(_) if !peer.relay.is_on() => {
+            }
             Inventory::Transaction(_) | Inventory::WTx(_) | Inventory::WitnessTransaction(_) => {
                 match relay.serve(peer, &item, view) {
                     Some(tx) => answer(peer, Message::Tx(tx), cx),

@@ -9,8 +9,8 @@ use crate::addr::Network;
 use crate::guard::Guard;
 use crate::handshake;
 use crate::peer::{Peer, Peers};
-use crate::protocol::{Cx, PeerId, Reason};
-use crate::timers::Micros;
+use crate::protocol::{Cx, PeerId, Policy, Reason};
+use crate::timers::{EVICTION_INTERVAL, Micros};
 use crate::view::View;
 
 /// Links that there may be.
@@ -98,11 +98,19 @@ pub(crate) fn admit(peers: &mut Peers, id: PeerId, guard: &Guard, view: &impl Vi
     if others < most {
         return true;
     }
+    let hasty = cx.core.evicted.is_some_and(|last| cx.now.since(last) < EVICTION_INTERVAL);
+    if cx.core.config.relay == Policy::Groat && hasty {
+        cx.disconnect(peer, Reason::NoSlot);
+        return false;
+    }
     let in_question = |peer: &&Peer| peer.kind.is_inbound() && peer.closing.is_none() && peer.id != id;
     let candidates = peers.values().filter(in_question).map(|peer| candidate(peer, guard, view, cx)).collect();
     let (gone, reason) = select_to_evict(candidates).map_or((id, Reason::NoSlot), |gone| (gone, Reason::Evicted));
     if let Some(peer) = peers.get_mut(&gone) {
         cx.disconnect(peer, reason);
+    }
+    if gone != id {
+        cx.core.evicted = Some(cx.now);
     }
     gone != id
 }
@@ -113,7 +121,7 @@ fn candidate(peer: &Peer, guard: &Guard, view: &impl View, cx: &Cx<'_>) -> Candi
         since: peer.since,
         shortest_ping: peer.round_trips().1,
         last_block: peer.last_block,
-        last_tx: peer.last_tx,
+        last_tx: peer.relay.last_transaction,
         has_services: handshake::offers_what_we_want(peer.services(), view, cx),
         relays_transactions: peer.their.as_ref().is_some_and(|their| their.relay) && peer.kind.relays_transactions(),
         keyed_group: peer.keyed_group,

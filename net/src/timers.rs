@@ -102,6 +102,25 @@ pub const EXTRA_PEER_CHECK_INTERVAL: Duration = Duration::from_secs(45);
 pub const STALE_CHECK_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// A peer has this long to prove useful. Core's name and value.
 pub const MINIMUM_CONNECT_TIME: Duration = Duration::from_secs(30);
+/// A wanted fee rate that moved much is told within this. Core's name and value.
+pub const MAX_FEEFILTER_CHANGE_DELAY: Duration = Duration::from_secs(5 * 60);
+/// The pool's floor is looked at no more often than this.
+pub const FEEFILTER_LOOK_INTERVAL: Duration = Duration::from_secs(30);
+/// The operator's transactions that nobody asked for are announced again after this and up to
+/// [`REATTEMPT_BROADCAST_SPREAD`] more. Core: `ReattemptInitialBroadcast`.
+pub const REATTEMPT_BROADCAST_INTERVAL: Duration = Duration::from_secs(10 * 60);
+/// See [`REATTEMPT_BROADCAST_INTERVAL`].
+pub const REATTEMPT_BROADCAST_SPREAD: Duration = Duration::from_secs(5 * 60);
+/// With hedged requests, the next peer is asked for a transaction after four round trips, but not before this.
+pub const HEDGE_AFTER: Duration = Duration::from_millis(1500);
+/// And not after this.
+pub const HEDGE_AFTER_MAX: Duration = Duration::from_secs(6);
+/// With hedged requests, who dialled us is asked for a transaction this much later.
+pub const HEDGED_NONPREF_PEER_TX_DELAY: Duration = Duration::from_millis(500);
+
+/// With Groat's own policy, an inbound peer has to go for another no more often than this: who comes and goes in haste
+/// only drives others out.
+pub const EVICTION_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A time until the next of events that come at random, `mean` apart on average. Integers only: floating point differs
 /// from machine to machine, and so would the simulator.

@@ -5,20 +5,23 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
+use bitcoin::hashes::Hash;
 use bitcoin::p2p::message_blockdata::Inventory;
-use bitcoin::{Transaction, Txid, Wtxid};
+use bitcoin::{Transaction, Txid, Witness, Wtxid};
+use groat_chain::block::Block;
 use rand::Rng;
 
 use crate::addr::Network;
 use crate::message::{MAX_INV_SZ, Message};
-use crate::peer::{Peer, Peers};
-use crate::protocol::{Cx, PeerId, Pending, TxVerdict, Work};
-use crate::recent::Recent;
-use crate::requests::{Circumstances, GenTxid, Requests};
+use crate::peer::{LinkKind, Peer, Peers};
+use crate::protocol::{Cx, PeerId};
+use crate::requests::GenTxid;
 use crate::timers::{
-    AVG_FEEFILTER_BROADCAST_INTERVAL, INBOUND_INVENTORY_BROADCAST_INTERVAL, Micros,
-    OUTBOUND_INVENTORY_BROADCAST_INTERVAL, Timer, exponential,
+    AVG_FEEFILTER_BROADCAST_INTERVAL, FEEFILTER_LOOK_INTERVAL, INBOUND_INVENTORY_BROADCAST_INTERVAL,
+    MAX_FEEFILTER_CHANGE_DELAY, Micros, OUTBOUND_INVENTORY_BROADCAST_INTERVAL, REATTEMPT_BROADCAST_INTERVAL,
+    REATTEMPT_BROADCAST_SPREAD, Timer, exponential,
 };
 use crate::view::View;
 
@@ -26,6 +29,8 @@ use crate::view::View;
 const FEEFILTER_VERSION: i32 = 70_013;
 /// Announcements of a burst. Core's name and value.
 const INVENTORY_BROADCAST_TARGET: usize = 70;
+/// Announcements of the largest burst. Core's name and value.
+const INVENTORY_BROADCAST_MAX: usize = 1000;
 /// All money there can be, in satoshi: as a fee rate it says that nothing is wanted.
 const MAX_MONEY: u64 = 2_100_000_000_000_000;
 
@@ -36,14 +41,32 @@ pub(crate) struct State {
     bit: Option<u32>,
     /// What of the log it has not been told of begins here.
     from: u64,
-    /// Left over from bursts that were full.
-    backlog: BTreeSet<u64>,
-    /// It was told of nothing from here on, and so may not ask for it.
+    /// To be told before that, if it does not have them.
+    again: BTreeSet<u64>,
+    /// It was told of nothing from here on, and so may not ask for it; before its first burst of nothing at all.
     told_to: u64,
     /// It wants nothing below this rate, in satoshi per 1000 virtual bytes.
     pub(crate) fee_filter: u64,
     /// What it was told that we want.
-    sent_fee_filter: Option<u64>,
+    pub(crate) sent_fee_filter: Option<u64>,
+    /// When a transaction of its making was last taken.
+    pub(crate) last_transaction: Option<Micros>,
+}
+
+impl State {
+    /// Whether transactions are announced to the peer, and served.
+    pub(crate) fn is_on(&self) -> bool {
+        self.bit.is_some()
+    }
+}
+
+/// How far a transaction got from here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Relayed {
+    /// Peers that were told of it.
+    pub announced: u32,
+    /// Times that it was asked for.
+    pub requested: u32,
 }
 
 /// One transaction that the pool took.
@@ -53,6 +76,7 @@ struct Entry {
     wtxid: Wtxid,
     /// Bits of the peers that have it.
     known: Vec<u64>,
+    relayed: Relayed,
 }
 
 impl Entry {
@@ -75,6 +99,14 @@ impl Entry {
     }
 }
 
+/// The last block.
+#[derive(Debug)]
+struct Latest {
+    block: Arc<Block>,
+    /// Where in it which transaction is, sorted by id.
+    places: Vec<([u8; 32], usize)>,
+}
+
 /// All that is relayed.
 #[derive(Debug)]
 pub(crate) struct TxRelay {
@@ -87,26 +119,32 @@ pub(crate) struct TxRelay {
     bits: u32,
     /// When those who dialled us on a network are told next: all at once, so that many links teach a spy no more.
     inbound: BTreeMap<Network, Micros>,
-    requests: Requests,
-    /// Refused until the tip changes.
-    rejects: Recent,
-    wtxid_peers: usize,
+    /// Peers that are told at once, as the operator trusts them.
+    quick: BTreeSet<PeerId>,
+    /// The operator's own that no peer has asked for yet.
+    unbroadcast: BTreeMap<Txid, Wtxid>,
+    /// When those are announced again.
+    reattempt: Option<Micros>,
+    latest: Option<Latest>,
+    /// The pool's floor and when it was looked at.
+    floor: (u64, Micros),
 }
 
 impl TxRelay {
-    pub(crate) fn new(limits: &crate::limits::Limits, rng: &mut impl Rng) -> TxRelay {
-        let mut salt = || (rng.random(), rng.random());
+    pub(crate) fn new() -> TxRelay {
         TxRelay {
             log: VecDeque::new(),
-            first: 0,
+            first: 1,
             by_wtxid: BTreeMap::new(),
             by_txid: BTreeMap::new(),
             free_bits: BTreeSet::new(),
             bits: 0,
             inbound: BTreeMap::new(),
-            requests: Requests::new(salt(), limits.announced_transactions, limits.requested_transactions),
-            rejects: Recent::new(limits.recent_rejects, salt()),
-            wtxid_peers: 0,
+            quick: BTreeSet::new(),
+            unbroadcast: BTreeMap::new(),
+            reattempt: None,
+            latest: None,
+            floor: (0, Micros(0)),
         }
     }
 
@@ -129,14 +167,16 @@ impl TxRelay {
     pub(crate) fn on_ready(&mut self, peer: &mut Peer, cx: &mut Cx<'_>) {
         let Some(their) = peer.their.as_ref() else { return };
         let (wants, speaks) = (their.relay && peer.kind.relays_transactions(), their.common_version);
-        self.wtxid_peers += usize::from(peer.wtxid_relay);
         if wants {
             let bit = self.free_bits.pop_first().unwrap_or_else(|| {
                 self.bits += 1;
                 self.bits - 1
             });
             peer.relay.bit = Some(bit);
-            (peer.relay.from, peer.relay.told_to) = (self.end(), self.end());
+            peer.relay.from = self.end();
+            if peer.permissions.no_ban {
+                self.quick.insert(peer.id);
+            }
             if peer.kind.is_inbound() {
                 let mean = INBOUND_INVENTORY_BROADCAST_INTERVAL;
                 let first = || cx.now + exponential(mean, &mut cx.core.rng);
@@ -146,86 +186,56 @@ impl TxRelay {
                 cx.core.timers.set(peer.id, Timer::Trickle, at);
             }
         }
-        if crate::handshake::wants_transactions(peer, cx) && speaks >= FEEFILTER_VERSION {
+        let filters = !cx.core.config.blocks_only && !peer.permissions.force_relay;
+        if filters && peer.kind != LinkKind::BlockRelay && speaks >= FEEFILTER_VERSION {
             cx.core.timers.set(peer.id, Timer::FeeFilter, cx.now);
         }
     }
 
     /// A peer is gone.
-    pub(crate) fn on_gone(&mut self, peer: &Peer, now: Micros) {
-        self.wtxid_peers -= usize::from(peer.ready && peer.wtxid_relay);
-        self.requests.on_gone(peer.id, now);
+    pub(crate) fn on_gone(&mut self, peer: &Peer) {
+        self.quick.remove(&peer.id);
         if let Some(bit) = peer.relay.bit {
             self.log.iter_mut().for_each(|entry| entry.clear(bit));
             self.free_bits.insert(bit);
         }
     }
 
-    /// A peer says that it has a transaction.
-    pub(crate) fn on_announced(&mut self, peer: &Peer, id: GenTxid, view: &impl View, cx: &mut Cx<'_>) {
-        if let (Some(bit), Some(number)) = (peer.relay.bit, self.number(&id)) {
+    /// A peer has a transaction, as it announced it or gave it.
+    pub(crate) fn on_known(&mut self, peer: &Peer, id: &GenTxid) {
+        if let (Some(bit), Some(number)) = (peer.relay.bit, self.number(id)) {
             self.entry_mut(number).into_iter().for_each(|entry| entry.set(bit));
         }
-        if cx.core.initial_download || self.rejects.contains(id.bytes()) || view.pool_entry(&id).is_some() {
-            return;
-        }
-        let around = Circumstances {
-            preferred: !peer.kind.is_inbound(),
-            wtxid_peers: self.wtxid_peers > 0,
-            trusted: peer.permissions.relay,
-        };
-        self.requests.announced(peer.id, id, around, cx.now);
     }
 
-    /// A transaction came.
-    pub(crate) fn on_tx(&mut self, peer: &mut Peer, tx: Arc<Transaction>, view: &impl View, cx: &mut Cx<'_>) {
-        if cx.core.initial_download {
-            return;
-        }
-        let (txid, wtxid) = (tx.compute_txid(), tx.compute_wtxid());
-        for id in [GenTxid::Wtxid(wtxid), GenTxid::Txid(txid)] {
-            self.requests.answered(peer.id, &id, cx.now);
-            if let (Some(bit), Some(number)) = (peer.relay.bit, self.number(&id)) {
-                self.entry_mut(number).into_iter().for_each(|entry| entry.set(bit));
-            }
-        }
-        let id = GenTxid::Wtxid(wtxid);
-        if !self.rejects.contains(id.bytes()) && view.pool_entry(&id).is_none() {
-            cx.work(peer, Work::Transaction(tx), Pending::Transaction { txid, wtxid });
-        }
-    }
-
-    /// The ledger has judged a transaction that this peer sent.
-    pub(crate) fn on_judged(&mut self, giver: Option<&Peer>, txid: Txid, wtxid: Wtxid, verdict: TxVerdict) {
-        match verdict {
-            TxVerdict::Accepted => {
-                let bit = giver.and_then(|peer| peer.relay.bit);
-                let number = self.by_wtxid.get(&wtxid).copied();
-                if let (Some(bit), Some(entry)) = (bit, number.and_then(|number| self.entry_mut(number))) {
-                    entry.set(bit);
+    /// A transaction of the pool will be announced to all who do not have it; these peers do. Core:
+    /// `InitiateTxBroadcastToAll`.
+    pub(crate) fn announce(
+        &mut self,
+        txid: Txid,
+        wtxid: Wtxid,
+        announcers: &[PeerId],
+        peers: &mut Peers,
+        cx: &mut Cx<'_>,
+    ) {
+        self.quick.iter().for_each(|id| cx.core.timers.set(*id, Timer::Trickle, cx.now));
+        if let Some(number) = self.number(&GenTxid::Wtxid(wtxid)) {
+            let entry = &self.log[(number - self.first) as usize];
+            for peer in peers.values_mut() {
+                if peer.relay.bit.is_some_and(|bit| !entry.has(bit)) && number < peer.relay.from {
+                    peer.relay.again.insert(number);
                 }
             }
-            TxVerdict::Refused(_) => self.rejects.insert(GenTxid::Wtxid(wtxid).bytes()),
-            TxVerdict::Known | TxVerdict::Missing => {}
-        }
-        self.requests.forget(&GenTxid::Wtxid(wtxid));
-        self.requests.forget(&GenTxid::Txid(txid));
-    }
-
-    /// The pool took a transaction, from whomever: it will be announced.
-    pub(crate) fn on_accepted(&mut self, txid: Txid, wtxid: Wtxid, peers: &Peers, cap: usize) {
-        if self.by_wtxid.contains_key(&wtxid) {
             return;
         }
-        let mut entry = Entry { txid, wtxid, known: Vec::new() };
-        let announcers = [self.requests.forget(&GenTxid::Wtxid(wtxid)), self.requests.forget(&GenTxid::Txid(txid))];
-        let bits = announcers.iter().flatten().filter_map(|id| peers.get(id)?.relay.bit);
+        let mut entry = Entry { txid, wtxid, known: Vec::new(), relayed: Relayed::default() };
+        let bits = announcers.iter().filter_map(|id| peers.get(id)?.relay.bit);
         bits.for_each(|bit| entry.set(bit));
         let number = self.end();
         self.by_wtxid.insert(wtxid, number);
         self.by_txid.insert(txid, number);
         self.log.push_back(entry);
-        while self.log.len() > cap {
+        while self.log.len() > cx.core.config.limits.transaction_log {
             let oldest = self.log.pop_front().expect("longer than its cap");
             self.first += 1;
             self.by_wtxid.remove(&oldest.wtxid);
@@ -236,46 +246,97 @@ impl TxRelay {
         }
     }
 
-    /// What was refused may be valid on the new tip.
-    pub(crate) fn on_tip(&mut self) {
-        self.rejects.clear();
-    }
-
-    /// A peer does not have what it was asked for.
-    pub(crate) fn on_notfound(&mut self, peer: PeerId, items: &[Inventory], cap: usize, now: Micros) {
-        if items.len() <= cap {
-            items.iter().filter_map(GenTxid::of).for_each(|id| self.requests.answered(peer, &id, now));
+    /// The operator gave a transaction: it is announced again and again until a peer asks for it. Core: `AddUnbroadcastTx`.
+    pub(crate) fn on_own(&mut self, txid: Txid, wtxid: Wtxid, cx: &mut Cx<'_>) {
+        if self.unbroadcast.len() < cx.core.config.limits.transaction_log {
+            self.unbroadcast.insert(txid, wtxid);
+            self.set_reattempt(cx);
         }
     }
 
-    /// The transaction that a peer asks for, if it is in the pool and the peer was told of it.
+    fn set_reattempt(&mut self, cx: &mut Cx<'_>) {
+        if self.unbroadcast.is_empty() {
+            self.reattempt = None;
+        } else if self.reattempt.is_none_or(|at| at <= cx.now) {
+            let spread = cx.core.rng.random_range(Duration::ZERO..REATTEMPT_BROADCAST_SPREAD);
+            self.reattempt = Some(cx.now + REATTEMPT_BROADCAST_INTERVAL + spread);
+        }
+    }
+
+    /// Core: `ReattemptInitialBroadcast`.
+    fn announce_again(&mut self, peers: &mut Peers, view: &impl View, cx: &mut Cx<'_>) {
+        self.unbroadcast.retain(|txid, _| view.pool_tx(&GenTxid::Txid(*txid)).is_some());
+        for (txid, wtxid) in self.unbroadcast.clone() {
+            self.announce(txid, wtxid, &[], peers, cx);
+        }
+        self.set_reattempt(cx);
+    }
+
+    /// The operator's own transactions that no peer has asked for yet. Some may have left the pool.
+    pub(crate) fn unbroadcast(&self) -> impl Iterator<Item = &Txid> {
+        self.unbroadcast.keys()
+    }
+
+    /// How far a transaction got, if it is one of the last.
+    pub(crate) fn relayed(&self, txid: &Txid) -> Option<Relayed> {
+        let number = self.number(&GenTxid::Txid(*txid))?;
+        Some(self.log.get(usize::try_from(number.checked_sub(self.first)?).ok()?)?.relayed)
+    }
+
+    /// A block joined the chain: it is served from for a while, as its transactions have left the pool.
+    pub(crate) fn on_block(&mut self, block: Arc<Block>) {
+        for txid in &block.txids {
+            self.unbroadcast.remove(txid);
+        }
+        let ids = block.txids.iter().zip(&block.wtxids).enumerate();
+        let both = ids.flat_map(|(at, (txid, wtxid))| [(txid.to_byte_array(), at), (wtxid.to_byte_array(), at)]);
+        let mut places: Vec<_> = both.collect();
+        places.sort_unstable();
+        self.latest = Some(Latest { block, places });
+    }
+
+    /// The transaction that a peer asks for, if the peer may have been told of it or it is in the last block.
+    /// Core: `FindTxForGetData`.
     pub(crate) fn serve(&mut self, peer: &Peer, item: &Inventory, view: &impl View) -> Option<Arc<Transaction>> {
         let id = GenTxid::of(item)?;
         let number = self.number(&id);
         // Who asks before it was told would learn when we got it.
-        if number.is_some_and(|number| number >= peer.relay.told_to) {
-            return None;
-        }
-        let found = view.pool_entry(&id)?.tx;
+        let told = number.unwrap_or(0) < peer.relay.told_to;
+        let found = view.pool_tx(&id).filter(|_| told).or_else(|| self.in_latest(&id))?;
         if let (Some(bit), Some(entry)) = (peer.relay.bit, number.and_then(|number| self.entry_mut(number))) {
             entry.set(bit);
+            entry.relayed.requested += 1;
         }
-        Some(found)
+        if !self.unbroadcast.is_empty() {
+            self.unbroadcast.remove(&found.compute_txid());
+        }
+        match item {
+            Inventory::Transaction(_) if found.input.iter().any(|input| !input.witness.is_empty()) => {
+                let mut stripped = Arc::unwrap_or_clone(found);
+                stripped.input.iter_mut().for_each(|input| input.witness = Witness::new());
+                Some(Arc::new(stripped))
+            }
+            _ => Some(found),
+        }
+    }
+
+    fn in_latest(&self, id: &GenTxid) -> Option<Arc<Transaction>> {
+        let Latest { block, places } = self.latest.as_ref()?;
+        let place = places.binary_search_by(|place| place.0.cmp(id.bytes())).ok()?;
+        Some(Arc::new(block.transactions[places[place].1].clone()))
     }
 
     /// When something is due that is no peer's own timer.
     pub(crate) fn next(&self) -> Option<Micros> {
-        self.inbound.values().copied().chain(self.requests.next()).min()
+        self.inbound.values().copied().chain(self.reattempt).min()
     }
 
     /// Does what is due.
     pub(crate) fn run(&mut self, peers: &mut Peers, view: &impl View, cx: &mut Cx<'_>) {
-        for (id, items) in self.requests.run(cx.now) {
-            let Some(peer) = peers.get_mut(&id) else { continue };
-            for part in items.chunks(crate::protocol::MAX_GETDATA_SZ) {
-                cx.send(peer, Message::GetData(part.to_vec()));
-            }
+        if self.reattempt.is_some_and(|at| at <= cx.now) {
+            self.announce_again(peers, view, cx);
         }
+        self.look_at_floor(view, cx, peers);
         let due: Vec<Network> =
             self.inbound.iter().filter(|(_, at)| **at <= cx.now).map(|(network, _)| *network).collect();
         for network in due {
@@ -293,18 +354,20 @@ impl TxRelay {
         }
     }
 
-    /// The timer of a peer that we dialled.
+    /// The timer of a peer that we dialled, or that is told at once.
     pub(crate) fn on_trickle(&mut self, peers: &mut Peers, id: PeerId, view: &impl View, cx: &mut Cx<'_>) {
-        let next = cx.now + exponential(OUTBOUND_INVENTORY_BROADCAST_INTERVAL, &mut cx.core.rng);
-        cx.core.timers.set(id, Timer::Trickle, next);
+        if peers.get(&id).is_some_and(|peer| !peer.kind.is_inbound()) {
+            let next = cx.now + exponential(OUTBOUND_INVENTORY_BROADCAST_INTERVAL, &mut cx.core.rng);
+            cx.core.timers.set(id, Timer::Trickle, next);
+        }
         self.burst(peers, &[id], view, cx);
     }
 
     /// Tells a group of peers what is new, best first, parents before children. Peers that are told the same share the
-    /// message.
+    /// message. What is too much for one burst stays: its numbers are not passed.
     fn burst(&mut self, peers: &mut Peers, group: &[PeerId], view: &impl View, cx: &mut Cx<'_>) {
         let relay = |id: &PeerId| peers.get(id).map(|peer| &peer.relay);
-        let wanted = |state: &State| state.backlog.first().copied().unwrap_or(u64::MAX).min(state.from);
+        let wanted = |state: &State| state.again.first().copied().unwrap_or(u64::MAX).min(state.from);
         let from = group.iter().filter_map(relay).map(wanted).min().unwrap_or(u64::MAX).max(self.first);
         // Best chunk first; of one chunk the parent came first.
         let mut fresh: Vec<(Reverse<u64>, u64, u64)> = (from..self.end())
@@ -314,59 +377,119 @@ impl TxRelay {
             })
             .collect();
         fresh.sort_unstable();
-        let mut shared: BTreeMap<(bool, Vec<u64>), Arc<Message>> = BTreeMap::new();
+        let most = (INVENTORY_BROADCAST_TARGET + fresh.len() / 1000 * 5).min(INVENTORY_BROADCAST_MAX);
+        // By txid and by wtxid.
+        let mut shared: [BTreeMap<Vec<u64>, Arc<Message>>; 2] = Default::default();
+        let mut now: Vec<u64> = Vec::new();
         for id in group {
             let Some(peer) = peers.get_mut(id).filter(|peer| peer.closing.is_none()) else { continue };
             let Some(bit) = peer.relay.bit else { continue };
             let state = &mut peer.relay;
             let mut queue = fresh.iter().filter(|(_, number, rate)| {
-                let open = *number >= state.from || state.backlog.contains(number);
+                let open = *number >= state.from || state.again.contains(number);
                 open && *rate >= state.fee_filter && !self.log[(number - self.first) as usize].has(bit)
             });
-            let most = INVENTORY_BROADCAST_TARGET + fresh.len() / 1000 * 5;
-            let now: Vec<u64> = queue.by_ref().take(most.min(1000)).map(|(_, number, _)| *number).collect();
-            let later: BTreeSet<u64> = queue.map(|(_, number, _)| *number).collect();
-            state.backlog = later;
-            (state.from, state.told_to) = (self.end(), self.end());
+            now.clear();
+            now.extend(queue.by_ref().take(most).map(|(_, number, _)| *number));
+            let left = queue.map(|(_, number, _)| *number).min();
+            state.told_to = self.end();
+            state.from = left.unwrap_or(state.told_to);
+            state.again.clear();
             if now.is_empty() {
                 continue;
             }
             for number in &now {
-                self.log[(number - self.first) as usize].set(bit);
+                let entry = &mut self.log[(number - self.first) as usize];
+                entry.set(bit);
+                entry.relayed.announced += 1;
             }
             let by_wtxid = peer.wtxid_relay;
-            let (log, first) = (&self.log, self.first);
-            let message = shared.entry((by_wtxid, now)).or_insert_with_key(|(_, numbers)| {
-                debug_assert!(numbers.len() <= MAX_INV_SZ, "a burst is far smaller");
-                let entries = numbers.iter().map(|number| &log[(number - first) as usize]);
-                let item = |entry: &Entry| match by_wtxid {
-                    true => Inventory::WTx(entry.wtxid),
-                    false => Inventory::Transaction(entry.txid),
-                };
-                Arc::new(Message::Inv(entries.map(item).collect()))
-            });
-            cx.send_shared(peer, message.clone());
+            let shared = &mut shared[usize::from(by_wtxid)];
+            let message = match shared.get(now.as_slice()) {
+                Some(message) => message.clone(),
+                None => shared.entry(now.clone()).or_insert(self.announcement(by_wtxid, &now)).clone(),
+            };
+            cx.send_shared(peer, message);
         }
+    }
+
+    fn announcement(&self, by_wtxid: bool, numbers: &[u64]) -> Arc<Message> {
+        debug_assert!(numbers.len() <= MAX_INV_SZ, "a burst is far smaller");
+        let entries = numbers.iter().map(|number| &self.log[(number - self.first) as usize]);
+        let item = |entry: &Entry| match by_wtxid {
+            true => Inventory::WTx(entry.wtxid),
+            false => Inventory::Transaction(entry.txid),
+        };
+        Arc::new(Message::Inv(entries.map(item).collect()))
     }
 
     /// Tells a peer what fee rate we want, if that changed, and sets when to look again. Core: `MaybeSendFeefilter`.
     pub(crate) fn on_fee_filter(&mut self, peer: &mut Peer, view: &impl View, cx: &mut Cx<'_>) {
-        let floor = if cx.core.initial_download { MAX_MONEY } else { rounded(view.pool_fee_floor(), &mut cx.core.rng) };
-        if peer.relay.sent_fee_filter != Some(floor) {
-            peer.relay.sent_fee_filter = Some(floor);
-            cx.send(peer, Message::FeeFilter(i64::try_from(floor).unwrap_or(i64::MAX)));
+        let floor = if cx.core.initial_download { MAX_MONEY } else { view.pool_fee_floor() };
+        let told = rounded(floor, &mut cx.core.rng).max(view.min_relay_fee());
+        if peer.relay.sent_fee_filter != Some(told) {
+            peer.relay.sent_fee_filter = Some(told);
+            cx.send(peer, Message::FeeFilter(i64::try_from(told).unwrap_or(i64::MAX)));
         }
         let next = cx.now + exponential(AVG_FEEFILTER_BROADCAST_INTERVAL, &mut cx.core.rng);
         cx.core.timers.set(peer.id, Timer::FeeFilter, next);
     }
+
+    /// A floor that moved much is told sooner.
+    fn look_at_floor(&mut self, view: &impl View, cx: &mut Cx<'_>, peers: &Peers) {
+        let (floor, looked) = self.floor;
+        if cx.now < looked + FEEFILTER_LOOK_INTERVAL {
+            return;
+        }
+        let new = view.pool_fee_floor();
+        self.floor = (new, cx.now);
+        if new == floor {
+            return;
+        }
+        for peer in peers.values() {
+            let Some(sent) = peer.relay.sent_fee_filter else { continue };
+            let far = new < 3 * sent / 4 || new > 4 * sent / 3;
+            let late = |at: Micros| at > cx.now + MAX_FEEFILTER_CHANGE_DELAY;
+            if far && cx.core.timers.get(peer.id, Timer::FeeFilter).is_some_and(late) {
+                let within = cx.core.rng.random_range(Duration::ZERO..MAX_FEEFILTER_CHANGE_DELAY);
+                cx.core.timers.set(peer.id, Timer::FeeFilter, cx.now + within);
+            }
+        }
+    }
 }
 
-/// A fee rate moved to a step of a coarse ladder, up or down by chance: exact, it would tell nodes apart.
-/// Core: `FeeFilterRounder`.
+/// A fee rate moved to a step of a coarse ladder, up or down by chance: exact, it would tell nodes apart. The ladder ends
+/// where no fee rate is. Core: `FeeFilterRounder`, whose floating point is the same on all machines as it only multiplies.
 fn rounded(rate: u64, rng: &mut impl Rng) -> u64 {
-    let (mut below, mut step) = (0, 100);
-    while step < rate && step < MAX_MONEY {
-        (below, step) = (step, step + step / 10);
+    // Half of Core's `DEFAULT_INCREMENTAL_RELAY_FEE`.
+    let steps = std::iter::successors(Some(50.0f64), |step| Some(step * 1.1)).take_while(|step| *step <= 1e7);
+    let (mut below, mut above) = (0.0, None);
+    for step in steps {
+        if step >= rate as f64 {
+            above = Some(step);
+            break;
+        }
+        below = step;
     }
-    if rate != 0 && rng.random_range(0..3) == 0 { step } else { below }
+    match above {
+        _ if rate == 0 => 0,
+        Some(above) if rng.random_range(0..3) == 0 => above as u64,
+        _ => below as u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+
+    #[test]
+    fn fee_rates_are_told_in_cores_steps() {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+        let mut told = |rate| (0..100).map(|_| rounded(rate, &mut rng)).collect::<BTreeSet<u64>>();
+        assert_eq!(told(0), BTreeSet::from([0]));
+        assert_eq!(told(100), BTreeSet::from([97, 107]));
+        assert_eq!(told(1000), BTreeSet::from([959, 1055]));
+        assert_eq!(told(MAX_MONEY), BTreeSet::from([9_936_506]), "Core's test p2p_ibd_txrelay expects this number");
+    }
 }

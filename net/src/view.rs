@@ -74,8 +74,18 @@ pub trait View {
         None
     }
 
+    /// The same without its rates, which may take longer to find.
+    fn pool_tx(&self, id: &GenTxid) -> Option<Arc<Transaction>> {
+        self.pool_entry(id).map(|entry| entry.tx)
+    }
+
     /// The lowest rate that the pool takes, in satoshi per 1000 virtual bytes.
     fn pool_fee_floor(&self) -> u64 {
+        0
+    }
+
+    /// The lowest rate that is relayed when the pool has room, in the same unit (`-minrelaytxfee`).
+    fn min_relay_fee(&self) -> u64 {
         0
     }
 

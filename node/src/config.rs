@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use groat_net::protocol::Policy;
 
 /// A Bitcoin full node small enough to read and fast enough to run.
 #[derive(Debug, Parser)]
@@ -67,6 +68,13 @@ pub struct Config {
     #[arg(long, value_name = "0|1", help_heading = "Peers", value_parser = flag, default_value = "1",
         action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
     pub v2transport: bool,
+    /// How transactions are asked for: core (with Core's timers) or groat (the next peer is asked soon)
+    #[arg(long, value_name = "core|groat", help_heading = "Peers", value_parser = policy, default_value = "core")]
+    pub relay: Policy,
+    /// Offer to reconcile transactions (BIP330); nothing is reconciled yet
+    #[arg(long, value_name = "0|1", help_heading = "Peers", value_parser = flag, default_value = "0",
+        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
+    pub txreconciliation: bool,
     /// Answer JSON-RPC
     #[arg(long, value_name = "0|1", help_heading = "RPC", value_parser = flag, default_value = "1",
         action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
@@ -135,6 +143,14 @@ fn flag(text: &str) -> Result<bool, String> {
         "0" => Ok(false),
         "1" => Ok(true),
         _ => Err("it is 0 or 1".into()),
+    }
+}
+
+fn policy(text: &str) -> Result<Policy, String> {
+    match text {
+        "core" => Ok(Policy::Core),
+        "groat" => Ok(Policy::Groat),
+        _ => Err("it is core or groat".into()),
     }
 }
 

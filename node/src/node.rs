@@ -78,6 +78,8 @@ impl Node {
             blocks_only: BLOCKS_ONLY,
             dialling: groat_net::dial::Options::default(),
             peer_timeout: Duration::from_secs(config.peertimeout),
+            relay: config.relay,
+            reconcile: config.txreconciliation,
             limits,
             seed: driver::seed(),
         });

@@ -42,10 +42,24 @@ pub struct Config {
     pub dialling: dial::Options,
     /// A handshake must end within this, and no peer is lost for its silence before (`-peertimeout`).
     pub peer_timeout: Duration,
+    /// How transactions are asked for (`--relay`).
+    pub relay: Policy,
+    /// Offer to reconcile transactions (BIP330, `-txreconciliation`).
+    pub reconcile: bool,
     /// The sizes.
     pub limits: Limits,
     /// The same seed and the same inputs give the same outputs.
     pub seed: [u8; 32],
+}
+
+/// How transactions are asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// With Core's timers.
+    #[default]
+    Core,
+    /// The next peer is asked soon, while the first may still answer.
+    Groat,
 }
 
 /// What happened.
@@ -129,6 +143,15 @@ pub enum Input {
         txid: Txid,
         /// Its id with witness.
         wtxid: Wtxid,
+    },
+    /// The operator wants a transaction of the pool announced to all peers. Told after [`Input::TxAccepted`].
+    Broadcast {
+        /// Its id without witness.
+        txid: Txid,
+        /// Its id with witness.
+        wtxid: Wtxid,
+        /// It is new: to be announced again until a peer asks for it.
+        first: bool,
     },
     /// A block that was stored broke a rule when it was connected.
     BlockRefused {

@@ -81,8 +81,8 @@ impl Miner {
     }
 }
 
-/// The lowest fee rate that a pool takes, in satoshi per 1000 virtual bytes.
-pub const POOL_FLOOR: u64 = 1000;
+/// The lowest fee rate that a pool takes at first, in satoshi per 1000 virtual bytes.
+const POOL_FLOOR: u64 = 1000;
 
 fn fee_rate(tx: &Transaction) -> u64 {
     u64::from(tx.lock_time.to_consensus_u32())
@@ -98,14 +98,16 @@ pub struct Chain {
     pub invalid: BTreeSet<BlockHash>,
     /// Blocks whose body is not the one that the header commits to.
     pub mutated: BTreeSet<Vec<u8>>,
-    /// The pool: takes whatever pays [`POOL_FLOOR`], spends nothing or something known, and is not refused. The lock time
+    /// The pool: takes whatever pays its floor, spends nothing or something known, and is not refused. The lock time
     /// of a transaction is its fee rate.
     pub pool: BTreeMap<Wtxid, Arc<Transaction>>,
     by_txid: BTreeMap<Txid, Wtxid>,
     /// Transactions that the pool does not take.
     pub refused: BTreeMap<Wtxid, Rejection>,
-    /// Transactions of blocks whose outputs may be spent.
-    pub spendable: BTreeSet<Txid>,
+    /// The lowest fee rate that the pool takes.
+    pub floor: u64,
+    /// Transactions that the pool judged, packages' counted one by one.
+    pub judged: usize,
 }
 
 impl Chain {
@@ -122,7 +124,8 @@ impl Chain {
             pool: BTreeMap::new(),
             by_txid: BTreeMap::new(),
             refused: BTreeMap::new(),
-            spendable: BTreeSet::new(),
+            floor: POOL_FLOOR,
+            judged: 0,
         }
     }
 
@@ -159,14 +162,13 @@ impl Chain {
             }
             Work::Package(package) => {
                 let rate = package.iter().map(|tx| fee_rate(tx)).sum::<u64>() / package.len().max(1) as u64;
-                let mut told = Vec::new();
-                let verdict = |tx| {
-                    let (verdict, accepted) = self.pool_takes(tx, rate);
-                    told.extend(accepted);
-                    verdict
-                };
-                let verdicts = package.iter().map(verdict).collect();
-                (Done::Package(verdicts), told)
+                if rate < self.floor {
+                    self.judged += package.len();
+                    let refused = TxVerdict::Refused(Rejection::MinRelayFeeNotMet);
+                    return (Done::Package(vec![refused; package.len()]), Vec::new());
+                }
+                let (verdicts, told): (_, Vec<_>) = package.iter().map(|tx| self.pool_takes(tx, rate)).unzip();
+                (Done::Package(verdicts), told.into_iter().flatten().collect())
             }
             Work::ReadBlock(hash) => (Done::Read(self.bodies.get(&hash).cloned()), Vec::new()),
             Work::Block { hash, bytes, .. } => {
@@ -188,14 +190,16 @@ impl Chain {
     /// Judges a transaction as if it paid this rate.
     fn pool_takes(&mut self, tx: &Arc<Transaction>, rate: u64) -> (TxVerdict, Option<Input>) {
         let (txid, wtxid) = (tx.compute_txid(), tx.compute_wtxid());
-        let spends = |input: &TxIn| input.previous_output.is_null() || self.has_parent(&input.previous_output.txid);
+        let spends =
+            |input: &TxIn| input.previous_output.is_null() || self.by_txid.contains_key(&input.previous_output.txid);
+        self.judged += 1;
         let verdict = if self.by_txid.contains_key(&txid) {
             TxVerdict::Known
         } else if let Some(rejection) = self.refused.get(&wtxid) {
             TxVerdict::Refused(*rejection)
         } else if !tx.input.iter().all(spends) {
             TxVerdict::Missing
-        } else if rate < POOL_FLOOR {
+        } else if rate < self.floor {
             TxVerdict::Refused(Rejection::MinRelayFeeNotMet)
         } else {
             self.by_txid.insert(txid, wtxid);
@@ -203,10 +207,6 @@ impl Chain {
             return (TxVerdict::Accepted, Some(Input::TxAccepted { txid, wtxid }));
         };
         (verdict, None)
-    }
-
-    fn has_parent(&self, txid: &Txid) -> bool {
-        self.by_txid.contains_key(txid) || self.spendable.contains(txid)
     }
 
     fn header(&mut self, header: &Header, now: u32) -> Result<Id, Rejection> {
@@ -304,6 +304,6 @@ impl View for Chain {
     }
 
     fn pool_fee_floor(&self) -> u64 {
-        POOL_FLOOR
+        self.floor
     }
 }

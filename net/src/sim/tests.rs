@@ -5,6 +5,7 @@ mod bounds;
 mod gossip;
 mod handshake;
 mod headers;
+mod orphans;
 mod serve;
 mod slots;
 mod transactions;

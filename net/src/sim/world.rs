@@ -13,7 +13,7 @@ use super::chain::Chain;
 use crate::addr::{Host, NetAddr, Network};
 use crate::message::Message;
 use crate::peer::{LinkKind, NODE_NETWORK, NODE_WITNESS, Permissions};
-use crate::protocol::{Config, Event, Input, Output, PeerId, Protocol, Reason};
+use crate::protocol::{Config, Event, Input, Output, PeerId, Policy, Protocol, Reason};
 use crate::timers::Micros;
 use crate::wire::{Codec, Encoded, Entropy};
 
@@ -128,6 +128,8 @@ impl World {
             blocks_only: false,
             dialling: crate::dial::Options::default(),
             peer_timeout: crate::timers::HANDSHAKE_TIMEOUT,
+            relay: Policy::Core,
+            reconcile: false,
             limits: crate::limits::Limits::default(),
             seed: [0; 32],
         }
@@ -264,6 +266,11 @@ impl World {
     pub fn give_tx(&mut self, node: usize, tx: Arc<bitcoin::Transaction>) {
         let (_, told) = self.nodes[node].chain.perform(crate::protocol::Work::Transaction(tx), self.now);
         told.into_iter().for_each(|input| self.tell(node, input));
+    }
+
+    /// Tells a node's protocol something.
+    pub fn input(&mut self, node: usize, input: Input) {
+        self.tell(node, input);
     }
 
     /// Gives a node a block as if it had mined it.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::message::Kind;
+use crate::protocol::Config;
 
 #[test]
 fn the_answerer_says_what_it_wants_before_its_verack() {
@@ -107,6 +108,56 @@ fn negotiation_after_the_verack_ends_the_link() {
     world.say(own, Message::SendTxRcncl { version: 1, salt: 0 });
     world.run_for(SECOND);
     assert_eq!(reason(&world, theirs), None, "reconciliation is off, so its message is ignored");
+}
+
+#[test]
+fn reconciliation_is_agreed_only_as_bip330_says() {
+    use crate::handshake::Reconciliation;
+    let params = params();
+    let offer = |version| Message::SendTxRcncl { version, salt: 7 };
+    let bad = Some(Reason::BadMessage(Kind::SendTxRcncl));
+    // What we are, what the peer says between version and verack, whether we offered, how it ends.
+    let cases = [
+        ("both offer", LinkKind::Inbound, true, true, vec![Message::WtxidRelay, offer(1)], true, Ok(true)),
+        ("a later version", LinkKind::OutboundFull, true, true, vec![Message::WtxidRelay, offer(9)], true, Ok(true)),
+        ("without wtxidrelay", LinkKind::Inbound, true, true, vec![offer(1)], true, Ok(false)),
+        ("no answer", LinkKind::Inbound, true, true, vec![Message::WtxidRelay], true, Ok(false)),
+        ("no version", LinkKind::Inbound, true, true, vec![offer(0)], true, Err(bad)),
+        ("twice", LinkKind::Inbound, true, true, vec![offer(1), offer(1)], true, Err(bad)),
+        ("it wants no transactions", LinkKind::Inbound, true, false, vec![offer(1)], false, Err(bad)),
+        ("on a link for blocks", LinkKind::BlockRelay, true, true, vec![offer(1)], false, Err(bad)),
+        ("unexpected for addresses", LinkKind::AddrFetch, true, true, vec![offer(1)], false, Ok(false)),
+        ("switched off", LinkKind::Inbound, false, true, vec![Message::WtxidRelay, offer(1)], false, Ok(false)),
+        (
+            "late",
+            LinkKind::Inbound,
+            true,
+            true,
+            vec![Message::Verack, offer(1)],
+            true,
+            Err(Some(Reason::LateNegotiation(Kind::SendTxRcncl))),
+        ),
+    ];
+    for (case, kind, reconcile, relay, says, offered, expected) in cases {
+        let mut world = World::new(1, when(&params, 0));
+        world.add(Config { reconcile, ..World::config(&params) }, Chain::new(params.clone()));
+        let (own, theirs) = world.speak_to(0, kind, Permissions::default());
+        world.say(own, Message::Version(Box::new(Version { relay, ..hello(FULL) })));
+        says.into_iter().for_each(|message| world.say(own, message));
+        world.say(own, Message::Verack);
+        world.run_for(SECOND);
+        let heard = world.heard(own);
+        let verack = heard.iter().position(|one| **one == Message::Verack).unwrap_or(heard.len());
+        assert_eq!(names(&heard[..verack]).contains(&"sendtxrcncl"), offered, "{case}: our offer, before the verack");
+        let ended = reason(&world, theirs);
+        match expected {
+            Err(expected) => assert_eq!(ended, expected, "{case}"),
+            Ok(agreed) => {
+                let peer = world.nodes[0].protocol.peer(theirs).unwrap_or_else(|| panic!("{case}: ended, {ended:?}"));
+                assert_eq!(peer.reconciliation == Reconciliation::Agreed, agreed, "{case}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::addr::Network;
 use crate::bans::Subnet;
 use crate::dial::Options;
 use crate::message::AddrEntry;
-use crate::protocol::{Command, Config, Memory, Protocol};
+use crate::protocol::{Command, Config, Memory, Policy, Protocol};
 use crate::sim::world::address;
 use crate::slots::Slots;
 
@@ -229,10 +229,10 @@ fn banned_addresses_have_no_links() {
 }
 
 /// A node with so many places for peers that dial it, and peers in them. Their ids, as the node has them.
-fn full_house(places: usize, no_ban: bool) -> (World, Vec<(PeerId, PeerId)>) {
+fn full_house(places: usize, no_ban: bool, relay: Policy) -> (World, Vec<(PeerId, PeerId)>) {
     let params = params();
     let mut world = World::new(1, when(&params, 0));
-    let mut config = World::config(&params);
+    let mut config = Config { relay, ..World::config(&params) };
     config.dialling.slots = Slots::with_total(places + 11);
     world.add(config, Chain::new(params.clone()));
     let permissions = Permissions { no_ban, ..Permissions::default() };
@@ -242,7 +242,7 @@ fn full_house(places: usize, no_ban: bool) -> (World, Vec<(PeerId, PeerId)>) {
 
 #[test]
 fn who_comes_to_a_full_house_takes_the_place_of_the_least_useful() {
-    let (mut world, ends) = full_house(60, false);
+    let (mut world, ends) = full_house(60, false, Policy::Core);
     let (_, newcomer) = inbound(&mut world);
     let gone: Vec<PeerId> =
         world.nodes[0].ended.iter().filter(|end| end.1 == Reason::Evicted).map(|end| end.0).collect();
@@ -254,7 +254,7 @@ fn who_comes_to_a_full_house_takes_the_place_of_the_least_useful() {
 
 #[test]
 fn a_reconnect_storm_does_not_reach_those_who_are_protected() {
-    let (mut world, ends) = full_house(60, false);
+    let (mut world, ends) = full_house(60, false, Policy::Core);
     for _ in 0..600 {
         inbound(&mut world);
     }
@@ -265,8 +265,22 @@ fn a_reconnect_storm_does_not_reach_those_who_are_protected() {
 }
 
 #[test]
+fn a_storm_drives_out_one_peer_in_a_second_by_our_own_policy() {
+    for (relay, expected) in [(Policy::Core, 200..=200), (Policy::Groat, 18..=22)] {
+        let (mut world, _) = full_house(60, false, relay);
+        for _ in 0..200 {
+            // A tenth of a second each.
+            inbound(&mut world);
+        }
+        let evicted = world.nodes[0].ended.iter().filter(|end| end.1 == Reason::Evicted).count();
+        assert!(expected.contains(&evicted), "{evicted} of 200 newcomers drove somebody out: {relay:?}");
+        assert_eq!(count(&world, 0, LinkKind::Inbound), 60);
+    }
+}
+
+#[test]
 fn where_all_are_protected_newcomers_are_refused() {
-    let (mut world, _) = full_house(20, true);
+    let (mut world, _) = full_house(20, true, Policy::Core);
     let (own, theirs) = inbound(&mut world);
     assert_eq!(reason(&world, theirs), Some(Reason::NoSlot));
     assert!(!world.is_open(own));

@@ -1,12 +1,14 @@
 //! Transactions on their way: announced, asked for, served; liars, spies, and those who want none.
 
 use super::*;
+use crate::message::Kind;
+use crate::protocol::{Config, Input, Policy};
 use bitcoin::p2p::message_blockdata::Inventory;
 use bitcoin::{ScriptBuf, Transaction, Wtxid, absolute, transaction};
 use groat_chain::rejection::Rejection;
 
 /// A transaction with this fee rate; `n` makes it another.
-fn tx(n: u64, rate: u32) -> Arc<Transaction> {
+pub(super) fn tx(n: u64, rate: u32) -> Arc<Transaction> {
     Arc::new(Transaction {
         version: transaction::Version::TWO,
         lock_time: absolute::LockTime::from_consensus(rate),
@@ -16,25 +18,38 @@ fn tx(n: u64, rate: u32) -> Arc<Transaction> {
 }
 
 /// One node with a fresh chain, and friends of these kinds that announce by wtxid.
-fn node_with_friends(kinds: &[LinkKind]) -> (World, Vec<(PeerId, PeerId)>) {
+pub(super) fn node_with_friends(kinds: &[LinkKind]) -> (World, Vec<(PeerId, PeerId)>) {
+    configured_node_with_friends(kinds, |_| {})
+}
+
+/// The same with another configuration.
+pub(super) fn configured_node_with_friends(
+    kinds: &[LinkKind],
+    configure: impl Fn(&mut Config),
+) -> (World, Vec<(PeerId, PeerId)>) {
     let params = params();
-    let mut world = world_with(&params, &[&mine(&params, 5)], 5);
-    let friends = kinds
-        .iter()
-        .map(|kind| {
-            let (own, theirs) = world.speak_to(0, *kind, Permissions::default());
-            world.say(own, Message::Version(Box::new(hello(FULL))));
-            world.say(own, Message::WtxidRelay);
-            world.say(own, Message::Verack);
-            (own, theirs)
-        })
-        .collect::<Vec<_>>();
-    world.run_for(SECOND / 10);
-    friends.iter().for_each(|(own, _)| drop(answer_pings(&mut world, *own)));
+    let mut world = World::new(1, when(&params, 5));
+    let mut config = World::config(&params);
+    configure(&mut config);
+    let mut chain = Chain::new(params.clone());
+    chain.load(&mine(&params, 5));
+    world.add(config, chain);
+    let friends = kinds.iter().map(|kind| friend(&mut world, *kind, Permissions::default())).collect();
     (world, friends)
 }
 
-fn invs(messages: &[Arc<Message>]) -> Vec<Wtxid> {
+/// A friend that announces by wtxid. What it was told during the handshake is forgotten.
+pub(super) fn friend(world: &mut World, kind: LinkKind, permissions: Permissions) -> (PeerId, PeerId) {
+    let (own, theirs) = world.speak_to(0, kind, permissions);
+    world.say(own, Message::Version(Box::new(hello(FULL))));
+    world.say(own, Message::WtxidRelay);
+    world.say(own, Message::Verack);
+    world.run_for(SECOND / 10);
+    answer_pings(world, own);
+    (own, theirs)
+}
+
+pub(super) fn invs(messages: &[Arc<Message>]) -> Vec<Wtxid> {
     let items = messages.iter().flat_map(|message| match &**message {
         Message::Inv(items) => items.clone(),
         _ => Vec::new(),
@@ -42,7 +57,12 @@ fn invs(messages: &[Arc<Message>]) -> Vec<Wtxid> {
     items.filter_map(|item| if let Inventory::WTx(id) = item { Some(id) } else { None }).collect()
 }
 
-fn wanted(messages: &[Arc<Message>]) -> Vec<Inventory> {
+/// The rate that node 0 told a peer.
+fn told_filter(world: &World, peer: PeerId) -> Option<u64> {
+    world.nodes[0].protocol.peer(peer).and_then(|peer| peer.fee_filters().1)
+}
+
+pub(super) fn wanted(messages: &[Arc<Message>]) -> Vec<Inventory> {
     let items = messages.iter().flat_map(|message| match &**message {
         Message::GetData(items) => items.clone(),
         _ => Vec::new(),
@@ -176,7 +196,7 @@ fn during_the_first_sync_no_transaction_is_wanted() {
     world.say(own, Message::Inv(vec![Inventory::WTx(tx(1, 2000).compute_wtxid())]));
     world.run_for(10 * SECOND);
     let heard = answer_pings(&mut world, own);
-    assert!(heard.contains(&Arc::new(Message::FeeFilter(2_100_000_000_000_000))), "heard {:?}", names(&heard));
+    assert!(heard.contains(&Arc::new(Message::FeeFilter(9_936_506))), "heard {:?}", names(&heard));
     assert_eq!(wanted(&heard), []);
     for block in &chain {
         world.give_block(0, block);
@@ -193,18 +213,9 @@ fn during_the_first_sync_no_transaction_is_wanted() {
 
 #[test]
 fn the_log_and_a_full_burst_keep_their_bounds() {
-    let params = params();
-    let mut config = World::config(&params);
-    config.limits.transaction_log = 200;
-    let mut chain = Chain::new(params.clone());
-    chain.load(&mine(&params, 5));
-    let mut world = World::new(1, when(&params, 5));
-    world.add(config, chain);
-    let (own, _) = world.speak_to(0, LinkKind::OutboundFull, Permissions::default());
-    world.say(own, Message::Version(Box::new(hello(FULL))));
-    world.say(own, Message::WtxidRelay);
-    world.say(own, Message::Verack);
-    world.run_for(SECOND / 100);
+    let (mut world, friends) =
+        configured_node_with_friends(&[LinkKind::OutboundFull], |config| config.limits.transaction_log = 200);
+    let own = friends[0].0;
     for n in 0..500 {
         world.give_tx(0, tx(n, 2000));
     }
@@ -215,4 +226,235 @@ fn the_log_and_a_full_burst_keep_their_bounds() {
         .filter_map(|message| if let Message::Inv(items) = &**message { Some(items.len()) } else { None })
         .collect();
     assert_eq!(bursts, [70, 70, 60], "the last two hundred, seventy at a time");
+}
+
+#[test]
+fn hedged_requests_make_a_liar_cost_seconds_where_cores_cost_a_minute() {
+    for (policy, least, most) in [(Policy::Core, 59, 62), (Policy::Groat, 0, 4)] {
+        let kinds = [LinkKind::OutboundFull, LinkKind::OutboundFull, LinkKind::Inbound];
+        let (mut world, friends) = configured_node_with_friends(&kinds, |config| config.relay = policy);
+        let [liar, slow, honest] = [0, 1, 2].map(|n| friends[n].0);
+        let sent = tx(1, 2000);
+        let item = Inventory::WTx(sent.compute_wtxid());
+        world.say(liar, Message::Inv(vec![item]));
+        world.run_for(SECOND);
+        assert_eq!(wanted(&answer_pings(&mut world, liar)), [item], "{policy:?}");
+        world.say(honest, Message::Inv(vec![item]));
+        let begun = world.now;
+        let mut asked = false;
+        while !asked && world.now.since(begun) < 3 * MINUTE {
+            world.run_for(SECOND / 10);
+            asked = wanted(&answer_pings(&mut world, honest)) == [item];
+        }
+        let waited = world.now.since(begun).as_secs();
+        assert!((least..=most).contains(&waited), "{policy:?}: the honest peer was asked after {waited} s");
+        // The first request is still open: whoever answers first is taken, and the other's answer does no harm.
+        world.say(liar, Message::Tx(sent.clone()));
+        world.say(honest, Message::Tx(sent.clone()));
+        world.say(slow, Message::Inv(vec![item]));
+        world.run_for(2 * MINUTE);
+        assert!(world.nodes[0].chain.pool.contains_key(&sent.compute_wtxid()));
+        assert_eq!(wanted(&answer_pings(&mut world, slow)), [], "{policy:?}");
+        assert_eq!(world.nodes[0].ended, []);
+    }
+}
+
+#[test]
+fn a_liar_that_answers_pings_late_does_not_gain_much_by_it() {
+    let kinds = [LinkKind::OutboundFull, LinkKind::OutboundFull];
+    let (mut world, friends) = configured_node_with_friends(&kinds, |config| config.relay = Policy::Groat);
+    let (liar, honest) = (friends[0].0, friends[1].0);
+    world.run_for(2 * MINUTE);
+    let pings = world.heard(liar);
+    world.run_for(5 * MINUTE);
+    for message in pings {
+        if let Message::Ping(nonce) = *message {
+            world.say(liar, Message::Pong(nonce));
+        }
+    }
+    world.run_for(SECOND);
+    let item = Inventory::WTx(tx(1, 2000).compute_wtxid());
+    world.say(liar, Message::Inv(vec![item]));
+    world.run_for(SECOND);
+    world.say(honest, Message::Inv(vec![item]));
+    world.run_for(6 * SECOND);
+    assert_eq!(wanted(&answer_pings(&mut world, honest)), [item]);
+}
+
+#[test]
+fn the_operators_transaction_is_announced_until_somebody_asks_for_it() {
+    let (mut world, friends) = node_with_friends(&[LinkKind::Inbound]);
+    let sent = tx(1, 2000);
+    let (txid, wtxid) = (sent.compute_txid(), sent.compute_wtxid());
+    let unbroadcast = |world: &World| world.nodes[0].protocol.unbroadcast().count();
+    world.give_tx(0, sent.clone());
+    world.input(0, Input::Broadcast { txid, wtxid, first: true });
+    world.run_for(MINUTE);
+    assert_eq!(invs(&answer_pings(&mut world, friends[0].0)), [wtxid]);
+    let (late, _) = friend(&mut world, LinkKind::Inbound, Permissions::default());
+    let told_after = |world: &mut World, time: Duration| {
+        let mut told = Vec::new();
+        for _ in 0..time.as_secs() / 60 {
+            world.run_for(MINUTE);
+            told.extend(invs(&answer_pings(world, late)));
+            assert_eq!(invs(&answer_pings(world, friends[0].0)), [], "who was told is not told again");
+        }
+        told
+    };
+    assert_eq!(told_after(&mut world, 8 * MINUTE), [], "who came later is not told at first");
+    assert_eq!(told_after(&mut world, 8 * MINUTE), [wtxid], "but when it is announced again");
+    assert_eq!(unbroadcast(&world), 1);
+    world.say(late, Message::GetData(vec![Inventory::WTx(wtxid)]));
+    world.run_for(SECOND);
+    assert_eq!(*answer_pings(&mut world, late)[0], Message::Tx(sent));
+    assert_eq!(unbroadcast(&world), 0);
+    let relayed = world.nodes[0].protocol.relayed(&txid).map(|relayed| (relayed.announced, relayed.requested));
+    assert_eq!(relayed, Some((2, 1)));
+    // What left the pool is not announced again.
+    let other = tx(2, 2000);
+    let (txid, wtxid) = (other.compute_txid(), other.compute_wtxid());
+    world.give_tx(0, other);
+    world.input(0, Input::Broadcast { txid, wtxid, first: true });
+    world.nodes[0].chain.pool.clear();
+    world.run_for(16 * MINUTE);
+    assert_eq!(unbroadcast(&world), 0);
+}
+
+#[test]
+fn who_was_told_of_nothing_yet_is_served_nothing() {
+    let (mut world, _) = node_with_friends(&[]);
+    let sent = tx(1, 2000);
+    let item = Inventory::WTx(sent.compute_wtxid());
+    world.give_tx(0, sent.clone());
+    let (own, _) = friend(&mut world, LinkKind::Inbound, Permissions::default());
+    world.say(own, Message::GetData(vec![item]));
+    world.run_for(Duration::from_millis(3));
+    assert_eq!(*answer_pings(&mut world, own)[0], Message::NotFound(vec![item]));
+    world.run_for(MINUTE);
+    world.say(own, Message::GetData(vec![item]));
+    world.run_for(SECOND);
+    assert_eq!(answer_pings(&mut world, own), [Arc::new(Message::Tx(sent))], "not announced, as it was here before");
+}
+
+#[test]
+fn without_the_witness_flag_no_witness_is_served_and_who_wants_none_hears_nothing() {
+    let (mut world, friends) = node_with_friends(&[LinkKind::Inbound, LinkKind::BlockRelay]);
+    let stripped = tx(1, 2000);
+    let mut whole = (*stripped).clone();
+    whole.input[0].witness.push([1, 2, 3]);
+    let whole = Arc::new(whole);
+    let txid = whole.compute_txid();
+    world.give_tx(0, whole.clone());
+    world.run_for(MINUTE);
+    answer_pings(&mut world, friends[0].0);
+    for (item, expected) in [
+        (Inventory::Transaction(txid), stripped),
+        (Inventory::WitnessTransaction(txid), whole.clone()),
+        (Inventory::WTx(whole.compute_wtxid()), whole.clone()),
+    ] {
+        world.say(friends[0].0, Message::GetData(vec![item]));
+        world.run_for(SECOND);
+        assert_eq!(answer_pings(&mut world, friends[0].0), [Arc::new(Message::Tx(expected))], "{item:?}");
+    }
+    world.say(friends[1].0, Message::GetData(vec![Inventory::WTx(whole.compute_wtxid())]));
+    world.run_for(SECOND);
+    assert_eq!(names(&answer_pings(&mut world, friends[1].0)), Vec::<&str>::new());
+}
+
+#[test]
+fn a_trusted_peer_is_told_at_once() {
+    let (mut world, _) = node_with_friends(&[]);
+    let (own, _) = friend(&mut world, LinkKind::Inbound, Permissions { no_ban: true, ..Permissions::default() });
+    world.give_tx(0, tx(1, 2000));
+    world.run_for(Duration::from_millis(2));
+    assert_eq!(invs(&answer_pings(&mut world, own)).len(), 1);
+}
+
+#[test]
+fn a_forced_transaction_is_announced_again_to_those_who_lack_it() {
+    let (mut world, friends) = node_with_friends(&[LinkKind::OutboundFull]);
+    let sent = tx(1, 2000);
+    world.give_tx(0, sent.clone());
+    world.run_for(MINUTE);
+    answer_pings(&mut world, friends[0].0);
+    let (late, _) = friend(&mut world, LinkKind::OutboundFull, Permissions::default());
+    let permissions = Permissions { relay: true, force_relay: true, ..Permissions::default() };
+    let (gateway, id) = friend(&mut world, LinkKind::Inbound, permissions);
+    assert_eq!(told_filter(&world, id), None, "it sends whatever it likes");
+    assert!(told_filter(&world, friends[0].1).is_some());
+    world.say(friends[0].0, Message::Tx(sent.clone()));
+    world.run_for(MINUTE);
+    assert_eq!(invs(&answer_pings(&mut world, late)), [], "nobody else can force it");
+    world.say(gateway, Message::Tx(sent.clone()));
+    world.run_for(MINUTE);
+    assert_eq!(invs(&answer_pings(&mut world, late)), [sent.compute_wtxid()]);
+    assert_eq!(invs(&answer_pings(&mut world, friends[0].0)), []);
+}
+
+#[test]
+fn a_node_that_wants_blocks_only_still_announces_its_own() {
+    let (mut world, friends) =
+        configured_node_with_friends(&[LinkKind::Inbound, LinkKind::Inbound], |config| config.blocks_only = true);
+    let permissions = Permissions { relay: true, ..Permissions::default() };
+    let (trusted, _) = friend(&mut world, LinkKind::Inbound, permissions);
+    let (own, given) = (tx(1, 2000), tx(2, 2000));
+    world.give_tx(0, own.clone());
+    world.say(trusted, Message::Tx(given.clone()));
+    world.run_for(MINUTE);
+    let heard = answer_pings(&mut world, friends[0].0);
+    let mut told = invs(&heard);
+    told.sort_unstable();
+    let mut expected = [own.compute_wtxid(), given.compute_wtxid()];
+    expected.sort_unstable();
+    assert_eq!(told, expected);
+    assert_eq!(told_filter(&world, friends[0].1), None, "no rate is told where nothing is wanted");
+    world.say(friends[0].0, Message::Tx(tx(3, 2000)));
+    world.say(friends[1].0, Message::Inv(vec![Inventory::WTx(tx(3, 2000).compute_wtxid())]));
+    world.run_for(SECOND);
+    assert_eq!(reason(&world, friends[0].1), Some(Reason::BadMessage(Kind::Tx)));
+    assert_eq!(reason(&world, friends[1].1), Some(Reason::BadMessage(Kind::Inv)));
+    assert_eq!(world.nodes[0].chain.pool.len(), 2);
+}
+
+#[test]
+fn a_floor_that_moves_much_is_told_within_five_minutes() {
+    let kinds = vec![LinkKind::Inbound; 20];
+    let (mut world, friends) = node_with_friends(&kinds);
+    let rates = |world: &mut World| -> Vec<i64> {
+        let heard = friends.iter().flat_map(|(own, _)| answer_pings(world, *own)).collect::<Vec<_>>();
+        heard.iter().filter_map(|one| if let Message::FeeFilter(rate) = **one { Some(rate) } else { None }).collect()
+    };
+    world.run_for(MINUTE);
+    rates(&mut world);
+    world.nodes[0].chain.floor = 5000;
+    world.run_for(6 * MINUTE);
+    let told = rates(&mut world);
+    assert!(told.len() >= 20, "{} of 20 were told of the new floor", told.len());
+    assert!(told.iter().filter(|rate| (4300..5800).contains(*rate)).count() >= 20, "{told:?}");
+}
+
+#[test]
+fn who_sent_something_new_is_remembered_for_it() {
+    let (mut world, friends) = node_with_friends(&[LinkKind::Inbound, LinkKind::Inbound]);
+    world.say(friends[0].0, Message::Tx(tx(1, 2000)));
+    world.run_for(SECOND);
+    world.say(friends[1].0, Message::Tx(tx(1, 2000)));
+    world.run_for(SECOND);
+    let last = |n: usize| world.nodes[0].protocol.peer(friends[n].1).and_then(|peer| peer.last_transaction());
+    assert!(last(0).is_some());
+    assert_eq!(last(1), None, "it was here already");
+}
+
+#[test]
+fn a_flood_of_announcements_is_bounded_for_each_peer_and_spares_the_others() {
+    let (mut world, friends) = node_with_friends(&[LinkKind::Inbound, LinkKind::Inbound]);
+    let item = |n: u64| Inventory::WTx(tx(n, 2000).compute_wtxid());
+    for part in 0..4 {
+        world.say(friends[0].0, Message::Inv((0..5000).map(|n| item(part * 5000 + n)).collect()));
+    }
+    world.say(friends[1].0, Message::Inv(vec![item(19_999)]));
+    world.run_for(5 * MINUTE);
+    let asked = wanted(&answer_pings(&mut world, friends[0].0)).len();
+    assert_eq!(asked, 5000, "of 20000 that it announced");
+    assert_eq!(wanted(&answer_pings(&mut world, friends[1].0)), [item(19_999)]);
 }
