@@ -33,6 +33,8 @@ const DRAWS_FOR_GOOD_PORT: usize = 50;
 const RECENTLY: u32 = 10 * 60;
 /// The longest pause between looks that find nobody to dial. The pause ends when an address is learned or a peer goes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(32);
+/// The longest time without a look.
+const LONGEST_REST: Duration = Duration::from_secs(5 * 60);
 /// A failure counts against an address only while we have so many other peers: else we may be offline.
 const PEERS_THAT_PROVE_US_ONLINE: usize = 2;
 /// Links for blocks only that are dialled first after a start. Core: `MAX_BLOCK_RELAY_ONLY_ANCHORS`.
@@ -211,7 +213,7 @@ impl Dialling {
 
     /// When something is due; never, if the operator names all peers.
     pub(crate) fn next(&self, options: &Options) -> Option<Micros> {
-        Some(self.look).filter(|look| options.automatic && self.active && look.0 < u64::MAX)
+        (options.automatic && self.active).then_some(self.look)
     }
 
     /// Something has changed: look soon.
@@ -264,10 +266,12 @@ impl Dialling {
 
     /// Dials whoever is due.
     pub(crate) fn run(&mut self, peers: &Peers, mut from: Sources<'_>, view: &impl View, cx: &mut Cx<'_>) {
-        if self.next(&cx.core.config.dialling).is_none_or(|look| cx.now < look) {
+        // A look is never far off, but for a clock that went back: then all times are drawn anew.
+        let back = self.look > cx.now + LONGEST_REST;
+        if self.next(&cx.core.config.dialling).is_none_or(|look| cx.now < look && !back) {
             return;
         }
-        if !self.begun {
+        if !self.begun || back {
             self.begun = true;
             self.feeler = cx.now + exponential(FEELER_INTERVAL, &mut cx.core.rng);
             self.extra_block_relay = cx.now + exponential(EXTRA_BLOCK_RELAY_ONLY_PEER_INTERVAL, &mut cx.core.rng);
@@ -289,7 +293,7 @@ impl Dialling {
         };
         self.look = cx.now + self.pause;
         if purpose.is_none() {
-            self.look = self.look.max(self.next_purpose(&tally, cx));
+            self.look = self.look.max(self.next_purpose(&tally, cx)).min(cx.now + LONGEST_REST);
         }
     }
 
@@ -302,7 +306,7 @@ impl Dialling {
         // Where there is no room, the link that ends wakes us.
         let links = [Some(self.feeler), blocks, network].into_iter().flatten().filter(|_| room);
         let seeds = self.seeds.next().filter(|at| *at > cx.now);
-        links.chain(seeds).min().unwrap_or(Micros(u64::MAX))
+        links.chain(seeds).min().unwrap_or(cx.now + LONGEST_REST)
     }
 
     fn ask_seeds(&mut self, tally: &Tally, book: &mut Book, cx: &mut Cx<'_>) {

@@ -44,7 +44,8 @@ impl Surplus {
             self.last_tip = cx.now;
             return;
         };
-        if cx.now < look {
+        // A clock that went back draws no look out.
+        if cx.now < look && look <= cx.now + EXTRA_PEER_CHECK_INTERVAL {
             return;
         }
         self.look = Some(cx.now + EXTRA_PEER_CHECK_INTERVAL);
@@ -53,7 +54,7 @@ impl Surplus {
             // The stale tip has led to a new peer: that is enough until the next look.
             dialling.one_more_full = false;
         }
-        if cx.now > self.stale_look {
+        if cx.now > self.stale_look || self.stale_look > cx.now + STALE_CHECK_INTERVAL {
             self.stale_look = cx.now + STALE_CHECK_INTERVAL;
             let patience = std::time::Duration::from_secs(u64::from(cx.core.config.params.spacing) * 3);
             dialling.one_more_full = dialling.active && idle && cx.now.since(self.last_tip) > patience;

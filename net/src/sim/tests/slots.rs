@@ -5,7 +5,7 @@ use crate::addr::Network;
 use crate::bans::Subnet;
 use crate::dial::Options;
 use crate::message::AddrEntry;
-use crate::protocol::{Command, Config, Memory, Policy, Protocol};
+use crate::protocol::{Command, Config, Input, Memory, Output, Policy, Protocol};
 use crate::sim::world::address;
 use crate::slots::Slots;
 
@@ -112,6 +112,27 @@ fn a_node_that_is_alone_with_its_book_does_not_spin() {
         wakes += 1;
     }
     assert!(wakes < 800, "{wakes} wakes in an hour");
+}
+
+#[test]
+fn a_clock_that_goes_back_does_not_stop_the_dialling() {
+    let mut world = among(59);
+    tell_of(&mut world, 0, 1..60);
+    world.run_for(HOUR);
+    let back = Micros(world.now.0 - 40 * 60 * 1_000_000);
+    let node = &mut world.nodes[0];
+    let mut dials = 0;
+    for minute in 0..40 {
+        let (mut out, now) = (Vec::new(), back + MINUTE * minute);
+        node.protocol.handle(now, Input::Tick, &node.chain, &mut out);
+        for output in out {
+            if let Output::Dial { addr, .. } = output {
+                dials += 1;
+                node.protocol.handle(now, Input::DialFailed { addr, tried: true }, &node.chain, &mut Vec::new());
+            }
+        }
+    }
+    assert!(dials > 5, "{dials} dials in 40 minutes that come for the second time");
 }
 
 #[test]
