@@ -2,8 +2,10 @@
 
 mod blocks;
 mod bounds;
+mod compact;
 mod handshake;
 mod headers;
+mod light;
 mod orphans;
 mod serve;
 mod transactions;

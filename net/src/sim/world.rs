@@ -121,6 +121,7 @@ impl World {
             blocks_only: false,
             relay: Policy::Core,
             reconcile: false,
+            upload_target: 0,
             limits: crate::limits::Limits::default(),
             seed: [0; 32],
         }
@@ -246,6 +247,11 @@ impl World {
         let work = crate::protocol::Work::Block { hash: block.hash, bytes: block.bytes.clone(), asked: true };
         let (_, told) = self.nodes[node].chain.perform(work, self.now);
         told.into_iter().for_each(|input| self.tell(node, input));
+    }
+
+    /// Tells a node something as its hub would.
+    pub fn inform(&mut self, node: usize, input: Input) {
+        self.tell(node, input);
     }
 
     /// Runs until nothing is due before `until`.
