@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bitcoin::BlockHash;
 use bitcoin::p2p::message_blockdata::Inventory;
 
+use crate::blocks::can_direct_fetch;
 use crate::compact::RecentBlock;
 use crate::headers::{has_header, resolve_unknown};
 use crate::message::Message;
@@ -26,7 +27,10 @@ pub(crate) fn announce(
     let blocks: Vec<Id> =
         connected[connected.len().saturating_sub(most)..].iter().filter_map(|hash| view.find(hash)).collect();
     let Some(&tip) = blocks.last().filter(|tip| view.is_active(**tip)) else { return };
-    let inv = Arc::new(Message::Inv(vec![Inventory::Block(view.entry(tip).hash)]));
+    let hash = view.entry(tip).hash;
+    // If it has to be read for that, only a young one is sent as a compact block.
+    let compact = recent.get(&hash).is_some() || can_direct_fetch(view, cx);
+    let inv = Arc::new(Message::Inv(vec![Inventory::Block(hash)]));
     // What a peer gets that knows the first so many of the blocks.
     let mut by_headers: Vec<Option<Arc<Message>>> = vec![None; blocks.len()];
     for peer in peers.values_mut() {
@@ -37,12 +41,12 @@ pub(crate) fn announce(
         let Some(first) = blocks.iter().position(|id| !has_header(peer, *id, view)) else { continue };
         let connects = view.entry(blocks[first]).parent.is_none_or(|parent| has_header(peer, parent, view));
         let push = peer.compact == Some(true) && first + 1 == blocks.len() && (peer.prefers_headers || first == 0);
-        if push && connects && !many {
+        if push && compact && connects && !many {
             peer.headers.best_sent = Some(tip);
-            match recent.message(&view.entry(tip).hash, cx) {
+            match recent.message(&hash, cx) {
                 Some(message) => cx.send_shared(peer, message),
-                // It has to be read, as if the peer had asked for it.
-                None => peer.wanted.push_back(Inventory::CompactBlock(view.entry(tip).hash)),
+                // As if the peer had asked for it.
+                None => peer.wanted.push_back(Inventory::CompactBlock(hash)),
             }
         } else if peer.prefers_headers && connects && !many {
             let headers = || Message::Headers(blocks[first..].iter().map(|id| view.header(*id)).collect());
