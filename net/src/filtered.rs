@@ -85,3 +85,22 @@ pub(crate) fn merkle_block(filter: Option<&mut BloomFilter>, block: &Block) -> V
     let transactions = matched.iter().map(|at| Message::Tx(Arc::new(without_witness(&block.transactions[*at]))));
     std::iter::once(Message::MerkleBlock(Box::new(proof))).chain(transactions).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitcoin::consensus::deserialize;
+
+    #[test]
+    fn proofs_of_mainnet_are_sent_as_they_came() {
+        let Some(bytes) = crate::message::tests::vector("vectors-compact-blocks/mainnet-0300025-plain.merkleblock")
+        else {
+            return;
+        };
+        let proof: MerkleBlock = deserialize(&bytes).expect("a proof");
+        let (mut matches, mut places) = (Vec::new(), Vec::new());
+        proof.extract_matches(&mut matches, &mut places).expect("a proof");
+        assert_eq!(matches.len(), 2);
+        assert_eq!(Message::MerkleBlock(Box::new(proof)).encode(), bytes);
+    }
+}

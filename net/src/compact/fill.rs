@@ -193,6 +193,7 @@ impl Finder<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::{Kind, Message};
     use bitcoin::hashes::Hash;
 
     fn tx(n: u32) -> Arc<Transaction> {
@@ -216,6 +217,31 @@ mod tests {
         long.input[0].script_sig = vec![0; MAX_EXTRA_SIZE].into();
         extra.remember(&Arc::new(long), 10);
         assert!(extra.ring.iter().all(|(_, tx)| tx.lock_time.to_consensus_u32() != 99));
+    }
+
+    /// Its ids are those of version 1, by txid: the test gives its transactions under these.
+    #[test]
+    fn a_block_of_mainnet_is_filled_from_a_large_pool() {
+        let vector = |name| crate::message::tests::vector(&format!("vectors-compact-blocks/mainnet-0426884.{name}"));
+        let (Some(bytes), Some(message)) = (vector("block"), vector("cmpctblock")) else { return };
+        let block = groat_chain::block::Block::decode(&bytes).expect("a block");
+        let Message::CmpctBlock(message) = Message::decode(Kind::CmpctBlock, message) else {
+            panic!("no compact block")
+        };
+        let id = |txid: &bitcoin::Txid| Wtxid::from_byte_array(txid.to_byte_array());
+        let mut known: Vec<_> =
+            block.txids.iter().zip(&block.transactions).map(|(txid, tx)| (id(txid), Arc::new(tx.clone()))).collect();
+        let header = &groat_chain::params::Params::main().genesis.header;
+        let view = groat_chain::tree::Tree::new(header);
+        let other = |n: u64| {
+            let hash = bitcoin::hashes::sha256::Hash::hash(&n.to_le_bytes());
+            (Wtxid::from_byte_array(hash.to_byte_array()), tx(0))
+        };
+        let missing = known.remove(5);
+        let ring = (0..50_000).map(other).chain(known).chain((50_000..100_000).map(other)).collect();
+        let partial = Partial::new(&message, &Extra { ring }, &view).expect("a good compact block");
+        assert_eq!(partial.missing(), [5]);
+        assert!(partial.fill(&[(*missing.1).clone()]) == Ok(bytes), "another block came of it");
     }
 
     #[test]
