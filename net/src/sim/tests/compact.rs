@@ -225,6 +225,47 @@ fn wrong_transactions_lead_to_the_whole_block_and_a_second_answer_to_the_end() {
 }
 
 #[test]
+fn a_witness_that_was_changed_on_the_way_costs_the_whole_block() {
+    let mut scene = scene(&[Inbound]);
+    let block = scene.mine(&payments(3));
+    give_pool(&mut scene.world, 0, &payments(2));
+    scene.say(0, push(&block));
+    let mut changed = payment(2);
+    changed.input[0].witness = Witness::from_slice(&[[8]]);
+    let transactions = vec![changed];
+    scene.say(0, Message::BlockTxn(BlockTransactions { block_hash: block.hash, transactions }));
+    assert_eq!(scene.heard(0), [asked_parts(&block, &[3]), asked_whole(&block)]);
+    scene.say(0, Message::Block(block.bytes.clone()));
+    assert_eq!(scene.world.nodes[0].chain.tip(), block.hash);
+    scene.only_ended(&[]);
+}
+
+#[test]
+fn a_peer_that_goes_or_gives_up_leaves_the_block_to_others() {
+    let mut scene = scene(&[Inbound, Inbound]);
+    let block = scene.mine(&payments(3));
+    scene.say(0, push(&block));
+    scene.say(1, push(&block));
+    scene.world.cut(scene.pushers[0].0);
+    scene.world.run_for(SECOND);
+    // The second is the first now: it is asked for all when filling fails.
+    let mut other = scene.mine(&payments(6));
+    other.hash = block.hash;
+    scene.say(1, parts(&other, &[4, 5, 6]));
+    assert_eq!(scene.heard(1), [asked_parts(&block, &[1, 2, 3]), asked_whole(&block)]);
+    scene.world.cut(scene.pushers[1].0);
+    scene.world.run_for(SECOND);
+    let (own, _) = inbound(&mut scene.world);
+    know_compact(&mut scene.world, own);
+    scene.world.say(own, Message::Headers(vec![block.header]));
+    scene.world.run_for(SECOND);
+    scene.world.say(own, push(&block));
+    scene.world.say(own, parts(&block, &[1, 2, 3]));
+    scene.world.run_for(SECOND);
+    assert_eq!(scene.world.nodes[0].chain.tip(), block.hash, "as if nobody had been asked before");
+}
+
+#[test]
 fn too_few_or_too_many_transactions_are_misbehaviour() {
     for places in [&[1, 2][..], &[1, 2, 3, 3][..], &[][..]] {
         let mut scene = scene(&[Inbound]);
