@@ -4,7 +4,7 @@ use bitcoin::consensus::encode;
 use bitcoin::{BlockHash, Transaction, Txid, Wtxid, block::Header, consensus::Decodable, hashes::Hash};
 
 /// A block in memory: its transactions in order with their ids.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Block {
     /// The 80 bytes that are mined.
     pub header: Header,

@@ -40,11 +40,24 @@ pub(crate) struct State {
 }
 
 /// A block that is under way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Default)]
 struct Flight {
-    peer: PeerId,
-    /// It came and lies with the ledger.
-    judged: bool,
+    /// Who was asked for it and has not given it, in order. More than one only while compact blocks are filled.
+    asked: Vec<PeerId>,
+    /// How often it came and lies with the ledger.
+    judging: usize,
+}
+
+/// How a block came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// As itself.
+    Whole,
+    /// As a compact block that was filled here. Its giver need not have judged it (BIP152).
+    Compact {
+        /// It was the first to be asked: the one that is asked for the whole block if this one is not the right one.
+        first: bool,
+    },
 }
 
 /// What goes on with all peers.
@@ -59,8 +72,8 @@ pub(crate) struct Blocks {
     woken: BTreeSet<PeerId>,
     /// How long a peer may hold the window up.
     stall_timeout: Duration,
-    /// Who gave a block that is not connected yet.
-    sources: BTreeMap<BlockHash, PeerId>,
+    /// Who gave a block that is not connected yet, and in which form.
+    sources: BTreeMap<BlockHash, (PeerId, Form)>,
 }
 
 impl Default for Blocks {
@@ -93,9 +106,24 @@ impl Blocks {
         self.flights.is_empty()
     }
 
+    /// Whether no other block is under way.
+    pub(crate) fn is_idle_but(&self, hash: &BlockHash) -> bool {
+        self.flights.len() == usize::from(self.flights.contains_key(hash))
+    }
+
     /// Whether this peer was asked for this block and it did not come.
     pub(crate) fn is_asked(&self, peer: PeerId, hash: &BlockHash) -> bool {
-        self.flights.get(hash).is_some_and(|flight| flight.peer == peer && !flight.judged)
+        self.asked(hash).contains(&peer)
+    }
+
+    /// The peers that were asked for this block and have not given it, in order.
+    pub(crate) fn asked(&self, hash: &BlockHash) -> &[PeerId] {
+        self.flights.get(hash).map_or(&[], |flight| &flight.asked)
+    }
+
+    /// Whether this block lies with the ledger.
+    pub(crate) fn is_judging(&self, hash: &BlockHash) -> bool {
+        self.flights.get(hash).is_some_and(|flight| flight.judging > 0)
     }
 
     /// Whether somebody was asked for this block.
@@ -117,13 +145,22 @@ impl Blocks {
     /// A peer is gone: others are asked for what it owed.
     pub(crate) fn on_gone(&mut self, peer: &Peer) {
         for hash in &peer.blocks.asked {
-            self.flights.remove(hash);
+            self.leave(peer.id, hash);
         }
         self.downloading.remove(&peer.id);
         self.useful.remove(&peer.id);
         self.woken.remove(&peer.id);
-        self.sources.retain(|_, source| *source != peer.id);
+        self.sources.retain(|_, source| source.0 != peer.id);
         self.wake_all();
+    }
+
+    /// The block is not under way from this peer any more.
+    fn leave(&mut self, peer: PeerId, hash: &BlockHash) {
+        let Some(flight) = self.flights.get_mut(hash) else { return };
+        flight.asked.retain(|asked| *asked != peer);
+        if flight.asked.is_empty() && flight.judging == 0 {
+            self.flights.remove(hash);
+        }
     }
 
     /// A block came. What is asked for, or new and of a good chain, goes to the ledger.
@@ -138,18 +175,45 @@ impl Blocks {
         let header = header_of(&bytes);
         let hash = header.block_hash();
         let asked = self.is_asked(peer.id, &hash);
-        if asked {
-            self.flights.insert(hash, Flight { peer: peer.id, judged: true });
-            self.landed(peer, &hash, cx);
-        } else if !self.is_welcome(peer, &header, hash, view, guard, cx) {
-            return;
+        if asked || self.is_welcome(peer, &header, hash, view, guard, cx) {
+            self.deliver(peer, hash, bytes, Form::Whole, asked, cx);
         }
+    }
+
+    /// Hands a block that this peer gave to the ledger.
+    pub(crate) fn deliver(
+        &mut self,
+        peer: &mut Peer,
+        hash: BlockHash,
+        bytes: Arc<Vec<u8>>,
+        form: Form,
+        asked: bool,
+        cx: &mut Cx<'_>,
+    ) {
+        self.flights.entry(hash).or_default().judging += 1;
+        self.give_up(peer, &hash, cx);
         if self.sources.len() < cx.core.config.limits.block_sources {
-            self.sources.entry(hash).or_insert(peer.id);
+            self.sources.entry(hash).or_insert((peer.id, form));
         }
         peer.blocks.unjudged_bytes += bytes.len();
-        let pending = Pending::Block { hash, length: bytes.len() };
+        let pending = Pending::Block { hash, length: bytes.len(), form };
         cx.work(peer, Work::Block { hash, bytes, asked }, pending);
+    }
+
+    /// This peer was sent a request for this block; whatever it answers counts as asked for.
+    pub(crate) fn ask(&mut self, peer: &mut Peer, hash: BlockHash, cx: &mut Cx<'_>) {
+        if peer.blocks.asked.is_empty() {
+            self.downloading.insert(peer.id);
+            self.start_clock(peer, cx);
+        }
+        self.flights.entry(hash).or_default().asked.push(peer.id);
+        peer.blocks.asked.push(hash);
+    }
+
+    /// Nothing is expected of this peer for this block any more.
+    pub(crate) fn give_up(&mut self, peer: &mut Peer, hash: &BlockHash, cx: &mut Cx<'_>) {
+        self.leave(peer.id, hash);
+        self.landed(peer, hash, cx);
     }
 
     /// Whether a block that this peer was not asked for is worth looking at. Core: `AcceptBlock` with `fRequested`
@@ -175,7 +239,7 @@ impl Blocks {
         let (parent, tip) = (view.entry(parent), view.entry(view.tip()));
         let work: ChainWork = parent.work + block_work(header.bits);
         let known = view.find(&hash).is_some_and(|id| view.entry(id).has_block || view.is_active(id));
-        let requested = self.flights.get(&hash).is_some_and(|flight| !flight.judged);
+        let requested = !self.asked(&hash).is_empty();
         let better = work > tip.work && parent.height < tip.height + cx.core.config.limits.unasked_block_height;
         !known && work >= anti_dos_work(view, params.minimum_chain_work) && (requested || better)
     }
@@ -207,9 +271,16 @@ impl Blocks {
     }
 
     /// The ledger has the block now, or knows that it is none: it is not under way any more.
-    pub(crate) fn on_judged(&mut self, peers: &Peers, hash: &BlockHash, stored: bool) {
-        if self.flights.get(hash).is_some_and(|flight| flight.judged) {
-            self.flights.remove(hash);
+    pub(crate) fn on_judged(&mut self, peers: &mut Peers, hash: &BlockHash, stored: bool, cx: &mut Cx<'_>) {
+        if let Some(flight) = self.flights.get_mut(hash) {
+            flight.judging = flight.judging.saturating_sub(1);
+            let others = if stored { flight.asked.clone() } else { Vec::new() };
+            if flight.judging == 0 && flight.asked.is_empty() {
+                self.flights.remove(hash);
+            }
+            for other in others {
+                peers.get_mut(&other).into_iter().for_each(|peer| self.give_up(peer, hash, cx));
+            }
         }
         if !stored {
             self.sources.remove(hash);
@@ -220,16 +291,17 @@ impl Blocks {
         self.woken.extend(waiting);
     }
 
-    /// The block was connected: each one brings the patience with stallers back down. Core: `BlockConnected`.
-    pub(crate) fn on_connected(&mut self, hash: &BlockHash) {
-        self.sources.remove(hash);
+    /// The block was connected: each one brings the patience with stallers back down. Gives who gave it.
+    /// Core: `BlockConnected`.
+    pub(crate) fn on_connected(&mut self, hash: &BlockHash) -> Option<PeerId> {
         let shorter = Duration::from_secs((self.stall_timeout * 85 / 100).as_secs());
         self.stall_timeout = shorter.max(BLOCK_STALLING_TIMEOUT_DEFAULT);
+        self.sources.remove(hash).map(|source| source.0)
     }
 
-    /// Who gave this block, which turned out to be invalid.
-    pub(crate) fn take_source(&mut self, hash: &BlockHash) -> Option<PeerId> {
-        self.sources.remove(hash)
+    /// Who is to blame for this block, which turned out to be invalid.
+    pub(crate) fn take_culprit(&mut self, hash: &BlockHash) -> Option<PeerId> {
+        self.sources.remove(hash).filter(|source| source.1 == Form::Whole).map(|source| source.0)
     }
 
     /// The peer held the window up for too long.
@@ -269,27 +341,36 @@ impl Blocks {
                 continue;
             }
             let (found, staller) = self.find(peer, room, view, cx);
-            self.request(peer, &found, view, cx);
+            self.request(peer, &found, near, view, cx);
             if let Some(staller) = staller.filter(|staller| cx.core.timers.get(*staller, Timer::Stall).is_none()) {
                 cx.core.timers.set(staller, Timer::Stall, cx.now + self.stall_timeout);
             }
         }
     }
 
-    fn request(&mut self, peer: &mut Peer, found: &[Id], view: &impl View, cx: &mut Cx<'_>) {
+    fn request(&mut self, peer: &mut Peer, found: &[Id], near: bool, view: &impl View, cx: &mut Cx<'_>) {
         if found.is_empty() {
             return;
         }
         let hashes: Vec<BlockHash> = found.iter().map(|id| view.entry(*id).hash).collect();
-        if peer.blocks.asked.is_empty() {
-            self.downloading.insert(peer.id);
-            self.start_clock(peer, cx);
-        }
-        for hash in &hashes {
-            self.flights.insert(*hash, Flight { peer: peer.id, judged: false });
-        }
-        peer.blocks.asked.extend(&hashes);
-        cx.send(peer, Message::GetData(hashes.into_iter().map(Inventory::WitnessBlock).collect()));
+        hashes.iter().for_each(|hash| self.ask(peer, *hash, cx));
+        let items = match (found, &hashes[..]) {
+            ([id], [hash]) if near && self.may_come_compact(peer, *id, hash, view, cx) => {
+                vec![Inventory::CompactBlock(*hash)]
+            }
+            _ => hashes.into_iter().map(Inventory::WitnessBlock).collect(),
+        };
+        cx.send(peer, Message::GetData(items));
+    }
+
+    /// Whether what is missing of a block, and of nothing else, is likely to be little. Core: the end of
+    /// `HeadersDirectFetchBlocks`.
+    fn may_come_compact(&self, peer: &Peer, id: Id, hash: &BlockHash, view: &impl View, cx: &Cx<'_>) -> bool {
+        let entry = view.entry(id);
+        let proven = |parent: Id| view.is_active(parent) || view.entry(parent).proven;
+        let better = entry.work > view.entry(view.tip()).work;
+        let knows = peer.compact.is_some() && !cx.core.config.blocks_only;
+        knows && better && self.is_idle_but(hash) && entry.parent.is_some_and(proven)
     }
 
     /// At most `count` blocks that the peer has and nobody was asked for; when there are none because the window is
@@ -316,7 +397,7 @@ impl Blocks {
         let window_end = view.entry(common).height + limits.block_window;
         let highest = best_entry.height.min(window_end + 1);
         let (mut height, mut whole) = (view.entry(common).height, true);
-        let mut waits_for: Option<(BlockHash, Flight)> = None;
+        let mut waits_for: Option<(BlockHash, Option<PeerId>)> = None;
         peer.blocks.waits_for = None;
         while height < highest {
             let top = highest.min(height + STRIDE);
@@ -341,17 +422,14 @@ impl Blocks {
                 }
                 whole = false;
                 if let Some(flight) = self.flights.get(&entry.hash) {
-                    waits_for.get_or_insert((entry.hash, *flight));
+                    let staller = flight.asked.first().filter(|_| flight.judging == 0).copied();
+                    waits_for.get_or_insert((entry.hash, staller));
                     continue;
                 }
                 if entry.height > window_end {
                     peer.blocks.waits_for = waits_for.map(|(hash, _)| hash);
-                    let other = waits_for.filter(|(_, flight)| flight.peer != peer.id && !flight.judged);
-                    return if found.is_empty() {
-                        (found, other.map(|(_, flight)| flight.peer))
-                    } else {
-                        (found, None)
-                    };
+                    let other = waits_for.and_then(|(_, staller)| staller).filter(|staller| *staller != peer.id);
+                    return if found.is_empty() { (found, other) } else { (found, None) };
                 }
                 // Two blocks of margin for those that come meanwhile.
                 if peer.is_limited() && best_entry.height - entry.height >= limits.limited_blocks - 2 {

@@ -3,6 +3,7 @@
 use rand::RngCore;
 
 use crate::addr::{Host, NetAddr};
+use crate::filtered::offered_services;
 use crate::message::{Kind, Message, Version};
 use crate::peer::{LinkKind, NODE_NETWORK, NODE_NETWORK_LIMITED, NODE_WITNESS, Peer, Peers, Their};
 use crate::protocol::{Cx, Event, PeerId, Reason};
@@ -56,7 +57,7 @@ fn send_version(peer: &mut Peer, view: &impl View, cx: &mut Cx<'_>) {
     let height = view.entry(view.tip()).height;
     let version = Version {
         version: PROTOCOL_VERSION,
-        services: config.services,
+        services: offered_services(peer, cx),
         time: i64::try_from(cx.now.seconds()).unwrap_or(i64::MAX),
         receiver,
         nonce: peer.nonce,

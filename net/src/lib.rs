@@ -20,6 +20,8 @@
 //!   is told by [`Input::BlockConnected`](protocol::Input::BlockConnected), after the tip that it came with.
 //!   The pool's transactions are told by [`Input::TxAccepted`](protocol::Input::TxAccepted), each before the answer to the
 //!   work that brought it.
+//!   A block that extends the tip is told by [`Input::BlockStored`](protocol::Input::BlockStored) once it is judged on its
+//!   own, so that peers have it while it is connected here.
 //! - **Messages of one peer take effect in order**: while the ledger works for a peer, what that peer sends waits, and its
 //!   ping is answered after all that came before. No peer waits for another's work. Blocks that we asked for do not wait:
 //!   they go to the ledger at once. When a peer has sent too much that waits, it is not read any more
@@ -41,6 +43,9 @@
 //! | `handshake`, `ping`, `guard` | version to verack; keeping alive; misbehaviour |
 //! | `headers`, `chainsync` | who has which chain; the low-work defence; outbound peers that stay behind |
 //! | `blocks`, `serve`, `announce` | fetching blocks; serving them; telling of new ones |
+//! | `compact` | compact blocks (BIP152), received and sent |
+//! | [`bloom`], `filtered` | bloom filters; serving light clients (BIP37) |
+//! | [`upload`] | what was sent today, and how much may be |
 //! | `txrelay` | announcing and serving transactions |
 //! | `txdownload`, `requests`, `orphans`, `recent` | fetching them: whom to ask for which; what waits for its parents; what was refused |
 //! | [`addrman`], [`bans`] | the peer book; whom the operator refuses |
@@ -55,9 +60,12 @@ pub mod addrman;
 mod announce;
 pub mod bans;
 mod blocks;
+pub mod bloom;
 mod chainsync;
+mod compact;
 pub mod dial;
 pub mod driver;
+mod filtered;
 mod gossip;
 mod guard;
 mod handshake;
@@ -80,6 +88,7 @@ mod surplus;
 pub mod timers;
 mod txdownload;
 mod txrelay;
+pub mod upload;
 pub mod view;
 pub mod wire;
 

@@ -26,6 +26,12 @@ pub struct Limits {
     pub unasked_block_height: u32,
     /// Blocks whose giver is remembered until they are connected.
     pub block_sources: usize,
+    /// Peers that fill one compact block at a time. Core: `MAX_CMPCTBLOCKS_INFLIGHT_PER_BLOCK`.
+    pub compact_tries: usize,
+    /// Peers that we ask to push compact blocks. Core: `MaybeSetPeerAsAnnouncingHeaderAndIDs`.
+    pub compact_pushers: usize,
+    /// Transactions that are not in the pool, kept for compact blocks. Core: `DEFAULT_BLOCK_RECONSTRUCTION_EXTRA_TXN`.
+    pub extra_transactions: usize,
     /// Addresses that are remembered as misbehaving. Core: `CRollingBloomFilter m_discouraged{50000}`.
     pub discouraged: usize,
     /// Addresses of our own. Core bounds them by the machine's interfaces.
@@ -72,6 +78,9 @@ impl Default for Limits {
             limited_blocks: 288,
             unasked_block_height: 288,
             block_sources: 4096,
+            compact_tries: 3,
+            compact_pushers: 3,
+            extra_transactions: 100,
             discouraged: 50_000,
             own_addresses: 64,
             known_addresses: 1000,

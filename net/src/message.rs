@@ -10,11 +10,11 @@ use std::sync::Arc;
 use bitcoin::bip152::{BlockTransactions, BlockTransactionsRequest, HeaderAndShortIds};
 use bitcoin::block::Header;
 use bitcoin::p2p::message_blockdata::Inventory;
-use bitcoin::p2p::message_bloom::FilterLoad;
 use bitcoin::p2p::message_filter::{CFCheckpt, CFHeaders, CFilter, GetCFCheckpt, GetCFHeaders, GetCFilters};
 use bitcoin::{BlockHash, MerkleBlock, Transaction};
 
 use crate::addr::NetAddr;
+use crate::bloom::BloomFilter;
 
 /// Largest payload of a message. Core's name and value.
 pub const MAX_PROTOCOL_MESSAGE_LENGTH: usize = 4_000_000;
@@ -193,7 +193,7 @@ pub enum Message {
     /// Asks for the whole mempool (BIP35).
     MemPool,
     /// A bloom filter (BIP37).
-    FilterLoad(FilterLoad),
+    FilterLoad(BloomFilter),
     /// One more element for the bloom filter (BIP37).
     FilterAdd(Vec<u8>),
     /// No bloom filter any more (BIP37).
@@ -324,6 +324,7 @@ impl Message {
             Message::Tx(tx) => tx.total_size(),
             Message::BlockTxn(txs) => txs.transactions.iter().map(Transaction::total_size).sum(),
             Message::CmpctBlock(block) => block.short_ids.len() * 6 + 1000,
+            Message::MerkleBlock(block) => block.txn.hashes().len() * 33 + 100,
             Message::CFilter(filter) => filter.filter.len(),
             Message::CFHeaders(headers) => headers.filter_hashes.len() * 32,
             Message::CFCheckpt(points) => points.filter_headers.len() * 32,

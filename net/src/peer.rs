@@ -75,6 +75,10 @@ pub struct Permissions {
     pub addr: bool,
     /// What it sends is announced again though it was here already; implies `relay`.
     pub force_relay: bool,
+    /// May ask for the whole pool.
+    pub mempool: bool,
+    /// May load a bloom filter.
+    pub bloom_filter: bool,
 }
 
 /// What a peer said in its version message.
@@ -137,10 +141,12 @@ pub struct Peer {
     pub addr_v2: bool,
     /// It wants blocks announced by headers (BIP130).
     pub prefers_headers: bool,
-    /// It knows compact blocks (BIP152), and whether it wants them pushed.
+    /// It knows compact blocks (BIP152), and whether it wants them pushed. Core: `bip152_hb_from`.
     pub compact: Option<bool>,
     /// What is agreed of reconciling transactions (BIP330).
     pub(crate) reconciliation: Reconciliation,
+    /// We want compact blocks pushed by it. Core: `bip152_hb_to`.
+    pub pushes_to_us: bool,
     /// We asked it to announce by headers.
     pub(crate) sent_sendheaders: bool,
 
@@ -201,6 +207,7 @@ impl Peer {
             prefers_headers: false,
             compact: None,
             reconciliation: Reconciliation::default(),
+            pushes_to_us: false,
             sent_sendheaders: false,
             ping: ping::State::default(),
             headers: headers::State::default(),

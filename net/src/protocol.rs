@@ -7,6 +7,7 @@ mod operator;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bitcoin::bip152::HeaderAndShortIds;
 use bitcoin::hashes::siphash24;
 use bitcoin::p2p::message_blockdata::Inventory;
 use bitcoin::{BlockHash, Transaction, Txid};
@@ -17,7 +18,8 @@ use rand_chacha::ChaCha8Rng;
 use crate::addr::Host;
 use crate::addrman::Book;
 use crate::bans::{Ban, Bans};
-use crate::blocks::{self, Blocks};
+use crate::blocks::{self, Blocks, Form};
+use crate::compact::{Compact, RecentBlock};
 use crate::dial::{Dialling, Sources};
 use crate::gossip::{self, Gossip};
 use crate::guard::Guard;
@@ -31,8 +33,9 @@ use crate::surplus::Surplus;
 use crate::timers::{MAX_TIP_AGE, Micros, Timer, Timers};
 use crate::txdownload::TxDownload;
 use crate::txrelay::{Relayed, TxRelay};
+use crate::upload::{Upload, UploadTarget};
 use crate::view::{Id, View};
-use crate::{announce, chainsync, handshake, ping, serve, slots};
+use crate::{announce, chainsync, filtered, handshake, ping, serve, slots};
 pub use io::{Command, Config, Done, Event, Input, Output, PeerId, Policy, Reason, Token, TxVerdict, Verdict, Work};
 pub use operator::{Memory, NotAdded};
 
@@ -46,8 +49,9 @@ const MAX_NOTFOUND: usize = 5000 + 16;
 #[derive(Debug)]
 pub(crate) enum Pending {
     Headers(Batch),
-    Block { hash: BlockHash, length: usize },
-    Read { stripped: bool },
+    Block { hash: BlockHash, length: usize, form: Form },
+    CmpctBlock(Arc<HeaderAndShortIds>),
+    Read(serve::Shape),
     Transaction { one: Named, first: bool },
     Package { parent: Named, child: Named },
 }
@@ -62,6 +66,7 @@ pub(crate) struct Core {
     pub(crate) initial_download: bool,
     /// Nonces of the links that we dialled whose handshake is not done.
     pub(crate) dialled: BTreeSet<u64>,
+    pub(crate) upload: Upload,
     next_token: u64,
     pending: BTreeMap<Token, (PeerId, Pending)>,
     closing: Vec<PeerId>,
@@ -82,7 +87,9 @@ impl Cx<'_> {
     }
 
     pub(crate) fn send_shared(&mut self, peer: &mut Peer, message: Arc<Message>) {
-        peer.queued += message.weight();
+        let bytes = message.weight();
+        peer.queued += bytes;
+        self.core.upload.record(bytes, self.now);
         self.out.push(Output::Send { to: peer.id, message });
     }
 
@@ -119,6 +126,8 @@ pub struct Protocol {
     peers: Peers,
     headers: Headers,
     blocks: Blocks,
+    compact: Compact,
+    recent_block: RecentBlock,
     guard: Guard,
     relay: TxRelay,
     book: Book,
@@ -146,12 +155,14 @@ impl Protocol {
             local.add(*addr, How::Given, &config.dialling, config.limits.own_addresses);
         }
         let download = TxDownload::new(&config.limits, &mut rng);
+        let upload_target = config.upload_target;
         let core = Core {
             config,
             timers: Timers::default(),
             rng,
             initial_download: true,
             dialled: BTreeSet::new(),
+            upload: Upload::new(upload_target),
             next_token: 0,
             pending: BTreeMap::new(),
             closing: Vec::new(),
@@ -162,6 +173,8 @@ impl Protocol {
             peers: Peers::new(),
             headers: Headers::default(),
             blocks: Blocks::default(),
+            compact: Compact::default(),
+            recent_block: RecentBlock::default(),
             guard: Guard::default(),
             book,
             local,
@@ -216,6 +229,11 @@ impl Protocol {
     /// Transactions that wait for their parents, and announcements of them.
     pub fn orphans(&self) -> (usize, usize) {
         self.download.orphans()
+    }
+
+    /// What is left of the upload target.
+    pub fn upload_target(&self, now: Micros) -> UploadTarget {
+        self.core.upload.state(now)
     }
 
     /// Takes one input at the time `now` and appends what is to be done to `out`, in order.
@@ -276,25 +294,37 @@ impl Protocol {
                 }
                 self.relay.announce(txid, wtxid, &[], &mut self.peers, &mut cx);
             }
+            Input::BlockStored(block) => self.recent_block.on_stored(&mut self.peers, block, view, &mut cx),
             Input::TipChanged(connected) => {
                 self.surplus.on_tip(now);
                 self.download.on_tip(&connected, view);
-                connected.iter().for_each(|hash| self.blocks.on_connected(hash));
+                for hash in &connected {
+                    let giver = self.blocks.on_connected(hash);
+                    let newest = !cx.core.initial_download && self.blocks.is_idle_but(hash);
+                    if let Some(giver) = giver.filter(|_| newest) {
+                        self.compact.choose(&mut self.peers, giver, &mut cx);
+                    }
+                }
                 if !cx.core.initial_download {
                     self.blocks.wake_all();
-                    announce::announce(&mut self.peers, &connected, view, &mut cx);
+                    announce::announce(&mut self.peers, &connected, &mut self.recent_block, view, &mut cx);
                 }
+                self.recent_block.on_settled();
+                self.compact.tidy(&self.blocks);
+                self.go_on_all(now, view, out);
             }
             Input::BlockConnected(block) => {
                 self.download.on_block(&block);
                 self.relay.on_block(block);
             }
             Input::BlockRefused { hash, rejection } => {
-                let source = self.blocks.take_source(&hash);
-                if let Some(peer) = source.and_then(|id| self.peers.get_mut(&id)) {
+                let culprit = self.blocks.take_culprit(&hash);
+                if let Some(peer) = culprit.and_then(|id| self.peers.get_mut(&id)) {
                     punish(peer, rejection, "invalid block", &mut self.guard, &mut cx);
                 }
                 self.blocks.wake_all();
+                self.recent_block.on_settled();
+                self.go_on_all(now, view, out);
             }
         }
         self.on_timers(now, view, out);
@@ -371,6 +401,7 @@ impl Protocol {
         self.core.dialled.remove(&peer.nonce);
         self.headers.on_gone(&peer);
         self.blocks.on_gone(&peer);
+        self.compact.on_gone(peer.id);
         self.relay.on_gone(&peer);
         self.download.on_gone(&peer, now);
     }
@@ -439,13 +470,21 @@ impl Protocol {
         }
     }
 
+    /// Goes on with all peers whose requests wait.
+    fn go_on_all(&mut self, now: Micros, view: &impl View, out: &mut Vec<Output>) {
+        let waiting: Vec<PeerId> =
+            self.peers.values().filter(|peer| !peer.wanted.is_empty()).map(|peer| peer.id).collect();
+        waiting.into_iter().for_each(|id| self.go_on(id, now, view, out));
+    }
+
     /// Goes on with a peer's requests and the messages that wait, as far as it can.
     fn go_on(&mut self, id: PeerId, now: Micros, view: &impl View, out: &mut Vec<Output>) {
         loop {
             let limits = &self.core.config.limits;
             let (pause, inbox_bytes) = (limits.send_pause_bytes, limits.inbox_bytes);
             let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.closing.is_none()) else { return };
-            serve::go_on(peer, &mut self.relay, view, &mut Cx { now, core: &mut self.core, out });
+            let cx = &mut Cx { now, core: &mut self.core, out };
+            serve::go_on(peer, &mut self.relay, &mut self.recent_block, view, cx);
             if peer.paused && peer.inbox_bytes <= inbox_bytes / 2 {
                 peer.paused = false;
                 out.push(Output::ResumeRead(id));
@@ -512,17 +551,30 @@ impl Protocol {
             }
             Message::Inv(items) => self.on_inv(id, &items, now, view, out),
             Message::Block(bytes) => self.blocks.on_block(peer, bytes, view, &mut self.guard, cx),
+            Message::CmpctBlock(block) => {
+                let fine = self.compact.on_cmpctblock(&mut self.peers, id, block, &mut self.blocks, view, cx);
+                self.judge(id, fine, now, out);
+            }
+            Message::BlockTxn(txn) => {
+                let fine = self.compact.on_blocktxn(peer, txn.block_hash, &txn.transactions, &mut self.blocks, cx);
+                self.judge(id, fine, now, out);
+            }
 
             Message::GetHeaders(locate) => serve::on_getheaders(peer, &locate, view, cx),
             Message::GetBlocks(locate) => serve::on_getblocks(peer, &locate, view, cx),
             Message::GetData(items) => peer.wanted.extend(items),
-            Message::MemPool
-            | Message::FilterLoad(_)
-            | Message::FilterAdd(_)
-            | Message::FilterClear
-            | Message::GetCFilters(_)
-            | Message::GetCFHeaders(_)
-            | Message::GetCFCheckpt(_) => serve::on_unserved(peer, kind.expect("a known kind"), cx),
+            Message::GetBlockTxn(request) => {
+                let fine = serve::on_getblocktxn(peer, request, &self.recent_block, view, cx);
+                self.judge(id, fine, now, out);
+            }
+            Message::MemPool => filtered::on_mempool(peer, cx),
+            Message::FilterLoad(_) | Message::FilterAdd(_) | Message::FilterClear => {
+                let fine = filtered::on_filter(peer, message, &mut self.relay, cx);
+                self.judge(id, fine, now, out);
+            }
+            Message::GetCFilters(_) | Message::GetCFHeaders(_) | Message::GetCFCheckpt(_) => {
+                serve::on_unserved(peer, kind.expect("a known kind"), cx)
+            }
 
             Message::Tx(_) if !handshake::wants_transactions(peer, cx) => {
                 cx.disconnect(peer, Reason::BadMessage(Kind::Tx));
@@ -547,10 +599,6 @@ impl Protocol {
                     self.dialling.wake(now);
                 }
             }
-            // To come: compact blocks.
-            Message::CmpctBlock(_) | Message::GetBlockTxn(_) | Message::BlockTxn(_) => {
-                cx.event(Event::Ignored { peer: id, kind })
-            }
             // Nothing that we ever ask for, or nothing that can be read.
             Message::MerkleBlock(_)
             | Message::CFilter(_)
@@ -558,6 +606,13 @@ impl Protocol {
             | Message::CFCheckpt(_)
             | Message::Unknown { .. }
             | Message::Broken { .. } => cx.event(Event::Ignored { peer: id, kind }),
+        }
+    }
+
+    /// What a module says of a peer's message: fine, or what no honest peer does.
+    fn judge(&mut self, id: PeerId, fine: Result<(), &'static str>, now: Micros, out: &mut Vec<Output>) {
+        if let (Err(what), Some(peer)) = (fine, self.peers.get_mut(&id)) {
+            self.guard.misbehaved(peer, what, &mut Cx { now, core: &mut self.core, out });
         }
     }
 
@@ -663,20 +718,44 @@ impl Protocol {
                     punish(peer, rejection, "invalid header", &mut self.guard, cx);
                 }
             }
-            (Pending::Block { hash, length }, Done::Block(verdict)) => {
-                if let Some(peer) = peer {
+            (Pending::CmpctBlock(block), Done::Headers(Ok(()))) => {
+                if let Some(known) = view.find(&block.header.block_hash()) {
+                    let known = (&*block, known, true);
+                    let fine = self.compact.on_header_known(&mut self.peers, id, known, &mut self.blocks, view, cx);
+                    self.judge(id, fine, now, out);
+                }
+            }
+            (Pending::CmpctBlock(_), Done::Headers(Err(rejection))) => {
+                // Who pushes a block need not have judged it, only its header.
+                if matches!(rejection.blame(), Blame::Consensus | Blame::Missing) {
+                    self.judge(id, Err("invalid header via cmpctblock"), now, out);
+                }
+            }
+            (Pending::Block { hash, length, form }, Done::Block(verdict)) => {
+                if let Some(peer) = &mut peer {
                     peer.blocks.unjudged_bytes -= length;
                     match verdict {
                         Verdict::Stored => peer.last_block = Some(now),
                         Verdict::Known => {}
+                        _ if form != Form::Whole => {}
                         Verdict::Undecodable => cx.disconnect(peer, Reason::BadBlock),
                         Verdict::Rejected(rejection) => punish(peer, rejection, "invalid block", &mut self.guard, cx),
                     }
                 }
                 let stored = matches!(verdict, Verdict::Stored | Verdict::Known);
-                self.blocks.on_judged(&self.peers, &hash, stored);
+                self.blocks.on_judged(&mut self.peers, &hash, stored, cx);
+                if let (Form::Compact { first }, Some(peer)) = (form, self.peers.get_mut(&id)) {
+                    let mutated = match verdict {
+                        Verdict::Rejected(rejection) => rejection.blame() == Blame::Mutated,
+                        Verdict::Undecodable => true,
+                        Verdict::Stored | Verdict::Known => false,
+                    };
+                    self.compact.on_judged(peer, hash, mutated, first, &mut self.blocks, cx);
+                }
+                self.compact.tidy(&self.blocks);
             }
             (Pending::Transaction { one, first }, Done::Transaction(verdict)) => {
+                self.compact.remember(&one.tx, verdict, cx);
                 if let (Some(peer), TxVerdict::Accepted) = (peer, verdict) {
                     self.relay.on_known(peer, &GenTxid::Wtxid(one.wtxid));
                     if first {
@@ -686,6 +765,9 @@ impl Protocol {
                 self.download.on_judged(id, &one, first, verdict, &mut self.peers, view, cx);
             }
             (Pending::Package { parent, child }, Done::Package(verdicts)) => {
+                for (one, verdict) in [&parent, &child].into_iter().zip(&verdicts) {
+                    self.compact.remember(&one.tx, *verdict, cx);
+                }
                 if let Some(peer) = peer {
                     for one in [&parent, &child] {
                         self.relay.on_known(peer, &GenTxid::Wtxid(one.wtxid));
@@ -693,9 +775,15 @@ impl Protocol {
                 }
                 self.download.on_package(&parent, &child, &verdicts, view, now);
             }
-            (Pending::Read { stripped }, Done::Read(block)) => {
+            (Pending::Read(_), Done::Read(block)) => {
                 if let Some(peer) = peer {
-                    serve::on_read(peer, token, block, stripped, cx);
+                    serve::on_read(peer, token, block, cx);
+                }
+            }
+            (Pending::Read(shape), Done::Decoded(block)) => {
+                if let Some(peer) = peer {
+                    let fine = serve::on_decoded(peer, token, block, &shape, cx);
+                    self.judge(id, fine, now, out);
                 }
             }
             _ => debug_assert!(false, "an answer is of the kind of its question"),

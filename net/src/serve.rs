@@ -1,19 +1,49 @@
-//! Serving: headers and block hashes from the view, blocks from the ledger's files, in the order in which they were
-//! asked for. Fetches nothing.
+//! Serving: headers and block hashes from the view, blocks and parts of them from the ledger's files, in the order in
+//! which they were asked for. Fetches nothing.
 
 use std::sync::Arc;
 
-use bitcoin::consensus::{deserialize, serialize};
+use bitcoin::bip152::{BlockTransactions, BlockTransactionsRequest};
+use bitcoin::consensus::{encode::VarInt, serialize};
+use bitcoin::hashes::Hash;
 use bitcoin::p2p::message_blockdata::Inventory;
-use bitcoin::{Block, BlockHash, Witness};
+use bitcoin::{BlockHash, Transaction, Witness};
+use groat_chain::block::Block;
 use groat_chain::rules::pow::proof_equivalent_time;
+use rand::Rng;
 
+use crate::blocks::can_direct_fetch;
+use crate::compact::{RecentBlock, compact_block};
+use crate::filtered::merkle_block;
 use crate::message::{Kind, Locate, MAX_HEADERS_RESULTS, Message};
-use crate::peer::{Answer, NODE_BLOOM, NODE_NETWORK, NODE_NETWORK_LIMITED, Peer};
-use crate::protocol::{Cx, Event, Pending, Reason, Token, Work};
+use crate::peer::{Answer, NODE_NETWORK, NODE_NETWORK_LIMITED, Peer};
+use crate::protocol::{Cx, Pending, Reason, Token, Work};
 use crate::timers::STALE_RELAY_AGE_LIMIT;
 use crate::txrelay::TxRelay;
+use crate::upload::HISTORICAL_BLOCK_AGE;
 use crate::view::{Id, View};
+
+/// Kind of an inventory item: a block by the peer's bloom filter. Core's name and value.
+const MSG_FILTERED_BLOCK: u32 = 3;
+/// Deeper blocks are not served as compact blocks. Core's name and value.
+const MAX_CMPCTBLOCK_DEPTH: u32 = 5;
+/// Of deeper blocks no single transactions are served. Core's name and value.
+const MAX_BLOCKTXN_DEPTH: u32 = 10;
+
+/// What a peer gets of a block that has to be read.
+#[derive(Debug)]
+pub(crate) enum Shape {
+    /// All of it.
+    Whole,
+    /// All of it but the witnesses.
+    Stripped,
+    /// A compact block.
+    Compact,
+    /// What the peer's bloom filter matches.
+    Filtered,
+    /// Some transactions.
+    Transactions(BlockTransactionsRequest),
+}
 
 /// The newest block of the active chain that the locator names. Core: `FindForkInGlobalIndex`.
 fn find_fork(locator: &[BlockHash], view: &impl View) -> Id {
@@ -84,22 +114,36 @@ fn may_be_served(id: Id, view: &impl View, cx: &Cx<'_>) -> bool {
 }
 
 /// Goes on with what the peer asked for, as far as its queue has room.
-pub(crate) fn go_on(peer: &mut Peer, relay: &mut TxRelay, view: &impl View, cx: &mut Cx<'_>) {
+pub(crate) fn go_on(peer: &mut Peer, relay: &mut TxRelay, recent: &mut RecentBlock, view: &impl View, cx: &mut Cx<'_>) {
     let (reads, pause) = (cx.core.config.limits.reads_in_flight, cx.core.config.limits.send_pause_bytes);
     while peer.closing.is_none() && peer.answers.len() < reads && peer.queued <= pause {
         let Some(item) = peer.wanted.pop_front() else { break };
         match item {
-            Inventory::Block(hash) => read_block(peer, hash, true, view, cx),
-            // Answered whole until compact blocks are made here, as BIP152 allows.
-            Inventory::WitnessBlock(hash) | Inventory::CompactBlock(hash) => read_block(peer, hash, false, view, cx),
+            Inventory::Block(hash) | Inventory::WitnessBlock(hash) | Inventory::CompactBlock(hash) => {
+                // Who was pushed this block may ask for all of it before it is connected.
+                let settled = |id: &Id| view.is_active(*id) || view.entry(*id).invalid;
+                if recent.is_unproven(&hash) && !view.find(&hash).as_ref().is_some_and(settled) {
+                    peer.wanted.push_front(item);
+                    break;
+                }
+                let shape = match item {
+                    Inventory::Block(_) => Shape::Stripped,
+                    Inventory::CompactBlock(_) => Shape::Compact,
+                    _ => Shape::Whole,
+                };
+                serve_block(peer, hash, shape, recent, view, cx);
+            }
             // Who is told of none gets none, and hears nothing of it.
             Inventory::Transaction(_) | Inventory::WTx(_) | Inventory::WitnessTransaction(_) if !peer.relay.is_on() => {
             }
             Inventory::Transaction(_) | Inventory::WTx(_) | Inventory::WitnessTransaction(_) => {
                 match relay.serve(peer, &item, view) {
-                    Some(tx) => answer(peer, Message::Tx(tx), cx),
+                    Some(tx) => answer(peer, Arc::new(Message::Tx(tx)), cx),
                     None => peer.missing.push(item),
                 }
+            }
+            Inventory::Unknown { inv_type: MSG_FILTERED_BLOCK, hash } => {
+                serve_block(peer, BlockHash::from_byte_array(hash), Shape::Filtered, recent, view, cx);
             }
             Inventory::Error | Inventory::Unknown { .. } => {}
         }
@@ -111,17 +155,31 @@ pub(crate) fn go_on(peer: &mut Peer, relay: &mut TxRelay, view: &impl View, cx: 
 }
 
 /// Sends an answer now, or behind those that are being read.
-fn answer(peer: &mut Peer, message: Message, cx: &mut Cx<'_>) {
+fn answer(peer: &mut Peer, message: Arc<Message>, cx: &mut Cx<'_>) {
     if peer.answers.is_empty() {
-        cx.send(peer, message);
+        cx.send_shared(peer, message);
     } else {
-        peer.answers.push_back(Answer::Ready(Arc::new(message)));
+        peer.answers.push_back(Answer::Ready(message));
     }
 }
 
-fn read_block(peer: &mut Peer, hash: BlockHash, stripped: bool, view: &impl View, cx: &mut Cx<'_>) {
+/// A block was asked for. Core: `ProcessGetBlockData`.
+fn serve_block(
+    peer: &mut Peer,
+    hash: BlockHash,
+    mut shape: Shape,
+    recent: &mut RecentBlock,
+    view: &impl View,
+    cx: &mut Cx<'_>,
+) {
     let Some(id) = view.find(&hash).filter(|id| may_be_served(*id, view, cx)) else { return };
     let (config, entry) = (&cx.core.config, view.entry(id));
+    let age = view.entry(view.best_header()).time.saturating_sub(entry.time);
+    let historical = u64::from(age) > HISTORICAL_BLOCK_AGE.as_secs();
+    if (historical || matches!(shape, Shape::Filtered)) && cx.core.upload.is_near(cx.now) && !peer.permissions.download
+    {
+        return cx.disconnect(peer, Reason::UploadTarget);
+    }
     let limited = config.services & (NODE_NETWORK | NODE_NETWORK_LIMITED) == NODE_NETWORK_LIMITED;
     let depth = view.entry(view.tip()).height.saturating_sub(entry.height);
     if limited && depth > config.limits.limited_blocks + 2 && !peer.permissions.no_ban {
@@ -130,26 +188,107 @@ fn read_block(peer: &mut Peer, hash: BlockHash, stripped: bool, view: &impl View
     if !entry.has_block {
         return;
     }
-    let token = cx.work(peer, Work::ReadBlock(hash), Pending::Read { stripped });
-    peer.answers.push_back(Answer::Reading(token));
+    // Who asks for an old block hardly has the pool of that time.
+    let young = depth <= MAX_CMPCTBLOCK_DEPTH && can_direct_fetch(view, cx);
+    if matches!(shape, Shape::Compact) && !young {
+        shape = Shape::Whole;
+    }
+    let pushed = if matches!(shape, Shape::Compact) { recent.message(&hash, cx) } else { None };
+    match pushed {
+        Some(message) => answer(peer, message, cx),
+        None => read(peer, hash, shape, cx),
+    }
     if peer.continuation == Some(hash) {
         // Who asked with getblocks hears of the tip, and asks again.
         peer.continuation = None;
         let tip = view.entry(view.tip()).hash;
-        answer(peer, Message::Inv(vec![Inventory::Block(tip)]), cx);
+        answer(peer, Arc::new(Message::Inv(vec![Inventory::Block(tip)])), cx);
     }
 }
 
-/// The ledger has read a block.
-pub(crate) fn on_read(peer: &mut Peer, token: Token, block: Option<Arc<Vec<u8>>>, stripped: bool, cx: &mut Cx<'_>) {
-    let block = if stripped { block.and_then(|block| without_witness(&block)) } else { block };
-    let Some(block) = block else { return cx.disconnect(peer, Reason::BlockGone) };
-    for answer in &mut peer.answers {
-        if matches!(answer, Answer::Reading(reading) if *reading == token) {
-            *answer = Answer::Ready(Arc::new(Message::Block(block)));
-            break;
-        }
+fn read(peer: &mut Peer, hash: BlockHash, shape: Shape, cx: &mut Cx<'_>) {
+    let work = if matches!(shape, Shape::Whole) { Work::ReadBlock(hash) } else { Work::DecodeBlock(hash) };
+    let token = cx.work(peer, work, Pending::Read(shape));
+    peer.answers.push_back(Answer::Reading(token));
+}
+
+/// Transactions of a block are asked for by their places. Core: `ProcessMessage` GETBLOCKTXN.
+pub(crate) fn on_getblocktxn(
+    peer: &mut Peer,
+    request: BlockTransactionsRequest,
+    recent: &RecentBlock,
+    view: &impl View,
+    cx: &mut Cx<'_>,
+) -> Result<(), &'static str> {
+    if let Some(block) = recent.get(&request.block_hash) {
+        let message = block_transactions(block, &request)?;
+        cx.send(peer, message);
+        return Ok(());
     }
+    let Some(entry) = view.find(&request.block_hash).map(|id| view.entry(id)).filter(|entry| entry.has_block) else {
+        return Ok(());
+    };
+    if entry.height + MAX_BLOCKTXN_DEPTH >= view.entry(view.tip()).height {
+        read(peer, entry.hash, Shape::Transactions(request), cx);
+    } else {
+        // As many bytes to receive as we have to read: nobody gains by asking.
+        peer.wanted.push_back(Inventory::WitnessBlock(entry.hash));
+    }
+    Ok(())
+}
+
+fn block_transactions(block: &Block, request: &BlockTransactionsRequest) -> Result<Message, &'static str> {
+    let transaction = |place: &u64| block.transactions.get(usize::try_from(*place).ok()?).cloned();
+    let transactions: Option<Vec<Transaction>> = request.indexes.iter().map(transaction).collect();
+    let transactions = transactions.ok_or("getblocktxn with out-of-bounds tx indices")?;
+    Ok(Message::BlockTxn(BlockTransactions { block_hash: block.hash, transactions }))
+}
+
+/// The bytes of a block were read.
+pub(crate) fn on_read(peer: &mut Peer, token: Token, block: Option<Arc<Vec<u8>>>, cx: &mut Cx<'_>) {
+    match block {
+        Some(block) => settle(peer, token, vec![Message::Block(block)], cx),
+        None => cx.disconnect(peer, Reason::BlockGone),
+    }
+}
+
+/// A block was read of which the peer wants something else than the bytes.
+pub(crate) fn on_decoded(
+    peer: &mut Peer,
+    token: Token,
+    block: Option<Arc<Block>>,
+    shape: &Shape,
+    cx: &mut Cx<'_>,
+) -> Result<(), &'static str> {
+    let Some(block) = block else {
+        cx.disconnect(peer, Reason::BlockGone);
+        return Ok(());
+    };
+    let messages = match shape {
+        Shape::Whole => Vec::new(),
+        Shape::Stripped => vec![Message::Block(Arc::new(stripped(&block)))],
+        Shape::Compact => vec![Message::CmpctBlock(Arc::new(compact_block(&block, cx.core.rng.random())))],
+        Shape::Filtered => merkle_block(peer.relay.filter.as_deref_mut(), &block),
+        Shape::Transactions(request) => match block_transactions(&block, request) {
+            Ok(message) => vec![message],
+            Err(what) => {
+                settle(peer, token, Vec::new(), cx);
+                return Err(what);
+            }
+        },
+    };
+    settle(peer, token, messages, cx);
+    Ok(())
+}
+
+/// Puts what was read in its place, and sends what is ready.
+fn settle(peer: &mut Peer, token: Token, messages: Vec<Message>, cx: &mut Cx<'_>) {
+    let place = peer.answers.iter().position(|answer| matches!(answer, Answer::Reading(reading) if *reading == token));
+    let Some(place) = place else { return };
+    let rest = peer.answers.split_off(place + 1);
+    peer.answers.pop_back();
+    peer.answers.extend(messages.into_iter().map(|message| Answer::Ready(Arc::new(message))));
+    peer.answers.extend(rest);
     while let Some(Answer::Ready(message)) = peer.answers.front() {
         let message = message.clone();
         peer.answers.pop_front();
@@ -157,17 +296,20 @@ pub(crate) fn on_read(peer: &mut Peer, token: Token, block: Option<Arc<Vec<u8>>>
     }
 }
 
-fn without_witness(block: &[u8]) -> Option<Arc<Vec<u8>>> {
-    let mut block: Block = deserialize(block).ok()?;
-    block.txdata.iter_mut().flat_map(|tx| &mut tx.input).for_each(|input| input.witness = Witness::new());
-    Some(Arc::new(serialize(&block)))
+fn stripped(block: &Block) -> Vec<u8> {
+    let mut out = serialize(&block.header);
+    out.extend(serialize(&VarInt::from(block.transactions.len())));
+    block.transactions.iter().for_each(|tx| out.extend(serialize(&without_witness(tx))));
+    out
 }
 
-/// A request that only a node with a service may be asked for. Core: NODE_BLOOM, NODE_COMPACT_FILTERS.
+pub(crate) fn without_witness(tx: &Transaction) -> Transaction {
+    let mut tx = tx.clone();
+    tx.input.iter_mut().for_each(|input| input.witness = Witness::new());
+    tx
+}
+
+/// A request that only a node with a service may be asked for. Core: NODE_COMPACT_FILTERS.
 pub(crate) fn on_unserved(peer: &mut Peer, kind: Kind, cx: &mut Cx<'_>) {
-    let bloom = matches!(kind, Kind::MemPool | Kind::FilterLoad | Kind::FilterAdd | Kind::FilterClear);
-    if bloom && cx.core.config.services & NODE_BLOOM != 0 {
-        return cx.event(Event::Ignored { peer: peer.id, kind: Some(kind) });
-    }
     cx.disconnect(peer, Reason::Unserved(kind));
 }

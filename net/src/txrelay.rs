@@ -4,20 +4,23 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::hashes::Hash;
 use bitcoin::p2p::message_blockdata::Inventory;
-use bitcoin::{Transaction, Txid, Witness, Wtxid};
+use bitcoin::{Transaction, Txid, Wtxid};
 use groat_chain::block::Block;
 use rand::Rng;
 
 use crate::addr::Network;
+use crate::bloom::BloomFilter;
 use crate::message::{MAX_INV_SZ, Message};
 use crate::peer::{LinkKind, Peer, Peers};
 use crate::protocol::{Cx, PeerId};
 use crate::requests::GenTxid;
+use crate::serve::without_witness;
 use crate::timers::{
     AVG_FEEFILTER_BROADCAST_INTERVAL, FEEFILTER_LOOK_INTERVAL, INBOUND_INVENTORY_BROADCAST_INTERVAL,
     MAX_FEEFILTER_CHANGE_DELAY, Micros, OUTBOUND_INVENTORY_BROADCAST_INTERVAL, REATTEMPT_BROADCAST_INTERVAL,
@@ -47,6 +50,10 @@ pub(crate) struct State {
     told_to: u64,
     /// It wants nothing below this rate, in satoshi per 1000 virtual bytes.
     pub(crate) fee_filter: u64,
+    /// What it wants to be told of; none: of all (BIP37).
+    pub(crate) filter: Option<Box<BloomFilter>>,
+    /// It wants to be told of the whole pool once (BIP35).
+    pub(crate) wants_pool: bool,
     /// What it was told that we want.
     pub(crate) sent_fee_filter: Option<u64>,
     /// When a transaction of its making was last taken.
@@ -168,27 +175,36 @@ impl TxRelay {
         let Some(their) = peer.their.as_ref() else { return };
         let (wants, speaks) = (their.relay && peer.kind.relays_transactions(), their.common_version);
         if wants {
-            let bit = self.free_bits.pop_first().unwrap_or_else(|| {
-                self.bits += 1;
-                self.bits - 1
-            });
-            peer.relay.bit = Some(bit);
-            peer.relay.from = self.end();
-            if peer.permissions.no_ban {
-                self.quick.insert(peer.id);
-            }
-            if peer.kind.is_inbound() {
-                let mean = INBOUND_INVENTORY_BROADCAST_INTERVAL;
-                let first = || cx.now + exponential(mean, &mut cx.core.rng);
-                self.inbound.entry(peer.addr.host.network()).or_insert_with(first);
-            } else {
-                let at = cx.now + exponential(OUTBOUND_INVENTORY_BROADCAST_INTERVAL, &mut cx.core.rng);
-                cx.core.timers.set(peer.id, Timer::Trickle, at);
-            }
+            self.want_transactions(peer, cx);
         }
         let filters = !cx.core.config.blocks_only && !peer.permissions.force_relay;
         if filters && peer.kind != LinkKind::BlockRelay && speaks >= FEEFILTER_VERSION {
             cx.core.timers.set(peer.id, Timer::FeeFilter, cx.now);
+        }
+    }
+
+    /// From now on the peer wants to be told of what comes.
+    pub(crate) fn want_transactions(&mut self, peer: &mut Peer, cx: &mut Cx<'_>) {
+        if peer.relay.bit.is_some() {
+            return;
+        }
+        peer.their.iter_mut().for_each(|their| their.relay = true);
+        let bit = self.free_bits.pop_first().unwrap_or_else(|| {
+            self.bits += 1;
+            self.bits - 1
+        });
+        peer.relay.bit = Some(bit);
+        peer.relay.from = self.end();
+        if peer.permissions.no_ban {
+            self.quick.insert(peer.id);
+        }
+        if peer.kind.is_inbound() {
+            let mean = INBOUND_INVENTORY_BROADCAST_INTERVAL;
+            let first = || cx.now + exponential(mean, &mut cx.core.rng);
+            self.inbound.entry(peer.addr.host.network()).or_insert_with(first);
+        } else {
+            let at = cx.now + exponential(OUTBOUND_INVENTORY_BROADCAST_INTERVAL, &mut cx.core.rng);
+            cx.core.timers.set(peer.id, Timer::Trickle, at);
         }
     }
 
@@ -312,9 +328,7 @@ impl TxRelay {
         }
         match item {
             Inventory::Transaction(_) if found.input.iter().any(|input| !input.witness.is_empty()) => {
-                let mut stripped = Arc::unwrap_or_clone(found);
-                stripped.input.iter_mut().for_each(|input| input.witness = Witness::new());
-                Some(Arc::new(stripped))
+                Some(Arc::new(without_witness(&found)))
             }
             _ => Some(found),
         }
@@ -384,10 +398,19 @@ impl TxRelay {
         for id in group {
             let Some(peer) = peers.get_mut(id).filter(|peer| peer.closing.is_none()) else { continue };
             let Some(bit) = peer.relay.bit else { continue };
+            if std::mem::take(&mut peer.relay.wants_pool) {
+                self.tell_of_pool(peer, bit, view, cx);
+            }
             let state = &mut peer.relay;
+            let filter = &mut state.filter;
             let mut queue = fresh.iter().filter(|(_, number, rate)| {
                 let open = *number >= state.from || state.again.contains(number);
-                open && *rate >= state.fee_filter && !self.log[(number - self.first) as usize].has(bit)
+                let entry = &self.log[(number - self.first) as usize];
+                let interests = |filter: &mut Box<BloomFilter>| {
+                    view.pool_tx(&GenTxid::Wtxid(entry.wtxid)).is_some_and(|tx| filter.matches(&tx))
+                };
+                let wanted = open && *rate >= state.fee_filter && !entry.has(bit);
+                wanted && filter.as_mut().is_none_or(interests)
             });
             now.clear();
             now.extend(queue.by_ref().take(most).map(|(_, number, _)| *number));
@@ -421,6 +444,26 @@ impl TxRelay {
             false => Inventory::Transaction(entry.txid),
         };
         Arc::new(Message::Inv(entries.map(item).collect()))
+    }
+
+    /// Tells a peer of all in the pool that it may want. Core: `m_send_mempool`.
+    fn tell_of_pool(&mut self, peer: &mut Peer, bit: u32, view: &impl View, cx: &mut Cx<'_>) {
+        let mut items = Vec::new();
+        view.for_each_pool_tx(&mut |wtxid, tx| {
+            let state = &mut peer.relay;
+            let rate = view.pool_entry(&GenTxid::Wtxid(*wtxid)).map_or(0, |entry| entry.fee_rate);
+            if rate >= state.fee_filter && state.filter.as_mut().is_none_or(|filter| filter.matches(tx)) {
+                if let Some(number) = self.by_wtxid.get(wtxid).copied() {
+                    self.entry_mut(number).into_iter().for_each(|entry| entry.set(bit));
+                }
+                items.push(match peer.wtxid_relay {
+                    true => Inventory::WTx(*wtxid),
+                    false => Inventory::Transaction(tx.compute_txid()),
+                });
+            }
+            ControlFlow::Continue(())
+        });
+        items.chunks(MAX_INV_SZ).for_each(|part| cx.send(peer, Message::Inv(part.to_vec())));
     }
 
     /// Tells a peer what fee rate we want, if that changed, and sets when to look again. Core: `MaybeSendFeefilter`.

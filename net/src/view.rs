@@ -1,10 +1,11 @@
 //! What gossip may read of the chain: headers by hash, height and ancestry, and which blocks are there. The chain's own
 //! header tree is one; the simulator has another. It may be ahead of the events that the protocol has been told of.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bitcoin::block::Header;
-use bitcoin::{BlockHash, CompactTarget, Transaction, Work};
+use bitcoin::{BlockHash, CompactTarget, Transaction, Work, Wtxid};
 use groat_chain::tree::Tree;
 
 use crate::requests::GenTxid;
@@ -78,6 +79,10 @@ pub trait View {
     fn pool_tx(&self, id: &GenTxid) -> Option<Arc<Transaction>> {
         self.pool_entry(id).map(|entry| entry.tx)
     }
+
+    /// Shows every transaction of the pool, in any order, until `visit` breaks off. Told of each block that is pushed to
+    /// us: it must not take long.
+    fn for_each_pool_tx(&self, _visit: &mut dyn FnMut(&Wtxid, &Arc<Transaction>) -> ControlFlow<()>) {}
 
     /// The lowest rate that the pool takes, in satoshi per 1000 virtual bytes.
     fn pool_fee_floor(&self) -> u64 {

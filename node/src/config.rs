@@ -75,6 +75,14 @@ pub struct Config {
     #[arg(long, value_name = "0|1", help_heading = "Peers", value_parser = flag, default_value = "0",
         action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
     pub txreconciliation: bool,
+    /// Serve blocks and transactions by bloom filters (BIP37), and the whole pool (BIP35)
+    #[arg(long, value_name = "0|1", help_heading = "Peers", value_parser = flag, default_value = "0",
+        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
+    pub peerbloomfilters: bool,
+    /// Send at most so many MiB a day before old blocks are refused; 0: no bound. Units k K m M g G t T: the small ones
+    /// of 1000, the large ones of 1024
+    #[arg(long, value_name = "N", help_heading = "Peers", value_parser = byte_units, default_value = "0")]
+    pub maxuploadtarget: u64,
     /// Answer JSON-RPC
     #[arg(long, value_name = "0|1", help_heading = "RPC", value_parser = flag, default_value = "1",
         action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
@@ -154,6 +162,20 @@ fn policy(text: &str) -> Result<Policy, String> {
     }
 }
 
+/// A number of bytes, of MiB where no unit is given. Core: `ParseByteUnits`.
+fn byte_units(text: &str) -> Result<u64, String> {
+    let (digits, unit) = match text.char_indices().next_back() {
+        Some((at, unit)) if unit.is_ascii_alphabetic() => (&text[..at], unit),
+        _ => (text, 'M'),
+    };
+    let power = "kmgt".find(unit.to_ascii_lowercase()).ok_or("the units are k K m M g G t T")?;
+    let base: u64 = if unit.is_ascii_lowercase() { 1000 } else { 1024 };
+    let unit = base.pow(u32::try_from(power).expect("below four") + 1);
+    let plain = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
+    let number: Option<u64> = digits.parse().ok().filter(|_| plain);
+    number.and_then(|number| number.checked_mul(unit)).ok_or_else(|| "it is a number, with or without a unit".into())
+}
+
 /// `-name` as `--name`: Core takes both, and people paste both.
 fn two_dashes(argument: &str) -> String {
     let mut letters = argument.chars();
@@ -177,12 +199,38 @@ mod tests {
     }
 
     #[test]
+    fn bytes_have_units_as_with_core() {
+        let parse = |text: &str| {
+            Config::try_parse_from(["groatd", &format!("--maxuploadtarget={text}")])
+                .map(|config| config.maxuploadtarget)
+        };
+        for (text, expected) in [
+            ("0", 0),
+            ("800", 800 << 20),
+            ("7k", 7000),
+            ("7K", 7 << 10),
+            ("7m", 7_000_000),
+            ("7M", 7 << 20),
+            ("7g", 7_000_000_000),
+            ("7G", 7 << 30),
+            ("7t", 7_000_000_000_000),
+            ("7T", 7 << 40),
+        ] {
+            assert_eq!(parse(text).unwrap(), expected, "{text}");
+        }
+        for text in ["", "M", "-1", "+1", "1x", "1 M", "1MM", "18446744073709551615", "18446744073709551616k"] {
+            assert!(parse(text).is_err(), "{text:?} is no number of bytes");
+        }
+    }
+
+    #[test]
     fn switches_are_0_or_1() {
         let parse = |argument: &str| Config::try_parse_from(["groatd", argument].map(two_dashes));
         for (argument, expected) in [("-listen=0", Some(false)), ("-listen=1", Some(true)), ("-listen", Some(true))] {
             assert_eq!(parse(argument).unwrap().listen, expected, "{argument}");
         }
         assert!(parse("-listen=2").is_err(), "a switch is 0 or 1");
+        assert!(!parse("-listen").unwrap().peerbloomfilters && parse("-peerbloomfilters").unwrap().peerbloomfilters);
         for (argument, expected) in [("-v2transport=0", false), ("-v2transport", true), ("-listen", true)] {
             assert_eq!(parse(argument).unwrap().v2transport, expected, "{argument}");
         }

@@ -15,6 +15,7 @@ use groat_chain::tree::Tree;
 use groat_net::addr::NetAddr;
 use groat_net::peer::LinkKind;
 use groat_net::protocol::PeerId;
+use groat_net::upload::UploadTarget;
 use groat_net::wire::Transport;
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, watch};
@@ -93,6 +94,10 @@ pub struct PeerInfo {
     pub subver: String,
     /// Its service bits.
     pub services: u64,
+    /// We asked it to push compact blocks. Core: `bip152_hb_to`.
+    pub pushes_blocks_to_us: bool,
+    /// It asked us to push compact blocks. Core: `bip152_hb_from`.
+    pub wants_blocks_pushed: bool,
     /// Whether it wants transactions.
     pub relay_txs: bool,
     /// Height of its chain when the link was made.
@@ -131,6 +136,8 @@ pub enum Ask {
     AddNode(String, AddNode, std_mpsc::Sender<Result<(), AddNodeError>>),
     /// The addresses that are dialled whenever there is no link, each with whether there is one.
     AddedNodes(std_mpsc::Sender<Vec<(String, bool)>>),
+    /// What is left of the upload target.
+    UploadTarget(std_mpsc::Sender<UploadTarget>),
     /// End a link; whether there was one.
     Disconnect(Which, std_mpsc::Sender<bool>),
 }
@@ -215,6 +222,11 @@ impl NodeHandle {
     /// The addresses that are dialled whenever there is no link, each with whether there is one.
     pub fn added_nodes(&self) -> Result<Vec<(String, bool)>, Stopped> {
         self.ask(Ask::AddedNodes)
+    }
+
+    /// The upload target and what is left of it.
+    pub fn upload_target(&self) -> Result<UploadTarget, Stopped> {
+        self.ask(Ask::UploadTarget)
     }
 
     /// Ends a link; whether there was one.

@@ -39,6 +39,8 @@ const NO_POOL: TxVerdict = TxVerdict::Refused(Rejection::MinRelayFeeNotMet);
 pub enum Told {
     /// An answer to the protocol.
     Done(Token, Done),
+    /// A block on top of the published tip was stored; it is not connected yet.
+    Stored(Arc<Block>),
     /// The published tip moved over these blocks.
     TipChanged(Vec<BlockHash>),
     /// A block joined the active chain.
@@ -51,6 +53,10 @@ impl Listener for mpsc::Sender<Told> {
     // A hub that has ended needs to hear nothing.
     fn done(&mut self, token: Token, done: Done) {
         let _ = self.blocking_send(Told::Done(token, done));
+    }
+
+    fn stored(&mut self, block: Arc<Block>) {
+        let _ = self.blocking_send(Told::Stored(block));
     }
 
     fn tip_changed(&mut self, connected: Vec<BlockHash>) {
@@ -158,6 +164,7 @@ impl Hub {
     fn on_told(&mut self, told: Told) {
         self.take(match told {
             Told::Done(token, done) => Input::ChainDone { token, done },
+            Told::Stored(block) => Input::BlockStored(block),
             Told::TipChanged(connected) => Input::TipChanged(connected),
             Told::Connected(block) => Input::BlockConnected(block),
             Told::Refused(hash, rejection) => Input::BlockRefused { hash, rejection },
@@ -223,25 +230,31 @@ impl Hub {
             }
             Work::Transaction(_) => self.answer(token, Done::Transaction(NO_POOL)),
             Work::Package(package) => self.answer(token, Done::Package(vec![NO_POOL; package.len()])),
-            Work::ReadBlock(hash) => {
-                let (tree, store, mut told) = (self.tree.clone(), self.store.clone(), self.told.clone());
-                Handle::current().spawn_blocking(move || {
-                    let tree = tree.read();
-                    let pos = tree.get(&hash).and_then(|id| tree.node(id).block());
-                    drop(tree);
-                    let block = match pos.map(|pos| store.read_block(pos)) {
-                        Some(Ok(bytes)) => Some(Arc::new(bytes)),
-                        Some(Err(error)) => {
-                            println!("block {hash} cannot be served: {error}");
-                            None
-                        }
-                        // Pruned since it was asked for.
-                        None => None,
-                    };
-                    told.done(token, Done::Read(block));
-                });
-            }
+            Work::ReadBlock(hash) => self.read(token, hash, |bytes| Done::Read(bytes.map(Arc::new))),
+            Work::DecodeBlock(hash) => self.read(token, hash, |bytes| {
+                Done::Decoded(bytes.and_then(|bytes| Block::decode_prefix(&bytes).ok()).map(Arc::new))
+            }),
         }
+    }
+
+    /// Reads a block, in a thread for that, and gives what is made of its bytes as an answer.
+    fn read(&self, token: Token, hash: BlockHash, make: impl FnOnce(Option<Vec<u8>>) -> Done + Send + 'static) {
+        let (tree, store, mut told) = (self.tree.clone(), self.store.clone(), self.told.clone());
+        Handle::current().spawn_blocking(move || {
+            let tree = tree.read();
+            let pos = tree.get(&hash).and_then(|id| tree.node(id).block());
+            drop(tree);
+            let bytes = match pos.map(|pos| store.read_block(pos)) {
+                Some(Ok(bytes)) => Some(bytes),
+                Some(Err(error)) => {
+                    println!("block {hash} cannot be served: {error}");
+                    None
+                }
+                // Pruned since it was asked for.
+                None => None,
+            };
+            told.done(token, make(bytes));
+        });
     }
 
     /// Gives an answer that needs no work. Not from this thread: it is the one that takes answers.
@@ -271,6 +284,9 @@ impl Hub {
             }
             Ask::AddedNodes(answer) => {
                 let _ = answer.send(self.driver.kept().map(|(address, linked)| (address.to_owned(), linked)).collect());
+            }
+            Ask::UploadTarget(answer) => {
+                let _ = answer.send(self.protocol.upload_target(clock::micros()));
             }
             Ask::Disconnect(which, answer) => {
                 let is_meant = |peer: &&Peer| match &which {
@@ -303,6 +319,8 @@ fn peer_info(peer: &Peer, driver: &Driver, tree: &Tree) -> PeerInfo {
         version: their.map_or(0, |their| their.version),
         subver: their.map(|their| their.user_agent.clone()).unwrap_or_default(),
         services: peer.services(),
+        pushes_blocks_to_us: peer.pushes_to_us,
+        wants_blocks_pushed: peer.compact == Some(true),
         relay_txs: their.is_some_and(|their| their.relay),
         start_height: their.map_or(-1, |their| their.start_height),
         synced_headers: height(synced_headers),

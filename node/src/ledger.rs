@@ -10,6 +10,7 @@ use bitcoin::block::Header;
 use groat_chain::block::Block;
 use groat_chain::ledger::{Accepted, Incoming, Ledger, LedgerError, Step};
 use groat_chain::rejection::Rejection;
+use groat_chain::tree::Id;
 use groat_net::protocol::{Done, Token, Verdict};
 use groat_net::timers::MAX_TIP_AGE;
 use parking_lot::{Condvar, Mutex};
@@ -48,6 +49,8 @@ pub type Job = Box<dyn FnOnce(&mut Ledger) -> Result<(), LedgerError> + Send>;
 pub trait Listener: Send {
     /// An answer to the protocol.
     fn done(&mut self, token: Token, done: Done);
+    /// A block on top of the published tip was stored; it is not connected yet.
+    fn stored(&mut self, block: Arc<Block>);
     /// The published tip moved over these blocks.
     fn tip_changed(&mut self, connected: Vec<BlockHash>);
     /// A block joined the active chain of a node in sync; told after the tip.
@@ -183,18 +186,23 @@ impl<L: Listener> Thread<'_, L> {
             }
             Request::Block(token, None) => self.listener.done(token, Done::Block(Verdict::Undecodable)),
             Request::Block(token, Some(incoming)) => {
+                let block = incoming.block.clone();
                 let verdict = match self.ledger.accept_block(*incoming, None, now())? {
-                    Ok(Accepted::New(_)) => Verdict::Stored,
+                    Ok(Accepted::New(id)) => {
+                        self.tell_of_stored(id, block);
+                        Verdict::Stored
+                    }
                     Ok(Accepted::Known(_)) => Verdict::Known,
                     Err(rejection) => Verdict::Rejected(rejection),
                 };
                 self.listener.done(token, Done::Block(verdict));
             }
             Request::Submit { incoming, answer } => {
-                let hash = incoming.block.hash;
+                let block = incoming.block.clone();
                 let verdict = match self.ledger.accept_block(*incoming, None, now())? {
-                    Ok(Accepted::New(_)) => {
-                        self.submitted.push((hash, answer));
+                    Ok(Accepted::New(id)) => {
+                        self.submitted.push((block.hash, answer));
+                        self.tell_of_stored(id, block);
                         return Ok(());
                     }
                     Ok(Accepted::Known(_)) => Submitted::Duplicate,
@@ -207,6 +215,17 @@ impl<L: Listener> Thread<'_, L> {
             Request::WhenIdle(answer) => self.when_idle.push(answer),
         }
         Ok(())
+    }
+
+    /// Peers can have a new block while it is connected here. Core: `AcceptBlock`, `NewPoWValidBlock`.
+    fn tell_of_stored(&mut self, id: Id, block: Arc<Block>) {
+        let tree = self.ledger.tree();
+        let tree = tree.read();
+        let extends = tree.node(id).parent() == Some(tree.tip());
+        drop(tree);
+        if extends {
+            self.listener.stored(block);
+        }
     }
 
     /// One step towards the best chain; false when there is none to do.

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use groat_chain::ledger::LedgerError;
 use groat_net::driver::{self, Driver};
 use groat_net::limits::Limits;
-use groat_net::peer::{LinkKind, NODE_NETWORK, NODE_NETWORK_LIMITED, NODE_P2P_V2, NODE_WITNESS};
+use groat_net::peer::{LinkKind, NODE_BLOOM, NODE_NETWORK, NODE_NETWORK_LIMITED, NODE_P2P_V2, NODE_WITNESS};
 use groat_net::protocol::{self, Protocol};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
@@ -80,6 +80,7 @@ impl Node {
             peer_timeout: Duration::from_secs(config.peertimeout),
             relay: config.relay,
             reconcile: config.txreconciliation,
+            upload_target: config.maxuploadtarget,
             limits,
             seed: driver::seed(),
         });
@@ -136,7 +137,8 @@ pub const BLOCKS_ONLY: bool = true;
 pub fn services(config: &Config) -> u64 {
     let blocks = if config.prune > 0 { 0 } else { NODE_NETWORK };
     let transport = if config.v2transport { NODE_P2P_V2 } else { 0 };
-    blocks | NODE_NETWORK_LIMITED | NODE_WITNESS | transport
+    let bloom = if config.peerbloomfilters { NODE_BLOOM } else { 0 };
+    blocks | NODE_NETWORK_LIMITED | NODE_WITNESS | transport | bloom
 }
 
 /// How the node names itself to peers (BIP14).

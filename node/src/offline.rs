@@ -8,6 +8,7 @@ use bitcoin::BlockHash;
 use groat_chain::ledger::{Ledger, LedgerError};
 use groat_chain::rejection::Rejection;
 use groat_net::protocol::{Done, Token};
+use groat_net::upload::UploadTarget;
 use tokio::sync::{mpsc, watch};
 
 use crate::handle::{AddNode, AddNodeError, Ask, NodeHandle};
@@ -72,6 +73,7 @@ fn answer(mut asks: mpsc::Receiver<Ask>) {
         match ask {
             Ask::Peers(answer) => drop(answer.send(Vec::new())),
             Ask::AddedNodes(answer) => drop(answer.send(added.iter().map(|name| (name.clone(), false)).collect())),
+            Ask::UploadTarget(answer) => drop(answer.send(UploadTarget::NONE)),
             Ask::Disconnect(_, answer) => drop(answer.send(false)),
             Ask::AddNode(name, command, answer) => {
                 let known = added.iter().position(|other| *other == name);
@@ -99,6 +101,7 @@ struct Nobody;
 
 impl Listener for Nobody {
     fn done(&mut self, _: Token, _: Done) {}
+    fn stored(&mut self, _: std::sync::Arc<groat_chain::block::Block>) {}
     fn tip_changed(&mut self, _: Vec<BlockHash>) {}
     fn connected(&mut self, _: std::sync::Arc<groat_chain::block::Block>) {}
     fn refused(&mut self, _: BlockHash, _: Rejection) {}

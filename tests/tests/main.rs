@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests name the rule they check and may panic")]
 
 mod cli;
+mod compact;
 mod crash;
 mod differential;
 mod oracle;

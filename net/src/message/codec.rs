@@ -14,6 +14,7 @@ use super::{
     MAX_SUBVERSION_LENGTH, Message, Version,
 };
 use crate::addr::{Host, NetAddr};
+use crate::bloom::BloomFilter;
 
 /// Most bytes in the name of a feature, and in its data (BIP434).
 const MAX_FEATURE: (usize, usize) = (80, 512);
@@ -96,7 +97,12 @@ impl Message {
             Message::CmpctBlock(block) => put(out, block.as_ref()),
             Message::GetBlockTxn(request) => put(out, request),
             Message::BlockTxn(transactions) => put(out, transactions),
-            Message::FilterLoad(filter) => put(out, filter),
+            Message::FilterLoad(filter) => {
+                put(out, &filter.data);
+                put(out, &filter.hash_funcs);
+                put(out, &filter.tweak);
+                put(out, &filter.flags);
+            }
             Message::FilterAdd(data) => put(out, data),
             Message::MerkleBlock(block) => put(out, block.as_ref()),
             Message::GetCFilters(message) => put(out, message),
@@ -184,7 +190,11 @@ fn decode(kind: Kind, payload: Vec<u8>) -> Result<Message, Fault> {
             scan.skip(Header::SIZE + 8)?;
             let ids = scan.count(usize::MAX, 6)?;
             scan.skip(ids * 6)?;
-            for _ in 0..scan.count(usize::MAX, 61)? {
+            let prefilled = scan.count(usize::MAX, 61)?;
+            if ids + prefilled > usize::from(u16::MAX) {
+                return Err(Fault::Malformed);
+            }
+            for _ in 0..prefilled {
                 scan.compact()?;
                 scan.skip_transaction()?;
             }
@@ -205,7 +215,12 @@ fn decode(kind: Kind, payload: Vec<u8>) -> Result<Message, Fault> {
             Message::BlockTxn(rest.value()?)
         }
         Kind::MemPool => Message::MemPool,
-        Kind::FilterLoad => Message::FilterLoad(rest.value()?),
+        Kind::FilterLoad => Message::FilterLoad(BloomFilter {
+            data: rest.bytes(usize::MAX)?.to_vec(),
+            hash_funcs: rest.value()?,
+            tweak: rest.value()?,
+            flags: rest.value()?,
+        }),
         Kind::FilterAdd => Message::FilterAdd(rest.bytes(usize::MAX)?.to_vec()),
         Kind::FilterClear => Message::FilterClear,
         // Eight flags unfold from each byte; nothing here ever asks for one.

@@ -7,6 +7,20 @@ use bitcoin::hashes::Hash;
 use bitcoin::{ScriptBuf, Txid, Witness, Wtxid, transaction};
 use proptest::prelude::*;
 
+/// A file of published vectors; none, and says so, where they are not at hand.
+pub(crate) fn vector(path: &str) -> Option<Vec<u8>> {
+    let top = std::env::var_os("GROAT_DATA").map_or_else(
+        || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"),
+        std::path::PathBuf::from,
+    );
+    let path = top.join(path);
+    let bytes = std::fs::read(&path).ok();
+    if bytes.is_none() {
+        eprintln!("SKIPPED: no {} (set GROAT_DATA)", path.display());
+    }
+    bytes
+}
+
 pub(crate) fn version() -> Message {
     Message::Version(Box::new(Version {
         version: 70017,

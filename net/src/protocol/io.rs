@@ -46,6 +46,8 @@ pub struct Config {
     pub relay: Policy,
     /// Offer to reconcile transactions (BIP330, `-txreconciliation`).
     pub reconcile: bool,
+    /// Bytes to send in a day, above which old blocks are not served; 0 for no bound (`-maxuploadtarget`).
+    pub upload_target: u64,
     /// The sizes.
     pub limits: Limits,
     /// The same seed and the same inputs give the same outputs.
@@ -132,6 +134,9 @@ pub enum Input {
         /// The outcome.
         done: Done,
     },
+    /// A block whose parent is the published tip keeps the rules that need no coins, and is stored. Told before
+    /// it is connected.
+    BlockStored(Arc<Block>),
     /// The published tip moved over these blocks, in order; the last is the tip. Only the last ones matter.
     TipChanged(Vec<BlockHash>),
     /// A block joined the active chain; told after the [`Input::TipChanged`] that names it. None need be told during the
@@ -257,6 +262,8 @@ pub enum Work {
     },
     /// Read the bytes of this block.
     ReadBlock(BlockHash),
+    /// Read and decode this block.
+    DecodeBlock(BlockHash),
     /// Judge this transaction and take it into the pool.
     Transaction(Arc<Transaction>),
     /// Judge these transactions together, parents first, and take those into the pool that are good enough so.
@@ -272,6 +279,8 @@ pub enum Done {
     Block(Verdict),
     /// The bytes of the block, if it is there.
     Read(Option<Arc<Vec<u8>>>),
+    /// The block, if it is there.
+    Decoded(Option<Arc<Block>>),
     /// The transaction.
     Transaction(TxVerdict),
     /// The package: what became of each of its transactions, in their order. One that was not judged, as those before it
@@ -358,6 +367,8 @@ pub enum Reason {
     Unserved(Kind),
     /// It asked for a block that we, a pruned node, do not serve.
     BelowLimit,
+    /// It asked for an old block while little of the upload target is left.
+    UploadTarget,
     /// A block that it asked for could not be read any more.
     BlockGone,
 }

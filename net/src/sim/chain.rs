@@ -1,12 +1,14 @@
-//! A played ledger: a real header tree under real header rules, blocks whose bodies nobody judges, and a miner.
+//! A played ledger: a real header tree under real header rules, blocks that are judged but for their coins, and a miner.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bitcoin::block::{Header, Version};
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Transaction, TxIn, TxMerkleNode, Txid, Wtxid};
+use groat_chain::block::Block;
 use groat_chain::params::Params;
 use groat_chain::rejection::Rejection;
 use groat_chain::rules::header::{check_header, contextual_check_header};
@@ -14,6 +16,7 @@ use groat_chain::rules::pow::{check_proof_of_work, next_work_required};
 use groat_chain::store::FilePos;
 use groat_chain::tree::{Id, Tree};
 
+use super::body;
 use crate::GenTxid;
 use crate::protocol::{Done, Input, TxVerdict, Verdict, Work};
 use crate::timers::Micros;
@@ -26,7 +29,7 @@ pub struct Mined {
     pub header: Header,
     /// Its hash.
     pub hash: BlockHash,
-    /// The serialization, with a body that means nothing.
+    /// The serialization.
     pub bytes: Arc<Vec<u8>>,
 }
 
@@ -35,7 +38,7 @@ pub struct Miner {
     params: Arc<Params>,
     tree: Tree,
     made: u64,
-    /// Bytes of a block's body.
+    /// Bytes of a block's body, at least.
     pub body: usize,
 }
 
@@ -51,32 +54,39 @@ impl Miner {
         let mut parent = self.tree.get(&parent).expect("the miner made the parent, or it is genesis");
         let mut mined = Vec::with_capacity(count);
         for _ in 0..count {
-            let block = self.block(parent);
+            let block = self.block(parent, &[]);
             parent = self.tree.insert(&block.header, block.hash, parent);
             mined.push(block);
         }
         mined
     }
 
-    fn block(&mut self, parent: Id) -> Mined {
+    /// Mines a block with these transactions on top of `parent`.
+    pub fn mine_with(&mut self, parent: BlockHash, transactions: &[Transaction]) -> Mined {
+        let parent = self.tree.get(&parent).expect("the miner made the parent, or it is genesis");
+        let block = self.block(parent, transactions);
+        self.tree.insert(&block.header, block.hash, parent);
+        block
+    }
+
+    fn block(&mut self, parent: Id, transactions: &[Transaction]) -> Mined {
         self.made += 1;
-        let mut root = [0; 32];
-        root[..8].copy_from_slice(&self.made.to_le_bytes());
         let time = self.tree.node(parent).time + self.params.spacing;
         let mut header = Header {
             version: Version::from_consensus(0x2000_0000),
             prev_blockhash: self.tree.node(parent).hash,
-            merkle_root: TxMerkleNode::from_byte_array(root),
+            merkle_root: TxMerkleNode::all_zeros(),
             time,
             bits: next_work_required(&self.tree.branch(parent), time, &self.params),
             nonce: 0,
         };
+        let height = self.tree.node(parent).height + 1;
+        let length = Header::SIZE + 1 + self.body;
+        let mut bytes = body::assemble(&mut header, height, self.made, transactions, length);
         while check_proof_of_work(header.block_hash(), header.bits, &self.params).is_err() {
             header.nonce += 1;
         }
-        let mut bytes = serialize(&header);
-        bytes.push(1);
-        bytes.resize(Header::SIZE + 1 + self.body, 0);
+        bytes[..Header::SIZE].copy_from_slice(&serialize(&header));
         Mined { header, hash: header.block_hash(), bytes: Arc::new(bytes) }
     }
 }
@@ -96,8 +106,6 @@ pub struct Chain {
     bodies: BTreeMap<BlockHash, Arc<Vec<u8>>>,
     /// Blocks that break a rule when they are connected.
     pub invalid: BTreeSet<BlockHash>,
-    /// Blocks whose body is not the one that the header commits to.
-    pub mutated: BTreeSet<Vec<u8>>,
     /// The pool: takes whatever pays its floor, spends nothing or something known, and is not refused. The lock time
     /// of a transaction is its fee rate.
     pub pool: BTreeMap<Wtxid, Arc<Transaction>>,
@@ -120,7 +128,6 @@ impl Chain {
             tree,
             bodies: BTreeMap::new(),
             invalid: BTreeSet::new(),
-            mutated: BTreeSet::new(),
             pool: BTreeMap::new(),
             by_txid: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -171,18 +178,27 @@ impl Chain {
                 (Done::Package(verdicts), told.into_iter().flatten().collect())
             }
             Work::ReadBlock(hash) => (Done::Read(self.bodies.get(&hash).cloned()), Vec::new()),
+            Work::DecodeBlock(hash) => {
+                let block = self.bodies.get(&hash).and_then(|bytes| Block::decode_prefix(bytes).ok());
+                (Done::Decoded(block.map(Arc::new)), Vec::new())
+            }
             Work::Block { hash, bytes, .. } => {
-                if self.mutated.contains(bytes.as_ref()) {
-                    return (Done::Block(Verdict::Rejected(Rejection::BadTxnMrklRoot)), Vec::new());
-                }
                 let header = crate::blocks::header_of(&bytes);
                 if let Err(rejection) = self.header(&header, now) {
+                    return (Done::Block(Verdict::Rejected(rejection)), Vec::new());
+                }
+                let parent = self.tree.get(&header.prev_blockhash).expect("its header was accepted");
+                let Ok(block) = Block::decode_prefix(&bytes) else {
+                    return (Done::Block(Verdict::Undecodable), Vec::new());
+                };
+                if let Err(rejection) = body::judge(&block, parent, &self.tree, &self.params) {
                     return (Done::Block(Verdict::Rejected(rejection)), Vec::new());
                 }
                 if !self.store(hash, bytes) {
                     return (Done::Block(Verdict::Known), Vec::new());
                 }
-                (Done::Block(Verdict::Stored), self.activate())
+                let stored = (parent == self.tree.tip()).then(|| Input::BlockStored(Arc::new(block)));
+                (Done::Block(Verdict::Stored), stored.into_iter().chain(self.activate()).collect())
             }
         }
     }
@@ -301,6 +317,10 @@ impl View for Chain {
         let tx = self.pool.get(wtxid)?.clone();
         let rate = fee_rate(&tx);
         Some(PoolEntry { tx, fee_rate: rate, chunk_rate: rate })
+    }
+
+    fn for_each_pool_tx(&self, visit: &mut dyn FnMut(&Wtxid, &Arc<Transaction>) -> ControlFlow<()>) {
+        let _ = self.pool.iter().try_for_each(|(wtxid, tx)| visit(wtxid, tx));
     }
 
     fn pool_fee_floor(&self) -> u64 {

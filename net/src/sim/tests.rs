@@ -2,9 +2,11 @@
 
 mod blocks;
 mod bounds;
+mod compact;
 mod gossip;
 mod handshake;
 mod headers;
+mod light;
 mod orphans;
 mod serve;
 mod slots;

@@ -130,6 +130,7 @@ impl World {
             peer_timeout: crate::timers::HANDSHAKE_TIMEOUT,
             relay: Policy::Core,
             reconcile: false,
+            upload_target: 0,
             limits: crate::limits::Limits::default(),
             seed: [0; 32],
         }
@@ -193,11 +194,6 @@ impl World {
         let (addr, permissions, network) = (NetAddr { host, port: 50_000 }, Permissions::default(), host.network());
         self.tell(to, Input::Connected { peer: theirs, addr, kind, permissions, network, bind: None });
         (own, theirs)
-    }
-
-    /// Tells a node that time has passed.
-    pub fn tick(&mut self, node: usize) {
-        self.tell(node, Input::Tick);
     }
 
     fn pair(&mut self, a: Option<usize>, b: Option<usize>, link: Link) -> (PeerId, PeerId) {
@@ -289,9 +285,9 @@ impl World {
         self.tell(node, Input::Tick);
     }
 
-    /// Hands a node an input of its operator.
-    pub fn command(&mut self, node: usize, command: crate::protocol::Command) {
-        self.tell(node, Input::Command(command));
+    /// Tells a node something as its hub would.
+    pub fn inform(&mut self, node: usize, input: Input) {
+        self.tell(node, input);
     }
 
     /// Runs until nothing is due before `until`.

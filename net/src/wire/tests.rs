@@ -183,15 +183,9 @@ fn a_link_in_version_2_holds_no_memory_at_rest() {
 
 #[test]
 fn session_ids_are_those_of_the_bip() {
-    let top = std::env::var_os("GROAT_DATA").map_or_else(
-        || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"),
-        std::path::PathBuf::from,
-    );
-    let path = top.join("vectors-bips/bip-0324/packet_encoding_test_vectors.csv");
-    let Ok(text) = std::fs::read_to_string(&path) else {
-        eprintln!("SKIPPED: no {} (set GROAT_DATA)", path.display());
-        return;
-    };
+    let path = "vectors-bips/bip-0324/packet_encoding_test_vectors.csv";
+    let Some(bytes) = crate::message::tests::vector(path) else { return };
+    let text = String::from_utf8(bytes).expect("text");
     use bip324::SessionKeyMaterial;
     use secp256k1::ellswift::{ElligatorSwift, ElligatorSwiftParty};
     let mut lines = text.lines().map(|line| line.split(',').collect::<Vec<_>>());

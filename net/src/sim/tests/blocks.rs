@@ -91,7 +91,6 @@ fn a_mutated_block_is_punished_and_fetched_from_another() {
     world.run_for(SECOND);
     let mut bytes = (*chain[0].bytes).clone();
     *bytes.last_mut().expect("a body") ^= 1;
-    world.nodes[0].chain.mutated.insert(bytes.clone());
     world.say(own, Message::Block(Arc::new(bytes)));
     world.run_for(SECOND);
     assert!(discouraged(&world, theirs));

@@ -32,7 +32,7 @@ fn village(count: usize) -> World {
         world.add(wild(&params, node), Chain::new(params.clone()));
     }
     for node in 0..count {
-        world.tick(node);
+        world.inform(node, Input::Tick);
     }
     world
 }
@@ -47,8 +47,12 @@ fn among(others: usize) -> World {
         config.dialling.dns_seeds.clear();
         world.add(config, Chain::new(params.clone()));
     }
-    world.tick(0);
+    world.inform(0, Input::Tick);
     world
+}
+
+fn command(world: &mut World, node: usize, command: Command) {
+    world.inform(node, Input::Command(command));
 }
 
 /// Links of a kind whose handshake is done.
@@ -206,7 +210,7 @@ fn networks_that_cannot_be_reached_are_not_dialled() {
     config.dialling.reachable = [Network::Onion].into();
     config.dialling.dns_seeds.clear();
     world.add(config, Chain::new(params.clone()));
-    world.tick(0);
+    world.inform(0, Input::Tick);
     tell_of(&mut world, 0, 1..50);
     world.run_for(10 * MINUTE);
     assert!(world.nodes[0].dialled.is_empty());
@@ -221,12 +225,12 @@ fn networks_that_cannot_be_reached_are_not_dialled() {
 fn a_switched_off_network_has_no_links() {
     let mut world = village(12);
     world.run_for(HOUR);
-    world.command(3, Command::SetActive(false));
+    command(&mut world, 3, Command::SetActive(false));
     world.nodes[3].dialled.clear();
     world.run_for(5 * MINUTE);
     assert_eq!(world.nodes[3].protocol.peers().count(), 0, "others who dial are refused");
     assert!(world.nodes[3].dialled.is_empty());
-    world.command(3, Command::SetActive(true));
+    command(&mut world, 3, Command::SetActive(true));
     world.run_for(HOUR);
     assert!(full_and_blocks(&world, 3).0 >= 6);
 }
@@ -237,7 +241,7 @@ fn banned_addresses_have_no_links() {
     world.run_for(HOUR);
     let until = world.now.seconds() + 24 * 3600;
     let banned = address(5).host;
-    world.command(3, Command::Ban { subnet: Subnet::from(banned), until });
+    command(&mut world, 3, Command::Ban { subnet: Subnet::from(banned), until });
     assert!(world.nodes[3].protocol.peers().all(|peer| peer.addr.host != banned));
     world.nodes[3].dialled.clear();
     world.run_for(2 * HOUR);
@@ -245,7 +249,7 @@ fn banned_addresses_have_no_links() {
     let dials = |world: &World| world.nodes[5].dialled.iter().filter(|dial| dial.1 == address(3)).count();
     assert!(dials(&world) > 0, "it tries");
     assert!(world.nodes[3].protocol.peers().all(|peer| peer.addr.host != banned));
-    world.command(3, Command::Unban(Subnet::from(banned)));
+    command(&mut world, 3, Command::Unban(Subnet::from(banned)));
     assert!(world.nodes[3].protocol.bans().is_empty());
 }
 
@@ -340,7 +344,7 @@ fn an_operator_dials_what_there_is_a_slot_for() {
         assert_eq!(free, other <= 8, "after {} links", other - 1);
         if free {
             let kind = LinkKind::OutboundFull;
-            world.command(0, Command::Open { addr: address(other), kind, v2: false });
+            command(&mut world, 0, Command::Open { addr: address(other), kind, v2: false });
         }
     }
     world.run_for(MINUTE);
@@ -354,7 +358,7 @@ fn an_entry_shows_what_was_heard_of_it() {
     let params = params();
     let mut world = world_with(&params, &[&[], &[]], 0);
     tell_of(&mut world, 0, 1..2);
-    world.command(0, Command::Open { addr: address(1), kind: LinkKind::Feeler, v2: false });
+    command(&mut world, 0, Command::Open { addr: address(1), kind: LinkKind::Feeler, v2: false });
     world.run_for(MINUTE);
     let shelved: Vec<(bool, AddrEntry)> =
         world.nodes[0].protocol.book().shelves().map(|shelved| (shelved.tried, shelved.entry)).collect();
@@ -369,14 +373,14 @@ fn dials_of_an_operator_and_bans_are_bounded() {
     let mut world = World::new(1, when(&params(), 0));
     world.add(config, Chain::new(params()));
     for other in 1..10 {
-        world.command(0, Command::Open { addr: address(other), kind: LinkKind::Feeler, v2: false });
+        command(&mut world, 0, Command::Open { addr: address(other), kind: LinkKind::Feeler, v2: false });
         let until = world.now.seconds() + 100;
-        world.command(0, Command::Ban { subnet: Subnet::from(address(other).host), until });
+        command(&mut world, 0, Command::Ban { subnet: Subnet::from(address(other).host), until });
     }
     assert_eq!(world.nodes[0].dialled.len(), 3);
     assert_eq!(world.nodes[0].protocol.bans().len(), 2, "what does not fit is not banned");
     world.run_for(101 * SECOND);
     let until = world.now.seconds() + 100;
-    world.command(0, Command::Ban { subnet: Subnet::from(address(9).host), until });
+    command(&mut world, 0, Command::Ban { subnet: Subnet::from(address(9).host), until });
     assert_eq!(world.nodes[0].protocol.bans().len(), 1, "bans that are over make room");
 }

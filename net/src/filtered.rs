@@ -1,0 +1,106 @@
+//! What light clients ask of a node that offers it ([BIP-0035], [BIP-0037], [BIP-0111]; `-peerbloomfilters`): the whole
+//! pool, transactions by a filter of theirs, blocks by that filter.
+//!
+//! [BIP-0035]: https://github.com/bitcoin/bips/blob/master/bip-0035.mediawiki
+//! [BIP-0037]: https://github.com/bitcoin/bips/blob/master/bip-0037.mediawiki
+//! [BIP-0111]: https://github.com/bitcoin/bips/blob/master/bip-0111.mediawiki
+
+use std::sync::Arc;
+
+use bitcoin::{MerkleBlock, Txid};
+use groat_chain::block::Block;
+
+use crate::bloom::BloomFilter;
+use crate::message::{Kind, Message};
+use crate::peer::{NODE_BLOOM, Peer};
+use crate::protocol::{Cx, Reason};
+use crate::serve::without_witness;
+use crate::txrelay::TxRelay;
+
+/// Longest element of a script, and so of a filter. Core's name and value.
+const MAX_SCRIPT_ELEMENT_SIZE: usize = 520;
+
+/// What breaks a rule that no honest peer breaks.
+type Misbehaviour = &'static str;
+
+/// The service bits that this peer is offered.
+pub(crate) fn offered_services(peer: &Peer, cx: &Cx<'_>) -> u64 {
+    cx.core.config.services | if peer.permissions.bloom_filter { NODE_BLOOM } else { 0 }
+}
+
+/// The peer wants to be told of the whole pool. Core: `ProcessMessage` MEMPOOL.
+pub(crate) fn on_mempool(peer: &mut Peer, cx: &mut Cx<'_>) {
+    let offered = offered_services(peer, cx) & NODE_BLOOM != 0 && !cx.core.upload.is_reached();
+    if offered || peer.permissions.mempool {
+        peer.relay.wants_pool = true;
+    } else if !peer.permissions.no_ban {
+        cx.disconnect(peer, Reason::Unserved(Kind::MemPool));
+    }
+}
+
+/// The peer loads, extends or clears its filter. Core: `ProcessMessage` FILTERLOAD, FILTERADD, FILTERCLEAR.
+pub(crate) fn on_filter(
+    peer: &mut Peer,
+    message: Message,
+    relay: &mut TxRelay,
+    cx: &mut Cx<'_>,
+) -> Result<(), Misbehaviour> {
+    if offered_services(peer, cx) & NODE_BLOOM == 0 {
+        if let Some(kind) = message.kind() {
+            cx.disconnect(peer, Reason::Unserved(kind));
+        }
+        return Ok(());
+    }
+    let relays = peer.kind.relays_transactions();
+    match message {
+        Message::FilterLoad(filter) if !filter.is_within_size_constraints() => return Err("too-large bloom filter"),
+        Message::FilterAdd(element) if element.len() > MAX_SCRIPT_ELEMENT_SIZE => {
+            return Err("bad filteradd message");
+        }
+        _ if !relays => {}
+        Message::FilterLoad(filter) => {
+            peer.relay.filter = Some(Box::new(filter));
+            relay.want_transactions(peer, cx);
+        }
+        Message::FilterAdd(element) => match &mut peer.relay.filter {
+            Some(filter) => filter.insert(&element),
+            None => return Err("bad filteradd message"),
+        },
+        _ => {
+            peer.relay.filter = None;
+            relay.want_transactions(peer, cx);
+        }
+    }
+    Ok(())
+}
+
+/// A block by the peer's filter: which transactions match, with the proof that they are in it, and those transactions.
+/// Nothing without a filter. Core: `CMerkleBlock`.
+pub(crate) fn merkle_block(filter: Option<&mut BloomFilter>, block: &Block) -> Vec<Message> {
+    let Some(filter) = filter else { return Vec::new() };
+    let matched: Vec<usize> =
+        (0..block.transactions.len()).filter(|at| filter.matches(&block.transactions[*at])).collect();
+    let matches = |txid: &Txid| matched.iter().any(|at| block.txids[*at] == *txid);
+    let proof = MerkleBlock::from_header_txids_with_predicate(&block.header, &block.txids, matches);
+    let transactions = matched.iter().map(|at| Message::Tx(Arc::new(without_witness(&block.transactions[*at]))));
+    std::iter::once(Message::MerkleBlock(Box::new(proof))).chain(transactions).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitcoin::consensus::deserialize;
+
+    #[test]
+    fn proofs_of_mainnet_are_sent_as_they_came() {
+        let Some(bytes) = crate::message::tests::vector("vectors-compact-blocks/mainnet-0300025-plain.merkleblock")
+        else {
+            return;
+        };
+        let proof: MerkleBlock = deserialize(&bytes).expect("a proof");
+        let (mut matches, mut places) = (Vec::new(), Vec::new());
+        proof.extract_matches(&mut matches, &mut places).expect("a proof");
+        assert_eq!(matches.len(), 2);
+        assert_eq!(Message::MerkleBlock(Box::new(proof)).encode(), bytes);
+    }
+}
