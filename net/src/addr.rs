@@ -1,9 +1,11 @@
 //! Addresses of peers on every network that Bitcoin speaks of, and the group that an address belongs to.
 //! Knows no socket but converts to and from socket addresses.
 
-use std::fmt;
+mod text;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::str::FromStr;
+
+pub use text::{NoHost, host_and_port, port_is_valid};
 
 use bitcoin::hashes::{Hash, sha256};
 
@@ -30,11 +32,6 @@ pub enum Host {
 #[error("an address of the wrong length for its network")]
 pub struct WrongLength;
 
-/// The text is no address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it is no address")]
-pub struct NoHost;
-
 /// An address with its port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct NetAddr {
@@ -60,6 +57,27 @@ pub enum Network {
     I2p = 5,
     /// CJDNS.
     Cjdns = 6,
+}
+
+impl Network {
+    /// All of them, in Core's order.
+    pub const ALL: [Network; 5] = [Network::Ipv4, Network::Ipv6, Network::Onion, Network::I2p, Network::Cjdns];
+
+    /// Its name. Core: `GetNetworkName`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Network::Ipv4 => "ipv4",
+            Network::Ipv6 => "ipv6",
+            Network::Onion => "onion",
+            Network::I2p => "i2p",
+            Network::Cjdns => "cjdns",
+        }
+    }
+
+    /// The network with this name, in either case. Core: `ParseNetwork`.
+    pub fn from_name(name: &str) -> Option<Network> {
+        Network::ALL.into_iter().find(|network| network.name().eq_ignore_ascii_case(name))
+    }
 }
 
 impl Host {
@@ -99,6 +117,14 @@ impl Host {
             6 => Some(Host::Cjdns(sized(bytes)?)).filter(|host| host.bytes()[0] == 0xfc),
             _ => None,
         })
+    }
+
+    /// The host as a machine on the CJDNS mesh takes it: addresses in fc00::/8 are the mesh's. Core: `MaybeFlipIPv6toCJDNS`.
+    pub fn on_cjdns(self, on_mesh: bool) -> Host {
+        match self {
+            Host::V6(bytes) if on_mesh && bytes[0] == 0xfc => Host::Cjdns(bytes),
+            other => other,
+        }
     }
 
     /// The bytes of the host as `addrv2` carries them.
@@ -233,45 +259,5 @@ fn linked_v4(bytes: &[u8; 16]) -> Option<[u8; 4]> {
 impl From<SocketAddr> for NetAddr {
     fn from(socket: SocketAddr) -> NetAddr {
         NetAddr { host: socket.ip().into(), port: socket.port() }
-    }
-}
-
-impl fmt::Display for Host {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(ip) = self.ip() {
-            return write!(f, "{ip}");
-        }
-        for byte in self.bytes() {
-            write!(f, "{byte:02x}")?;
-        }
-        write!(f, ".{}", if self.network() == Network::Onion { "onion-key" } else { "i2p-hash" })
-    }
-}
-
-impl FromStr for Host {
-    type Err = NoHost;
-
-    /// Reads an IP address, an IPv6 one with or without brackets.
-    fn from_str(text: &str) -> Result<Host, NoHost> {
-        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-        bare.parse::<IpAddr>().map(Host::from).map_err(|_| NoHost)
-    }
-}
-
-impl From<IpAddr> for Host {
-    fn from(ip: IpAddr) -> Host {
-        match ip {
-            IpAddr::V4(ip) => Host::V4(ip.octets()),
-            IpAddr::V6(ip) => Host::from_v6_bytes(ip.octets()),
-        }
-    }
-}
-
-impl fmt::Display for NetAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.ip() {
-            Some(ip) => write!(f, "{}", SocketAddr::new(ip, self.port)),
-            None => write!(f, "{}:{}", self.host, self.port),
-        }
     }
 }
