@@ -39,6 +39,7 @@
 //! | [`wire`] | framing: version 1, version 2 (BIP324), which of them |
 //! | [`limits`], [`timers`] | every size; every duration and the table of deadlines |
 //! | [`view`] | what gossip may read of the chain |
+//! | [`permissions`] | what an operator lets some peers do |
 //! | [`peer`] | one peer and the state that each module keeps of it |
 //! | `handshake`, `ping`, `guard` | version to verack; keeping alive; misbehaviour |
 //! | `headers`, `chainsync` | who has which chain; the low-work defence; outbound peers that stay behind |
@@ -75,6 +76,7 @@ pub mod local;
 pub mod message;
 mod orphans;
 pub mod peer;
+pub mod permissions;
 mod ping;
 pub mod protocol;
 mod recent;

@@ -8,6 +8,7 @@ use bitcoin::p2p::message_blockdata::Inventory;
 use crate::addr::{NetAddr, Network};
 use crate::handshake::Reconciliation;
 use crate::message::Message;
+pub use crate::permissions::Permissions;
 use crate::protocol::{PeerId, Reason, Token};
 use crate::timers::Micros;
 use crate::{blocks, gossip, headers, ping, txrelay};
@@ -60,25 +61,6 @@ impl LinkKind {
     pub fn relays_transactions(self) -> bool {
         !matches!(self, LinkKind::BlockRelay | LinkKind::Feeler)
     }
-}
-
-/// What the operator lets a peer do (`-whitelist`, `-whitebind`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Permissions {
-    /// Never discouraged or disconnected for misbehaviour.
-    pub no_ban: bool,
-    /// Served with headers before we are synced, and with blocks beyond the upload target.
-    pub download: bool,
-    /// May send transactions even when we want none.
-    pub relay: bool,
-    /// Told every address it asks for, and heard whatever it tells of them.
-    pub addr: bool,
-    /// What it sends is announced again though it was here already; implies `relay`.
-    pub force_relay: bool,
-    /// May ask for the whole pool.
-    pub mempool: bool,
-    /// May load a bloom filter.
-    pub bloom_filter: bool,
 }
 
 /// What a peer said in its version message.
@@ -263,6 +245,11 @@ impl Peer {
     /// The fee rates, in satoshi per 1000 virtual bytes, below which it wants no transactions and we want none of it.
     pub fn fee_filters(&self) -> (u64, Option<u64>) {
         (self.relay.fee_filter, self.relay.sent_fee_filter)
+    }
+
+    /// How long it has owed us a pong, if it does.
+    pub fn ping_wait(&self, now: Micros) -> Option<std::time::Duration> {
+        ping::wait(self, now)
     }
 
     /// Height that the low-work sync of its headers has counted to, and whether it is fetching them again.

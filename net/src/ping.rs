@@ -24,14 +24,23 @@ pub(crate) struct State {
 
 /// Sends a ping, unless one is under way.
 pub(crate) fn send(peer: &mut Peer, cx: &mut Cx<'_>) {
-    if peer.ping.nonce.is_some() {
-        return;
+    if peer.ping.nonce.is_none() {
+        send_now(peer, cx);
     }
+}
+
+/// Sends a ping; one that is under way counts no more.
+pub(crate) fn send_now(peer: &mut Peer, cx: &mut Cx<'_>) {
     let nonce = cx.core.rng.random_range(1..=u64::MAX);
     (peer.ping.nonce, peer.ping.sent) = (Some(nonce), cx.now);
     cx.core.timers.set(peer.id, Timer::Pong, cx.now + TIMEOUT_INTERVAL);
     cx.core.timers.set(peer.id, Timer::Ping, cx.now + PING_INTERVAL);
     cx.send(peer, Message::Ping(nonce));
+}
+
+/// How long the answer to a ping has been awaited.
+pub(crate) fn wait(peer: &Peer, now: Micros) -> Option<Duration> {
+    peer.ping.nonce.map(|_| now.since(peer.ping.sent))
 }
 
 /// A pong came. A zero nonce also ends the wait, without a measure; any other wrong one does not. Core: `ProcessPong`.

@@ -196,6 +196,10 @@ pub enum Command {
     /// The addresses that the operator wants links with (`addnode`), as far as they are known: never dialled for other
     /// purposes.
     Added(Vec<NetAddr>),
+    /// This network can be dialled from now on.
+    Reach(Network),
+    /// Send each peer a ping. Core: `ping`.
+    Ping,
 }
 
 /// What is to be done.

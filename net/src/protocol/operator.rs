@@ -61,6 +61,11 @@ impl Protocol {
         self.local.iter()
     }
 
+    /// Networks that are dialled.
+    pub fn reachable(&self) -> impl Iterator<Item = Network> {
+        self.core.config.dialling.reachable.iter().copied()
+    }
+
     /// Whether links are made.
     pub fn is_active(&self) -> bool {
         self.dialling.active
@@ -119,6 +124,15 @@ impl Protocol {
             }
             Command::Added(added) => {
                 self.dialling.set_added(added);
+                false
+            }
+            Command::Reach(network) => {
+                cx.core.config.dialling.reachable.insert(network);
+                self.dialling.wake(now);
+                false
+            }
+            Command::Ping => {
+                self.peers.values_mut().filter(|peer| peer.ready).for_each(|peer| ping::send_now(peer, cx));
                 false
             }
         };
