@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
+use super::half_open::Place;
+use super::traffic::Traffic;
 use super::{Happened, LinkInfo, Shared, now};
-use crate::addr::NetAddr;
-use crate::peer::LinkKind;
+use crate::addr::{NetAddr, Network};
+use crate::peer::{LinkKind, Permissions};
 use crate::protocol::PeerId;
 use crate::timers::Micros;
 use crate::wire::{Codec, Encoded, Received, Transport, WireError};
@@ -37,20 +39,32 @@ thread_local! {
 /// What the hub holds of a link. Dropped, the link ends.
 pub(super) struct Link {
     pub peer: PeerId,
-    pub addr: NetAddr,
+    pub end: End,
     pub bind: Option<SocketAddr>,
-    pub kind: LinkKind,
     pub commands: mpsc::UnboundedSender<Command>,
     pub status: Arc<Status>,
     /// Its place among the links whose handshake is not done.
-    pub half_open: Option<OwnedSemaphorePermit>,
+    pub half_open: Option<Place>,
+    /// Bytes of each kind of message.
+    pub traffic: Traffic,
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.status.ended.store(true, Ordering::Release);
-        self.status.wake.notify_one();
+        self.status.end();
     }
+}
+
+/// The other end of a link, and what the link is for.
+#[derive(Clone, Debug)]
+pub(super) struct End {
+    pub addr: NetAddr,
+    /// What it was dialled as, if an operator named it.
+    pub name: Option<String>,
+    pub kind: LinkKind,
+    pub permissions: Permissions,
+    /// The network that the link came over.
+    pub network: Network,
 }
 
 /// What the hub tells the task. Its bytes are bounded by [`super::MAX_QUEUED`].
@@ -77,6 +91,35 @@ pub(super) struct Status {
 }
 
 impl Status {
+    pub fn new(transport: Transport) -> Status {
+        Status {
+            queued: AtomicUsize::new(0),
+            untold: AtomicUsize::new(0),
+            paused: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            wake: Notify::new(),
+            transport: parking_lot::Mutex::new(transport),
+            bytes_sent: AtomicU64::new(0),
+            bytes_received: AtomicU64::new(0),
+            last_send: AtomicU64::new(0),
+            last_recv: AtomicU64::new(0),
+        }
+    }
+
+    /// Ends the link after what is queued is written.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    pub fn transport(&self) -> Transport {
+        *self.transport.lock()
+    }
+
     /// Counts bytes that are queued; gives all that are.
     pub fn queue(&self, bytes: usize) -> usize {
         self.untold.fetch_add(bytes, Ordering::AcqRel);
@@ -87,15 +130,22 @@ impl Status {
         self.paused.store(paused, Ordering::Release);
         self.wake.notify_one();
     }
+}
 
-    pub fn info(&self, bind: Option<SocketAddr>) -> LinkInfo {
+impl Link {
+    pub fn info(&self) -> LinkInfo {
+        let status = &self.status;
         LinkInfo {
-            bind,
-            transport: *self.transport.lock(),
-            bytes_sent: self.bytes_sent.load(Ordering::Relaxed),
-            bytes_received: self.bytes_received.load(Ordering::Relaxed),
-            last_send: Micros(self.last_send.load(Ordering::Relaxed)),
-            last_recv: Micros(self.last_recv.load(Ordering::Relaxed)),
+            bind: self.bind,
+            name: self.end.name.clone(),
+            network: self.end.network,
+            transport: status.transport(),
+            bytes_sent: status.bytes_sent.load(Ordering::Relaxed),
+            bytes_received: status.bytes_received.load(Ordering::Relaxed),
+            last_send: Micros(status.last_send.load(Ordering::Relaxed)),
+            last_recv: Micros(status.last_recv.load(Ordering::Relaxed)),
+            sent_by_kind: self.traffic.sent(),
+            received_by_kind: self.traffic.received(),
         }
     }
 }
@@ -135,30 +185,20 @@ enum Read {
 /// Runs a link to its end.
 pub(super) async fn run(
     stream: TcpStream,
-    addr: SocketAddr,
-    kind: LinkKind,
+    end: End,
     codec: Codec,
-    half_open: Option<OwnedSemaphorePermit>,
+    half_open: Option<Place>,
     shared: Arc<Shared>,
 ) -> Ended {
     let peer = shared.next_peer();
     let (commands, orders) = mpsc::unbounded_channel();
-    let status = Arc::new(Status {
-        queued: AtomicUsize::new(0),
-        untold: AtomicUsize::new(0),
-        paused: AtomicBool::new(false),
-        ended: AtomicBool::new(false),
-        wake: Notify::new(),
-        transport: parking_lot::Mutex::new(codec.transport()),
-        bytes_sent: AtomicU64::new(0),
-        bytes_received: AtomicU64::new(0),
-        last_send: AtomicU64::new(0),
-        last_recv: AtomicU64::new(0),
-    });
+    let status = Arc::new(Status::new(codec.transport()));
+    half_open.iter().for_each(|place| place.is_for(status.clone()));
     // Small messages must not wait for the answer to the last ones. If it fails, they do.
     let _ = stream.set_nodelay(true);
     let bind = stream.local_addr().ok();
-    let link = Link { peer, addr: NetAddr::from(addr), bind, kind, commands, status: status.clone(), half_open };
+    let traffic = Traffic::default();
+    let link = Link { peer, end, bind, commands, status: status.clone(), half_open, traffic };
     if !shared.tell(Happened::Connected(Box::new(link))).await {
         return Ended { may_speak_v1: false, stopped: true };
     }
@@ -177,8 +217,8 @@ impl Task {
     async fn run(&mut self, mut orders: mpsc::UnboundedReceiver<Command>) -> Option<WireError> {
         let mut received = Vec::new();
         loop {
-            if self.status.ended.load(Ordering::Acquire) {
-                // The hub ended the link. What it sent before is written, in bounded time.
+            if self.status.has_ended() {
+                // The link was ended on this side. What it sent before is written, in bounded time.
                 let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.finish(orders)).await;
                 return None;
             }
@@ -240,6 +280,7 @@ impl Task {
             Ok(0) => Read::End,
             Ok(count) => {
                 self.status.bytes_received.fetch_add(count as u64, Ordering::Relaxed);
+                self.shared.received.fetch_add(count as u64, Ordering::Relaxed);
                 self.status.last_recv.store(now().0, Ordering::Relaxed);
                 let outcome = self.codec.receive(&scratch[..count], received);
                 let transport = self.codec.transport();
@@ -275,6 +316,7 @@ impl Task {
                 Ok(count) => {
                     self.written += count;
                     self.status.bytes_sent.fetch_add(count as u64, Ordering::Relaxed);
+                    self.shared.sent.fetch_add(count as u64, Ordering::Relaxed);
                     self.status.last_send.store(now().0, Ordering::Relaxed);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),

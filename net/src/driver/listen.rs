@@ -6,30 +6,51 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
+use super::half_open::Source;
+use super::link::End;
 use super::{Shared, entropy, link};
-use crate::peer::LinkKind;
+use crate::addr::{NetAddr, Network};
+use crate::peer::{LinkKind, Permissions};
+use crate::permissions::Grant;
 use crate::wire::Codec;
 
 /// Links taken in before a pause.
 const BURST: usize = 64;
 /// The pause: at most 2,000 links a second come in.
 const PAUSE: Duration = Duration::from_millis(32);
-/// The pause after the operating system refused one, as it does when there are too many open files.
+/// The pause after the operating system refused one, as it does when there are too many open files: until some are
+/// closed, links wait with it.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(200);
 
+/// What those who come in at an address have in common.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Door {
+    /// What they may do, whoever they are (`-whitebind`).
+    pub permissions: Permissions,
+    /// They come from Tor's daemon (`-bind=...=onion`).
+    pub onion: bool,
+}
+
 /// Takes links in for ever. Links wait with the operating system while too many handshakes are unfinished.
-pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+pub(super) async fn accept(listener: TcpListener, door: Door, shared: Arc<Shared>) {
     for count in 1_usize.. {
-        let place = shared.half_open.clone().acquire_owned().await.expect("the semaphore is never closed");
+        shared.half_open.room().await;
         match listener.accept().await {
-            Ok((stream, addr)) => {
-                if shared.inbound.fetch_add(1, Ordering::AcqRel) >= shared.options.max_inbound {
-                    shared.inbound.fetch_sub(1, Ordering::AcqRel);
-                } else {
-                    let shared = shared.clone();
+            Ok((stream, from)) => {
+                let NetAddr { host, port } = NetAddr::from(from);
+                let addr = NetAddr { host: host.on_cjdns(shared.options.cjdns), port };
+                let permissions = door.permissions | Grant::sum(&shared.options.grants, &addr.host, true);
+                let source = Source::of(from.ip()).filter(|_| !permissions.no_ban);
+                let full = shared.inbound.load(Ordering::Acquire) >= shared.options.max_inbound;
+                let place = shared.half_open.take(source).filter(|_| !full && shared.is_active());
+                if let Some(place) = place {
+                    shared.inbound.fetch_add(1, Ordering::AcqRel);
+                    let network = if door.onion { Network::Onion } else { addr.host.network() };
+                    let end = End { addr, name: None, kind: LinkKind::Inbound, permissions, network };
                     let codec = Codec::incoming(shared.options.magic, entropy());
+                    let shared = shared.clone();
                     let run = async move {
-                        link::run(stream, addr, LinkKind::Inbound, codec, Some(place), shared.clone()).await;
+                        link::run(stream, end, codec, Some(place), shared.clone()).await;
                         shared.inbound.fetch_sub(1, Ordering::AcqRel);
                     };
                     tokio::runtime::Handle::current().spawn(run);

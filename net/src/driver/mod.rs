@@ -5,35 +5,44 @@
 //! about a link into a call of the driver, none of which waits.
 
 mod dial;
+mod half_open;
 mod link;
 mod listen;
+mod proxy;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
+use parking_lot::RwLock;
 use rand::RngCore;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use crate::addr::NetAddr;
+use crate::addr::{Host, NetAddr, Network};
 use crate::message::Message;
-use crate::peer::{LinkKind, Permissions};
+use crate::peer::{LinkKind, NODE_NETWORK, NODE_WITNESS};
+use crate::permissions::Grant;
 use crate::protocol::{Input, PeerId};
 use crate::timers::Micros;
 use crate::wire::{Encoded, Entropy, Received, Transport};
 use dial::Dialled;
-use link::{Command, Link};
+use half_open::HalfOpen;
+use link::{Command, End, Link};
+pub use listen::Door;
+use proxy::Target;
+pub use proxy::{Proxies, Proxy};
 
 /// Events that wait for the hub. Each link has a few of them at most: see [`link::CREDIT`].
 const MAX_EVENTS: usize = 1024;
-/// Links that came in and whose handshake is not done.
-const MAX_HALF_OPEN: usize = 256;
+/// Addresses that one seed gives. Core: `nMaxIPs`.
+const MAX_SEED_ADDRESSES: usize = 32;
 /// Bytes queued to one peer, above which the link ends. Blocks being served and what the protocol sends unasked fit
 /// many times.
 const MAX_QUEUED: usize = 64 << 20;
@@ -47,8 +56,14 @@ pub struct Options {
     pub port: u16,
     /// Dial with version 2 of the transport, and fall back to version 1. Links that come in may speak either.
     pub v2: bool,
-    /// Links that may come in.
+    /// Links that may come in; more are closed at once. The protocol may want a few more than it keeps, to choose.
     pub max_inbound: usize,
+    /// What peers at some addresses may do.
+    pub grants: Vec<Grant>,
+    /// Through whom to dial.
+    pub proxies: Proxies,
+    /// This machine is on the CJDNS mesh: addresses in fc00::/8 are the mesh's.
+    pub cjdns: bool,
     /// See [`Limits::send_pause_bytes`](crate::limits::Limits::send_pause_bytes).
     pub send_pause_bytes: usize,
 }
@@ -66,8 +81,14 @@ enum Happened {
     },
     Written(PeerId),
     Closed(PeerId),
-    DialFailed(NetAddr),
-    Seeded(String, Vec<NetAddr>),
+    DialFailed {
+        addr: NetAddr,
+        tried: bool,
+    },
+    Seeded {
+        name: String,
+        addrs: Vec<NetAddr>,
+    },
 }
 
 /// What all tasks share.
@@ -75,8 +96,12 @@ struct Shared {
     options: Options,
     events: mpsc::Sender<Event>,
     next_peer: AtomicU64,
-    half_open: Arc<Semaphore>,
+    half_open: Arc<HalfOpen>,
     inbound: AtomicUsize,
+    proxies: RwLock<Proxies>,
+    active: AtomicBool,
+    received: AtomicU64,
+    sent: AtomicU64,
 }
 
 /// What is told of a link for people.
@@ -84,6 +109,10 @@ struct Shared {
 pub struct LinkInfo {
     /// Our end.
     pub bind: Option<SocketAddr>,
+    /// What the peer was dialled as, if an operator named it.
+    pub name: Option<String>,
+    /// The network that the link came over.
+    pub network: Network,
     /// Version of the transport.
     pub transport: Transport,
     /// Bytes written to the socket.
@@ -94,6 +123,19 @@ pub struct LinkInfo {
     pub last_send: Micros,
     /// When something last came; 0 for never.
     pub last_recv: Micros,
+    /// Bytes of the messages sent, by their names.
+    pub sent_by_kind: Vec<(&'static str, u64)>,
+    /// Bytes of the messages received, by their names; of unknown ones under `*other*`.
+    pub received_by_kind: Vec<(&'static str, u64)>,
+}
+
+/// An address that is dialled whenever there is no link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// As the operator wrote it.
+    pub name: String,
+    /// The other end, while there is a link.
+    pub linked: Option<NetAddr>,
 }
 
 /// All links, as the hub holds them.
@@ -111,81 +153,144 @@ impl Driver {
     /// A driver without links, whose tasks run on `runtime`, and the events that it will give.
     pub fn new(runtime: Handle, options: Options) -> (Driver, mpsc::Receiver<Event>) {
         let (events, receiver) = mpsc::channel(MAX_EVENTS);
+        let proxies = RwLock::new(options.proxies);
         let shared = Arc::new(Shared {
             options,
             events,
-            next_peer: AtomicU64::new(1),
-            half_open: Arc::new(Semaphore::new(MAX_HALF_OPEN)),
+            next_peer: AtomicU64::new(0),
+            half_open: Arc::default(),
             inbound: AtomicUsize::new(0),
+            proxies,
+            active: AtomicBool::new(true),
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
         });
         (Driver { runtime, shared, links: BTreeMap::new(), kept: BTreeMap::new(), last: None }, receiver)
     }
 
     /// Listens on an address from now on; gives the address with the port that it got.
-    pub fn listen(&self, addr: SocketAddr) -> io::Result<SocketAddr> {
+    pub fn listen(&self, addr: SocketAddr, door: Door) -> io::Result<SocketAddr> {
         let listener = std::net::TcpListener::bind(addr)?;
         listener.set_nonblocking(true)?;
         let addr = listener.local_addr()?;
         let shared = self.shared.clone();
         let _inside = self.runtime.enter();
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        self.runtime.spawn(listen::accept(listener, shared));
+        self.runtime.spawn(listen::accept(listener, door, shared));
         Ok(addr)
     }
 
-    /// Dials an address (`host` or `host:port`) once.
-    pub fn dial(&self, address: &str, kind: LinkKind) {
-        let dialled = Arc::new(Dialled::new(address.to_owned(), kind, false));
-        self.runtime.spawn(dial::run(dialled, self.shared.clone()));
+    /// The address that a text means, unless it is a name that has to be resolved.
+    fn target(&self, text: &str) -> Target {
+        self.address(text).map_or_else(|| Target::name(text, self.shared.options.port), Target::Addr)
+    }
+
+    /// The address that a text is, with or without a port.
+    pub fn address(&self, text: &str) -> Option<NetAddr> {
+        let NetAddr { host, port } = NetAddr::parse(text, self.shared.options.port).ok()?;
+        Some(NetAddr { host: self.host(host), port })
+    }
+
+    /// The host as this machine takes it.
+    pub fn host(&self, host: Host) -> Host {
+        host.on_cjdns(self.shared.options.cjdns)
+    }
+
+    /// Dials what an operator or a list names (`host` or `host:port`), once. `v2`: with version 2 of the transport first;
+    /// none: as the operator chose for all.
+    pub fn dial(&self, name: &str, kind: LinkKind, v2: Option<bool>) {
+        let v2 = v2.unwrap_or(self.shared.options.v2);
+        let dialled = Dialled::new(self.target(name), Some(name.to_owned()), kind, v2, false);
+        self.runtime.spawn(dial::once(Arc::new(dialled), self.shared.clone()));
     }
 
     /// Dials an address that the protocol chose ([`Output::Dial`](crate::protocol::Output::Dial)).
     pub fn reach(&self, addr: NetAddr, kind: LinkKind, v2: bool) {
-        self.runtime.spawn(dial::reach(addr, kind, v2, self.shared.clone()));
+        let dialled = Arc::new(Dialled::new(Target::Addr(addr), None, kind, v2, false));
+        self.runtime.spawn(dial::once_for_protocol(addr, dialled, self.shared.clone()));
     }
 
-    /// Finds out what a seed's name stands for ([`Output::AskSeed`](crate::protocol::Output::AskSeed)).
+    /// Finds out what a seed's name stands for ([`Output::AskSeed`](crate::protocol::Output::AskSeed)): nothing, where names
+    /// are for a proxy.
     pub fn ask_seed(&self, name: String) {
-        self.runtime.spawn(dial::resolve(name, self.shared.clone()));
+        let shared = self.shared.clone();
+        self.runtime.spawn(async move {
+            let addrs = if shared.proxies.read().names.is_none() {
+                let host = format!("x{:x}.{name}", NODE_NETWORK | NODE_WITNESS);
+                proxy::resolve(&host, shared.options.port, MAX_SEED_ADDRESSES).await
+            } else {
+                Vec::new()
+            };
+            let addrs = addrs.into_iter().map(NetAddr::from).collect();
+            shared.tell(Happened::Seeded { name, addrs }).await;
+        });
     }
 
-    /// Dials an address now and whenever the link is lost; false when that is so already.
-    pub fn keep(&mut self, address: &str, kind: LinkKind) -> bool {
-        if self.kept.contains_key(address) {
+    /// Dials an address or a name now and whenever the link is lost; false when that is so already.
+    pub fn keep(&mut self, name: &str, kind: LinkKind, v2: Option<bool>) -> bool {
+        let target = self.target(name);
+        if self.kept.contains_key(name) || self.kept.values().any(|kept| kept.target == target) {
             return false;
         }
-        let dialled = Arc::new(Dialled::new(address.to_owned(), kind, true));
-        self.kept.insert(address.to_owned(), dialled.clone());
-        self.runtime.spawn(dial::run(dialled, self.shared.clone()));
+        let v2 = v2.unwrap_or(self.shared.options.v2);
+        let dialled = Arc::new(Dialled::new(target, Some(name.to_owned()), kind, v2, true));
+        self.kept.insert(name.to_owned(), dialled.clone());
+        self.runtime.spawn(dial::keep(dialled, self.shared.clone()));
         true
     }
 
     /// Dials an address no more; an open link stays. False when it was not kept.
-    pub fn forget(&mut self, address: &str) -> bool {
-        self.kept.remove(address).inspect(|dialled| dialled.forget()).is_some()
+    pub fn forget(&mut self, name: &str) -> bool {
+        self.kept.remove(name).inspect(|dialled| dialled.forget()).is_some()
     }
 
-    /// The addresses that are kept, each with whether there is a link.
-    pub fn kept(&self) -> impl Iterator<Item = (&str, bool)> {
-        self.kept.iter().map(|(address, dialled)| (address.as_str(), dialled.is_linked()))
+    /// What is kept.
+    pub fn kept(&self) -> impl Iterator<Item = Kept> {
+        self.kept.iter().map(|(name, dialled)| Kept { name: name.clone(), linked: dialled.linked() })
+    }
+
+    /// The addresses that are kept, as far as they are known without asking anybody.
+    pub fn kept_addresses(&self) -> impl Iterator<Item = NetAddr> {
+        self.kept.values().filter_map(|dialled| match dialled.target {
+            Target::Addr(addr) => Some(addr),
+            Target::Name(..) => dialled.linked(),
+        })
+    }
+
+    /// Makes links and takes them in, or does neither. Links that there are stay.
+    pub fn set_active(&self, active: bool) {
+        self.shared.active.store(active, Ordering::Release);
+    }
+
+    /// Whether links are made and taken in.
+    pub fn is_active(&self) -> bool {
+        self.shared.is_active()
+    }
+
+    /// Through whom links are made.
+    pub fn proxies(&self) -> Proxies {
+        *self.shared.proxies.read()
+    }
+
+    /// Dials onion services through this proxy from now on.
+    pub fn set_onion_proxy(&self, proxy: Proxy) {
+        self.shared.proxies.write().onion = Some(proxy);
     }
 
     /// What an event means to the protocol.
     pub fn input(&mut self, event: Event) -> Input {
         match event.0 {
             Happened::Connected(link) => {
-                let Link { peer, addr, kind, bind, .. } = *link;
+                let (peer, end) = (link.peer, link.end.clone());
                 self.links.insert(peer, link);
-                Input::Connected {
-                    peer,
-                    addr,
-                    kind,
-                    permissions: Permissions::default(),
-                    network: addr.host.network(),
-                    bind: bind.map(NetAddr::from),
-                }
+                let bind = self.links.get(&peer).and_then(|link| link.bind).map(NetAddr::from);
+                let End { addr, kind, permissions, network, .. } = end;
+                Input::Connected { peer, addr, kind, permissions, network, bind }
             }
             Happened::Message { peer, received, .. } => {
+                if let Some(link) = self.links.get_mut(&peer) {
+                    link.traffic.count_received(received.message.kind(), received.wire_len);
+                }
                 Input::Message { peer, message: received.message, wire_len: received.wire_len }
             }
             Happened::Written(peer) => {
@@ -196,15 +301,15 @@ impl Driver {
                 self.links.remove(&peer);
                 Input::Closed(peer)
             }
-            Happened::DialFailed(addr) => Input::DialFailed { addr, tried: true },
-            Happened::Seeded(name, addrs) => Input::Seeded { name, addrs },
+            Happened::DialFailed { addr, tried } => Input::DialFailed { addr, tried },
+            Happened::Seeded { name, addrs } => Input::Seeded { name, addrs },
         }
     }
 
     /// Sends a message. When the peer takes far too little of what it is sent, its link ends: then the input to tell.
     #[must_use]
     pub fn send(&mut self, to: PeerId, message: Arc<Message>) -> Option<Input> {
-        let link = self.links.get(&to)?;
+        let link = self.links.get_mut(&to)?;
         let weight = message.weight();
         if link.status.queue(weight) > MAX_QUEUED {
             self.links.remove(&to);
@@ -215,6 +320,7 @@ impl Driver {
             _ => Arc::new(Encoded::new(&message)),
         };
         self.last = Some((message, encoded.clone()));
+        link.traffic.count_sent(encoded.kind(), encoded.wire_len(link.status.transport()));
         // A link that has ended says so by its event.
         let _ = link.commands.send(Command::Send(encoded, weight));
         None
@@ -244,15 +350,24 @@ impl Driver {
         }
     }
 
+    /// Bytes received and sent since the start.
+    pub fn totals(&self) -> (u64, u64) {
+        (self.shared.received.load(Ordering::Relaxed), self.shared.sent.load(Ordering::Relaxed))
+    }
+
     /// What people want to know of a link.
     pub fn info(&self, peer: PeerId) -> Option<LinkInfo> {
-        self.links.get(&peer).map(|link| link.status.info(link.bind))
+        self.links.get(&peer).map(|link| link.info())
     }
 }
 
 impl Shared {
     fn next_peer(&self) -> PeerId {
         PeerId(self.next_peer.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn is_active(&self) -> bool {
+        self.active.load(Ordering::Acquire)
     }
 
     /// Tells the hub; false when it is gone.

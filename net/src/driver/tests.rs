@@ -1,14 +1,16 @@
 //! Links over loopback between two drivers without protocols.
 #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
+mod proxied;
+mod strangers;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::dial::host_and_port;
-use super::{Driver, Event, Options};
+use super::{Door, Driver, Event, Options, Proxies, Proxy};
 use crate::message::Message;
 use crate::peer::LinkKind;
 use crate::protocol::{Input, PeerId};
@@ -24,15 +26,25 @@ struct Node {
 
 impl Node {
     fn new(runtime: &tokio::runtime::Runtime, v2: bool, max_inbound: usize) -> Node {
-        let options =
-            Options { magic: [0xfa, 0xbf, 0xb5, 0xda], port: 18444, v2, max_inbound, send_pause_bytes: 1_000_000 };
+        Node::with(runtime, Options { v2, max_inbound, ..options() })
+    }
+
+    fn with(runtime: &tokio::runtime::Runtime, options: Options) -> Node {
         let runtime = runtime.handle().clone();
         let (driver, events) = Driver::new(runtime.clone(), options);
         Node { driver, events, runtime }
     }
 
     fn listen(&self) -> SocketAddr {
-        self.driver.listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap()
+        self.listen_at(Door::default())
+    }
+
+    fn listen_at(&self, door: Door) -> SocketAddr {
+        self.driver.listen((Ipv4Addr::LOCALHOST, 0).into(), door).unwrap()
+    }
+
+    fn dial(&self, addr: SocketAddr) {
+        self.driver.dial(&addr.to_string(), LinkKind::Manual, None);
     }
 
     /// The next thing that happens.
@@ -64,6 +76,19 @@ impl Node {
     }
 }
 
+fn options() -> Options {
+    Options {
+        magic: [0xfa, 0xbf, 0xb5, 0xda],
+        port: 18444,
+        v2: false,
+        max_inbound: 8,
+        grants: Vec::new(),
+        proxies: Proxies::default(),
+        cjdns: false,
+        send_pause_bytes: 1_000_000,
+    }
+}
+
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
@@ -71,7 +96,7 @@ fn runtime() -> tokio::runtime::Runtime {
 /// Links `from` with `to`: the numbers by which each knows the other.
 fn link(from: &mut Node, to: &mut Node) -> (PeerId, PeerId) {
     let addr = to.listen();
-    from.driver.dial(&addr.to_string(), LinkKind::Manual);
+    from.dial(addr);
     (from.connected(), to.connected())
 }
 
@@ -84,6 +109,8 @@ fn messages_pass_both_ways_over_either_transport() {
         let version = crate::message::tests::version();
         a.send(to_b, version.clone());
         assert_eq!(b.message(), version, "v2: {v2}");
+        a.send(to_b, Message::Verack);
+        assert_eq!(b.message(), Message::Verack, "v2: {v2}");
         let block = Message::Block(Arc::new(vec![7; 3_900_000]));
         for number in 0..5 {
             b.send(to_a, Message::Ping(number));
@@ -104,6 +131,8 @@ fn queued_bytes_are_told_when_they_are_written() {
     let (mut a, mut b) = (Node::new(&runtime, false, 8), Node::new(&runtime, false, 8));
     let (to_b, _) = link(&mut a, &mut b);
     a.send(to_b, crate::message::tests::version());
+    a.send(to_b, Message::Verack);
+    b.message();
     b.message();
     for _ in 0..3 {
         a.send(to_b, Message::Block(Arc::new(vec![7; 2_000_000])));
@@ -156,7 +185,7 @@ fn a_peer_that_reads_nothing_does_not_hold_its_link_open() {
     let runtime = runtime();
     let mut a = Node::new(&runtime, false, 8);
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    a.driver.dial(&listener.local_addr().unwrap().to_string(), LinkKind::Manual);
+    a.dial(listener.local_addr().unwrap());
     let _silent = listener.accept().unwrap();
     let peer = a.connected();
     let block = Arc::new(Message::Block(Arc::new(vec![7; 4_000_000])));
@@ -170,10 +199,10 @@ fn links_beyond_the_cap_are_closed_at_once() {
     let runtime = runtime();
     let (mut a, mut b) = (Node::new(&runtime, false, 8), Node::new(&runtime, false, 1));
     let addr = b.listen();
-    a.driver.dial(&addr.to_string(), LinkKind::Manual);
+    a.dial(addr);
     let first = a.connected();
     b.connected();
-    a.driver.dial(&addr.to_string(), LinkKind::Manual);
+    a.dial(addr);
     let second = a.connected();
     assert!(matches!(a.next("the end of the second link"), Input::Closed(peer) if peer == second && peer != first));
 }
@@ -183,8 +212,8 @@ fn a_kept_address_is_dialled_again_and_a_forgotten_one_is_not() {
     let runtime = runtime();
     let (mut a, mut b) = (Node::new(&runtime, false, 8), Node::new(&runtime, false, 8));
     let addr = b.listen().to_string();
-    assert!(a.driver.keep(&addr, LinkKind::Manual), "it is new");
-    assert!(!a.driver.keep(&addr, LinkKind::Manual), "it is kept already");
+    assert!(a.driver.keep(&addr, LinkKind::Manual, None), "it is new");
+    assert!(!a.driver.keep(&addr, LinkKind::Manual, None), "it is kept already");
     let (first, to_a) = (a.connected(), b.connected());
     b.driver.disconnect(to_a);
     assert!(matches!(a.next("the end"), Input::Closed(peer) if peer == first));
@@ -203,7 +232,7 @@ fn a_peer_that_closes_on_version_2_is_dialled_with_version_1() {
     let runtime = runtime();
     let mut a = Node::new(&runtime, true, 8);
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    a.driver.dial(&listener.local_addr().unwrap().to_string(), LinkKind::Manual);
+    a.dial(listener.local_addr().unwrap());
     let first = a.connected();
     // It reads the key and hangs up, as a node does that knows version 1 only.
     let (mut stream, _) = listener.accept().unwrap();
@@ -215,16 +244,52 @@ fn a_peer_that_closes_on_version_2_is_dialled_with_version_1() {
 }
 
 #[test]
-fn hosts_and_ports_are_told_apart() {
-    for (address, expected) in [
-        ("10.0.0.1", ("10.0.0.1", 1)),
-        ("10.0.0.1:2", ("10.0.0.1", 2)),
-        ("::1", ("::1", 1)),
-        ("[::1]", ("::1", 1)),
-        ("[::1]:2", ("::1", 2)),
-        ("host.example", ("host.example", 1)),
-        ("host.example:2", ("host.example", 2)),
-    ] {
-        assert_eq!(host_and_port(address, 1), expected, "{address}");
+fn bytes_are_counted_by_kind_as_they_are_on_the_wire() {
+    for v2 in [false, true] {
+        let runtime = runtime();
+        let (mut a, mut b) = (Node::new(&runtime, v2, 8), Node::new(&runtime, true, 8));
+        let (to_b, to_a) = link(&mut a, &mut b);
+        let unknown = Message::Unknown { name: "greeting".into(), payload: vec![7; 5] };
+        for message in [crate::message::tests::version(), Message::Ping(1), Message::Ping(2), unknown] {
+            a.send(to_b, message);
+            b.message();
+        }
+        let (sent, received) =
+            (a.driver.info(to_b).unwrap().sent_by_kind, b.driver.info(to_a).unwrap().received_by_kind);
+        assert_eq!(sent, received, "v2: {v2}");
+        let other = if v2 { 20 + 13 + 5 } else { 24 + 5 };
+        let ping = if v2 { 20 + 1 + 8 } else { 24 + 8 };
+        assert_eq!(received[..2], [("*other*", other), ("ping", 2 * ping)], "v2: {v2}: {received:?}");
+    }
+}
+
+#[test]
+fn an_inactive_driver_makes_no_link_and_takes_none_in() {
+    let runtime = runtime();
+    let (mut a, mut b) = (Node::new(&runtime, false, 8), Node::new(&runtime, false, 8));
+    let addr = b.listen();
+    b.driver.set_active(false);
+    a.dial(addr);
+    let refused = a.connected();
+    assert!(matches!(a.next("the end"), Input::Closed(peer) if peer == refused));
+    b.driver.set_active(true);
+    a.driver.set_active(false);
+    a.driver.reach(addr.into(), LinkKind::OutboundFull, false);
+    assert!(matches!(a.next("a failure"), Input::DialFailed { tried: false, .. }));
+    a.driver.set_active(true);
+    a.dial(addr);
+    assert_eq!((a.connected(), b.connected()), (PeerId(1), PeerId(0)), "links are numbered from 0");
+}
+
+#[test]
+fn an_address_without_a_node_is_told_to_have_failed() {
+    let runtime = runtime();
+    let mut a = Node::new(&runtime, true, 8);
+    // Bound and closed again: nobody listens there.
+    let addr = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    a.driver.reach(addr.into(), LinkKind::OutboundFull, true);
+    match a.next("a failure") {
+        Input::DialFailed { addr: failed, tried: true } => assert_eq!(failed, addr.into()),
+        other => panic!("expected a failure that counts, got {other:?}"),
     }
 }

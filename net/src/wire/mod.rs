@@ -15,6 +15,8 @@ pub use v2::{Entropy, Role};
 
 /// Most bytes that a buffer is ahead of what has arrived, whatever length was claimed.
 const MAX_AHEAD: usize = 256 * 1024;
+/// Longest message of a link that came in, until its verack: strangers are held little memory for.
+const MAX_EARLY_MESSAGE: usize = 32 * 1024;
 /// A buffer larger than this is given back once its message is out.
 const KEPT_BUFFER: usize = 1024;
 
@@ -33,8 +35,8 @@ pub enum WireError {
     /// Another network, or no Bitcoin node at all.
     #[error("the frame begins with other bytes than this network's")]
     WrongMagic,
-    /// Longer than any message may be.
-    #[error("a message of {0} bytes is longer than any may be")]
+    /// Longer than any message may be, or, before the verack, than any that a stranger has to send.
+    #[error("a message of {0} bytes is longer than it may be")]
     TooLong(usize),
     /// The other side answered a version 2 handshake in version 1.
     #[error("the peer speaks version 1 of the transport")]
@@ -60,7 +62,8 @@ impl Encoded {
     /// Encodes `message`.
     pub fn new(message: &Message) -> Encoded {
         let (kind, name) = match message {
-            Message::Unknown { name, .. } => (None, name.clone()),
+            // An operator may send anything under a name that is known.
+            Message::Unknown { name, .. } => (Kind::from_name(name), name.clone()),
             other => (other.kind(), other.kind().map_or_else(String::new, |kind| kind.name().to_owned())),
         };
         let payload = match message {
@@ -68,6 +71,21 @@ impl Encoded {
             other => Arc::new(other.encode()),
         };
         Encoded { name, kind, payload, checksum: OnceLock::new() }
+    }
+
+    /// The kind of the message, if it is known.
+    pub fn kind(&self) -> Option<Kind> {
+        self.kind
+    }
+
+    /// Bytes that it takes on the wire.
+    pub fn wire_len(&self, transport: Transport) -> usize {
+        let around = match (transport, self.kind.and_then(Kind::short_id)) {
+            (Transport::V2 { .. }, Some(_)) => v2::PACKET_OVERHEAD + 1,
+            (Transport::V2 { .. }, None) => v2::PACKET_OVERHEAD + 13,
+            (Transport::V1 | Transport::Detecting, _) => v1::HEADER_SIZE,
+        };
+        around + self.payload.len()
     }
 
     fn checksum(&self) -> [u8; 4] {
@@ -192,7 +210,7 @@ impl Codec {
                 link.receive(&seen, &mut self.outgoing, out)?;
                 self.state = State::V2(Box::new(link));
             } else if complete {
-                let mut decoder = v1::Decoder::new(self.magic);
+                let mut decoder = v1::Decoder::new(self.magic).early();
                 decoder.receive(seen, out)?;
                 self.state = State::V1(decoder);
             }

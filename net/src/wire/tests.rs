@@ -172,9 +172,50 @@ fn a_claimed_length_takes_no_memory() {
 }
 
 #[test]
+fn a_stranger_sends_no_long_message_before_its_verack() {
+    let long = Message::Block(Arc::new(vec![1; MAX_EARLY_MESSAGE + 1]));
+    for v2 in [false, true] {
+        for verack in [false, true] {
+            let mut a = if v2 { Codec::v2(MAGIC, entropy(1)) } else { Codec::v1(MAGIC) };
+            let mut b = Codec::incoming(MAGIC, entropy(2));
+            a.send(&Encoded::new(&crate::message::tests::version()));
+            talk(&mut a, &mut b, 1000);
+            if verack {
+                a.send(&Encoded::new(&Message::Verack));
+            }
+            let bytes = send_all(&mut a, std::slice::from_ref(&long));
+            let mut got = Vec::new();
+            let outcome = b.receive(&bytes, &mut got);
+            assert_eq!(outcome.is_ok(), verack, "v2 {v2}, verack {verack}: {outcome:?}");
+            assert_eq!(got.last().map(|one| one.message == long), verack.then_some(true), "v2 {v2}, verack {verack}");
+        }
+    }
+}
+
+#[test]
+fn the_length_on_the_wire_is_known_beforehand() {
+    for v2 in [false, true] {
+        let mut a = if v2 { Codec::v2(MAGIC, entropy(1)) } else { Codec::v1(MAGIC) };
+        let mut b = Codec::incoming(MAGIC, entropy(2));
+        a.send(&Encoded::new(&crate::message::tests::version()));
+        talk(&mut a, &mut b, 1000);
+        for message in samples() {
+            let encoded = Encoded::new(&message);
+            a.send(&encoded);
+            let bytes = a.take_outgoing();
+            assert_eq!(encoded.wire_len(a.transport()), bytes.len(), "{:?}, v2 {v2}", encoded.kind());
+            let mut got = Vec::new();
+            b.receive(&bytes, &mut got).expect("honest bytes");
+            assert_eq!(got[0].wire_len, bytes.len(), "{:?}, v2 {v2}", encoded.kind());
+        }
+    }
+}
+
+#[test]
 fn a_link_in_version_2_holds_no_memory_at_rest() {
     let (mut a, mut b) = (Codec::v2(MAGIC, entropy(1)), Codec::incoming(MAGIC, entropy(2)));
     talk(&mut a, &mut b, 1000);
+    a.send(&Encoded::new(&Message::Verack));
     a.send(&Encoded::new(&Message::Block(Arc::new(vec![1; 1_000_000]))));
     talk(&mut a, &mut b, 5000);
     let State::V2(link) = &b.state else { panic!("b speaks version 2") };

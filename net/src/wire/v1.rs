@@ -1,6 +1,9 @@
 //! Version 1 of the transport: a header of 24 bytes (magic, name, length, checksum), then the payload, in clear.
 
-use super::{Encoded, KEPT_BUFFER, Received, WireError, broken, checksum, decode_named, fill, padded_name, read_name};
+use super::{
+    Encoded, KEPT_BUFFER, MAX_EARLY_MESSAGE, Received, WireError, broken, checksum, decode_named, fill, padded_name,
+    read_name,
+};
 use crate::message::{Fault, Kind, MAX_PROTOCOL_MESSAGE_LENGTH, Message};
 
 /// Bytes before the payload.
@@ -23,6 +26,8 @@ pub struct Decoder {
     /// The header while it is incomplete, then the payload.
     buffer: Vec<u8>,
     header: Option<Header>,
+    /// Longest payload that is taken.
+    longest: usize,
 }
 
 struct Header {
@@ -34,7 +39,12 @@ struct Header {
 impl Decoder {
     /// A decoder for the network with this magic.
     pub fn new(magic: [u8; 4]) -> Decoder {
-        Decoder { magic, buffer: Vec::new(), header: None }
+        Decoder { magic, buffer: Vec::new(), header: None, longest: MAX_PROTOCOL_MESSAGE_LENGTH }
+    }
+
+    /// Takes short messages only, until the verack.
+    pub(super) fn early(self) -> Decoder {
+        Decoder { longest: MAX_EARLY_MESSAGE, ..self }
     }
 
     /// Takes bytes and puts the messages that they complete into `out`.
@@ -52,6 +62,9 @@ impl Decoder {
                 return Ok(());
             }
             let message = finish(header, std::mem::take(&mut self.buffer));
+            if message == Message::Verack {
+                self.longest = MAX_PROTOCOL_MESSAGE_LENGTH;
+            }
             out.push(Received { message, wire_len: HEADER_SIZE + header.length });
             self.header = None;
         }
@@ -63,7 +76,7 @@ impl Decoder {
         if part(0) != self.magic {
             return Err(WireError::WrongMagic);
         }
-        if length > MAX_PROTOCOL_MESSAGE_LENGTH {
+        if length > self.longest {
             return Err(WireError::TooLong(length));
         }
         let name = self.buffer[4..16].try_into().expect("the header is complete");

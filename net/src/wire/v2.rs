@@ -12,7 +12,9 @@ use bip324::{
 use rand::{Rng, RngCore};
 use secp256k1::{Secp256k1, SignOnly};
 
-use super::{Encoded, KEPT_BUFFER, Received, WireError, broken, decode_named, fill, padded_name, read_name};
+use super::{
+    Encoded, KEPT_BUFFER, MAX_EARLY_MESSAGE, Received, WireError, broken, decode_named, fill, padded_name, read_name,
+};
 use crate::message::{Fault, Kind, MAX_PROTOCOL_MESSAGE_LENGTH, Message};
 pub use bip324::Role;
 
@@ -22,10 +24,12 @@ pub const MAX_GARBAGE_LEN: usize = 4095;
 const KEY_SIZE: usize = 64;
 /// Bytes of a packet beside its contents and its length: header and tag.
 const PACKET_EXTRA: usize = 17;
+/// Bytes of a packet beside its contents.
+pub(super) const PACKET_OVERHEAD: usize = NUM_LENGTH_BYTES + PACKET_EXTRA;
 /// Longest contents: a message with its name in the long form. Core: `MAX_CONTENTS_LEN`.
 const MAX_CONTENTS: usize = 1 + 12 + MAX_PROTOCOL_MESSAGE_LENGTH;
-/// Most bytes held for a link whose handshake is not done.
-const MAX_HANDSHAKE: usize = 64 * 1024;
+/// Most bytes that the handshake may take. What is held for it is at most twice that.
+const MAX_HANDSHAKE: usize = 32 * 1024;
 /// Most times the handshake is replayed, which costs a key exchange. Two are spent on each decoy that comes alone.
 const MAX_REPLAYS: u32 = 32;
 
@@ -97,6 +101,8 @@ pub(super) struct Link {
     replays: u32,
     /// Messages that wait for the end of the handshake, as contents of packets.
     waiting: Vec<Vec<u8>>,
+    /// Longest contents that are taken.
+    longest: usize,
 }
 
 /// How far a replay of the handshake came.
@@ -110,8 +116,10 @@ enum Progress {
 impl Link {
     /// Opens a link: the key and the noise go to `outgoing` at once.
     pub(super) fn new(magic: [u8; 4], role: Role, entropy: Entropy, outgoing: &mut Vec<u8>) -> Link {
-        let link =
-            Link { magic, role, entropy, stage: Stage::Key, buffer: Vec::new(), replays: 0, waiting: Vec::new() };
+        // Who answers our dialling is one of few; who dials us is a stranger until the verack.
+        let longest = if role == Role::Initiator { MAX_CONTENTS } else { MAX_EARLY_MESSAGE };
+        let (stage, buffer, waiting) = (Stage::Key, Vec::new(), Vec::new());
+        let link = Link { magic, role, entropy, stage, buffer, replays: 0, waiting, longest };
         let start = outgoing.len();
         outgoing.resize(start + KEY_SIZE + link.entropy.garbage.len(), 0);
         link.begin().send_key(Some(&link.entropy.garbage), &mut outgoing[start..]).expect("the noise is in bounds");
@@ -235,7 +243,7 @@ impl Link {
                 }
                 let length = self.buffer[..].try_into().expect("the length is complete");
                 let length = cipher.inbound().decrypt_packet_len(length);
-                if length > MAX_CONTENTS + PACKET_EXTRA {
+                if length > self.longest + PACKET_EXTRA {
                     return Err(WireError::TooLong(length));
                 }
                 *wanted = Some(length);
@@ -248,7 +256,11 @@ impl Link {
             let packet = cipher.inbound().decrypt_in_place(&mut self.buffer, None);
             let (sort, plain) = packet.map_err(|_| WireError::NotAuthentic)?;
             if sort == PacketType::Genuine {
-                out.push(Received { message: read_contents(&plain[1..]), wire_len: length + NUM_LENGTH_BYTES });
+                let message = read_contents(&plain[1..]);
+                if message == Message::Verack {
+                    self.longest = MAX_CONTENTS;
+                }
+                out.push(Received { message, wire_len: length + NUM_LENGTH_BYTES });
             }
             *wanted = None;
             self.buffer.clear();

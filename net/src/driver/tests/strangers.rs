@@ -1,0 +1,89 @@
+//! Strangers who dial us: what they may do, and what they may not.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use super::*;
+use crate::addr::Network;
+use crate::driver::half_open::MAX_HALF_OPEN;
+use crate::permissions::{Grant, Permissions};
+
+fn permissions(text: &str) -> Permissions {
+    Grant::parse(&format!("{text}@127.0.0.1"), Permissions::NONE).unwrap().permissions
+}
+
+#[test]
+fn a_peer_has_the_permissions_of_its_address_and_of_its_door() {
+    let runtime = runtime();
+    let grants = ["noban@127.0.0.1", "out,relay@127.0.0.0/8", "all@1.2.3.4"];
+    let grants = grants.map(|text| Grant::parse(text, Permissions::NONE).unwrap()).to_vec();
+    let mut a = Node::with(&runtime, Options { grants, ..options() });
+    let doors = [
+        (Door::default(), "noban", Network::Ipv4),
+        (Door { permissions: permissions("addr"), onion: false }, "noban,addr", Network::Ipv4),
+        (Door { permissions: Permissions::NONE, onion: true }, "noban", Network::Onion),
+    ];
+    let mut open = Vec::new();
+    for (door, expected, through) in doors {
+        open.push(TcpStream::connect(a.listen_at(door)).unwrap());
+        match a.next("a link") {
+            Input::Connected { kind: LinkKind::Inbound, permissions: has, network, .. } => {
+                assert_eq!((has, network), (permissions(expected), through), "{door:?}");
+            }
+            other => panic!("expected a link, got {other:?}"),
+        }
+    }
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let addr = listener.local_addr().unwrap();
+    for (kind, expected) in [(LinkKind::Manual, permissions("relay")), (LinkKind::OutboundFull, Permissions::NONE)] {
+        a.driver.reach(addr.into(), kind, false);
+        match a.next("a link") {
+            Input::Connected { permissions: has, .. } => assert_eq!(has, expected, "{kind:?}"),
+            other => panic!("expected a link, got {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn who_holds_all_places_open_keeps_nobody_out() {
+    let runtime = runtime();
+    let mut a = Node::with(&runtime, Options { max_inbound: 2 * MAX_HALF_OPEN, ..options() });
+    let addr = a.listen();
+    let slow: Vec<TcpStream> = (0..MAX_HALF_OPEN).map(|_| TcpStream::connect(addr).unwrap()).collect();
+    let silent: Vec<PeerId> = slow.iter().map(|_| a.connected()).collect();
+    // One more comes in, and the one that was silent for longest goes.
+    let _honest = TcpStream::connect(addr).unwrap();
+    let (mut came, mut went) = (None, None);
+    while came.is_none() || went.is_none() {
+        match a.next("a link, and the end of another") {
+            Input::Connected { peer, .. } => came = Some(peer),
+            Input::Closed(peer) => went = Some(peer),
+            other => panic!("expected a link, and the end of another, got {other:?}"),
+        }
+    }
+    assert!(silent.contains(&went.unwrap()), "the newcomer itself went");
+    // A link whose handshake is done has no place to lose, and gives it back.
+    a.driver.ready(*silent.iter().find(|peer| Some(**peer) != went).unwrap());
+    let _another = TcpStream::connect(addr).unwrap();
+    assert!(a.connected() > came.unwrap(), "the place was given back");
+}
+
+#[test]
+fn noise_and_long_messages_end_a_link_before_its_handshake() {
+    let mut long = [0xfa, 0xbf, 0xb5, 0xda].to_vec();
+    long.extend_from_slice(b"version\0\0\0\0\0");
+    long.extend_from_slice(&3_000_000u32.to_le_bytes());
+    long.extend_from_slice(&[0; 4]);
+    let other_network = [&[0xf9, 0xbe, 0xb4, 0xd9][..], b"version\0\0\0\0\0", &[0; 8]].concat();
+    let noise = vec![0x55; 64 + 4095 + 16];
+    for (what, bytes) in [("a long message", long), ("another network", other_network), ("noise", noise)] {
+        let runtime = runtime();
+        let mut a = Node::new(&runtime, true, 8);
+        let mut stream = TcpStream::connect(a.listen()).unwrap();
+        let peer = a.connected();
+        stream.write_all(&bytes).unwrap();
+        let end = a.next("the end");
+        assert!(matches!(end, Input::Closed(closed) if closed == peer), "{what}: {end:?}");
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+}
