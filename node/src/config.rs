@@ -1,13 +1,17 @@
 //! The command line: Core's flag names, with one dash or two.
 
+mod peers;
+
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use groat_net::protocol::Policy;
+
+pub use peers::Peers;
 
 /// A Bitcoin full node small enough to read and fast enough to run.
 #[derive(Debug, Parser)]
-#[command(name = "groatd", version = crate::VERSION, max_term_width = 100)]
+#[command(name = "groatd", version = crate::VERSION, max_term_width = 100, args_override_self = true)]
 pub struct Config {
     /// main, test, testnet4, signet, regtest, or the file of a network of one's own
     #[arg(long, global = true, value_name = "NAME|FILE", env = "GROAT_CHAIN", default_value = "testnet4")]
@@ -54,8 +58,9 @@ pub struct Config {
     /// Port for peers [default: the network's]
     #[arg(long, value_name = "PORT", help_heading = "Peers")]
     pub port: Option<u16>,
-    /// Address to listen on, with or without a port; may be repeated [default: all; on regtest 127.0.0.1]
-    #[arg(long, value_name = "ADDR", help_heading = "Peers")]
+    /// Address to listen on, with or without a port; =onion: for Tor's daemon; may be repeated [default: all; on regtest
+    /// 127.0.0.1]
+    #[arg(long, value_name = "ADDR[=onion]", help_heading = "Peers")]
     pub bind: Vec<String>,
     /// Most links to peers
     #[arg(long, value_name = "N", help_heading = "Peers", default_value_t = 125)]
@@ -83,6 +88,9 @@ pub struct Config {
     /// of 1000, the large ones of 1024
     #[arg(long, value_name = "N", help_heading = "Peers", value_parser = byte_units, default_value = "0")]
     pub maxuploadtarget: u64,
+    /// Proxies, networks, permissions.
+    #[command(flatten)]
+    pub peers: Peers,
     /// Answer JSON-RPC
     #[arg(long, value_name = "0|1", help_heading = "RPC", value_parser = flag, default_value = "1",
         action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
@@ -132,8 +140,9 @@ pub enum Coins {
 impl Config {
     /// Reads the process's arguments; a usage error prints itself and ends the process with status 2.
     pub fn from_arguments() -> Config {
+        let names = long_names();
         Config::parse_from(std::env::args_os().map(|argument| match argument.to_str() {
-            Some(text) => two_dashes(text).into(),
+            Some(text) => no_means_0(two_dashes(text), &names).into(),
             None => argument,
         }))
     }
@@ -185,6 +194,21 @@ fn two_dashes(argument: &str) -> String {
     if long { format!("-{argument}") } else { argument.to_string() }
 }
 
+/// The names of all options.
+fn long_names() -> Vec<String> {
+    Config::command().get_opts().filter_map(|option| option.get_long().map(str::to_owned)).collect()
+}
+
+/// `--noname` as `--name=0`, as Core has it.
+fn no_means_0(argument: String, names: &[String]) -> String {
+    let Some(name) = argument.strip_prefix("--no") else { return argument };
+    let (name, value) = name.split_once('=').unwrap_or((name, "1"));
+    if names.iter().any(|known| known == name) {
+        return format!("--{name}={}", u8::from(value == "0"));
+    }
+    argument
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests may panic")]
 mod tests {
@@ -234,5 +258,28 @@ mod tests {
         for (argument, expected) in [("-v2transport=0", false), ("-v2transport", true), ("-listen", true)] {
             assert_eq!(parse(argument).unwrap().v2transport, expected, "{argument}");
         }
+    }
+
+    #[test]
+    fn no_before_a_name_switches_it_off() {
+        let names = long_names();
+        for (argument, expected) in [
+            ("--noproxy", "--proxy=0"),
+            ("--nolisten", "--listen=0"),
+            ("--nolisten=0", "--listen=1"),
+            ("--nonsense", "--nonsense"),
+            ("--listen=0", "--listen=0"),
+            ("import", "import"),
+        ] {
+            assert_eq!(no_means_0(argument.into(), &names), expected, "{argument}");
+        }
+    }
+
+    #[test]
+    fn of_a_switch_given_twice_the_last_counts_and_lists_add_up() {
+        let arguments = ["groatd", "--listen=0", "--addnode=a", "--listen=1", "--addnode=b", "--proxy", "--proxy=x"];
+        let config = Config::try_parse_from(arguments).unwrap();
+        assert_eq!((config.listen, config.addnode), (Some(true), vec!["a".into(), "b".into()]));
+        assert_eq!(config.peers.proxy, ["", "x"]);
     }
 }

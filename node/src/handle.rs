@@ -1,10 +1,8 @@
 //! What an interface (RPC, a test, a signal) holds of a running node: read access to the chain, and requests that the
 //! ledger thread and the hub thread answer. Knows no protocol and no rule.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
-use std::time::Duration;
 
 use bitcoin::BlockHash;
 use groat_chain::ledger::{Incoming, Ledger, LedgerError};
@@ -12,14 +10,10 @@ use groat_chain::params::Params;
 use groat_chain::rejection::Rejection;
 use groat_chain::store::Store;
 use groat_chain::tree::Tree;
-use groat_net::addr::NetAddr;
-use groat_net::peer::LinkKind;
-use groat_net::protocol::PeerId;
-use groat_net::upload::UploadTarget;
-use groat_net::wire::Transport;
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, watch};
 
+use crate::hub::{Hub, PeerInfo};
 use crate::ledger::{Queue, Request};
 
 /// The node is stopping and answers no more.
@@ -44,103 +38,8 @@ pub enum Submitted {
     Undecodable,
 }
 
-/// What to do with an address that the operator names. Core: the `command` of `addnode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AddNode {
-    /// Dial it now and whenever the link is lost.
-    Add,
-    /// Dial it no more; a link that is open stays.
-    Remove,
-    /// Dial it once.
-    OneTry,
-}
-
-/// Why an address was not added or removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AddNodeError {
-    /// Core: `RPC_CLIENT_NODE_ALREADY_ADDED` (-23).
-    #[error("Node already added")]
-    AlreadyAdded,
-    /// Core: `RPC_CLIENT_NODE_NOT_ADDED` (-24).
-    #[error("Node could not be removed. It has not been added previously.")]
-    NotAdded,
-}
-
-/// Which link to end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Which {
-    /// By its number.
-    Id(PeerId),
-    /// By its address, as [`PeerInfo::addr`] shows it.
-    Addr(String),
-}
-
-/// One link, for `getpeerinfo`.
-#[derive(Clone, Debug)]
-pub struct PeerInfo {
-    /// Its number: each link has its own, also two links to one address.
-    pub id: PeerId,
-    /// The other end.
-    pub addr: NetAddr,
-    /// Our end, where it is known.
-    pub bind: Option<SocketAddr>,
-    /// What the link is for; [`LinkKind::is_inbound`] says who dialled.
-    pub kind: LinkKind,
-    /// The handshake is done.
-    pub ready: bool,
-    /// Its version of the protocol; 0 before its version message came.
-    pub version: i32,
-    /// Its software, as it calls itself.
-    pub subver: String,
-    /// Its service bits.
-    pub services: u64,
-    /// We asked it to push compact blocks. Core: `bip152_hb_to`.
-    pub pushes_blocks_to_us: bool,
-    /// It asked us to push compact blocks. Core: `bip152_hb_from`.
-    pub wants_blocks_pushed: bool,
-    /// Whether it wants transactions.
-    pub relay_txs: bool,
-    /// Height of its chain when the link was made.
-    pub start_height: i32,
-    /// The best header that it is known to have, and the best block that we share with it; -1 for none.
-    pub synced_headers: i32,
-    /// See `synced_headers`.
-    pub synced_blocks: i32,
-    /// Heights of the blocks asked of it.
-    pub inflight: Vec<u32>,
-    /// When the link was made, in seconds since 1970.
-    pub connected: u64,
-    /// When something was last sent, in seconds since 1970; 0 for never.
-    pub last_send: u64,
-    /// When something last came, in seconds since 1970; 0 for never.
-    pub last_recv: u64,
-    /// Bytes sent.
-    pub bytes_sent: u64,
-    /// Bytes received.
-    pub bytes_received: u64,
-    /// Its clock less ours, in seconds.
-    pub time_offset: i64,
-    /// The last round trip and the shortest.
-    pub ping: Option<Duration>,
-    /// See `ping`.
-    pub min_ping: Option<Duration>,
-    /// Version of the transport, with the session's id.
-    pub transport: Transport,
-}
-
-/// A question to the hub thread.
-pub enum Ask {
-    /// All links.
-    Peers(std_mpsc::Sender<Vec<PeerInfo>>),
-    /// Dial an address (`host` or `host:port`), or dial it no more.
-    AddNode(String, AddNode, std_mpsc::Sender<Result<(), AddNodeError>>),
-    /// The addresses that are dialled whenever there is no link, each with whether there is one.
-    AddedNodes(std_mpsc::Sender<Vec<(String, bool)>>),
-    /// What is left of the upload target.
-    UploadTarget(std_mpsc::Sender<UploadTarget>),
-    /// End a link; whether there was one.
-    Disconnect(Which, std_mpsc::Sender<bool>),
-}
+/// A question to the hub thread, which it answers by a channel of its own.
+pub type Ask = Box<dyn FnOnce(&mut Hub) + Send>;
 
 /// A running node. Clones are cheap and all the same node. Methods that ask a thread block the caller until the
 /// answer is there: asynchronous code calls them in `tokio::task::spawn_blocking`.
@@ -209,29 +108,24 @@ impl NodeHandle {
         result.recv().map_err(|_| Stopped)
     }
 
+    /// Runs `question` in the hub thread: for what the protocol and the links know, and what an operator asks of them.
+    /// See [`Hub`] for what there is. It must not block.
+    pub fn with_hub<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Hub) -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
+        let (answer, result) = std_mpsc::channel();
+        let ask = Box::new(move |hub: &mut Hub| {
+            // Who asked may have given up.
+            let _ = answer.send(question(hub));
+        });
+        self.hub.blocking_send(ask).map_err(|_| Stopped)?;
+        result.recv().map_err(|_| Stopped)
+    }
+
     /// All links, by number.
     pub fn peers(&self) -> Result<Vec<PeerInfo>, Stopped> {
-        self.ask(Ask::Peers)
-    }
-
-    /// Dials `address` (`host` or `host:port`; the network's port if there is none), or forgets it.
-    pub fn add_node(&self, address: &str, command: AddNode) -> Result<Result<(), AddNodeError>, Stopped> {
-        self.ask(|answer| Ask::AddNode(address.to_owned(), command, answer))
-    }
-
-    /// The addresses that are dialled whenever there is no link, each with whether there is one.
-    pub fn added_nodes(&self) -> Result<Vec<(String, bool)>, Stopped> {
-        self.ask(Ask::AddedNodes)
-    }
-
-    /// The upload target and what is left of it.
-    pub fn upload_target(&self) -> Result<UploadTarget, Stopped> {
-        self.ask(Ask::UploadTarget)
-    }
-
-    /// Ends a link; whether there was one.
-    pub fn disconnect(&self, which: Which) -> Result<bool, Stopped> {
-        self.ask(|answer| Ask::Disconnect(which, answer))
+        self.with_hub(|hub| hub.peers())
     }
 
     /// Tells the node to stop in order. Returns at once; never blocks.
@@ -243,11 +137,5 @@ impl NodeHandle {
     /// Becomes true when the node is told to stop: what serves others ends then.
     pub fn stopping(&self) -> watch::Receiver<bool> {
         self.stop.subscribe()
-    }
-
-    fn ask<T>(&self, question: impl FnOnce(std_mpsc::Sender<T>) -> Ask) -> Result<T, Stopped> {
-        let (answer, result) = std_mpsc::channel();
-        self.hub.blocking_send(question(answer)).map_err(|_| Stopped)?;
-        result.recv().map_err(|_| Stopped)
     }
 }

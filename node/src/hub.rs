@@ -1,6 +1,9 @@
 //! The hub thread: owns the protocol and the driver, and passes inputs and outputs between sockets, ledger and
 //! interfaces. Never waits for any of them. Knows no rule and no wire byte.
 
+mod asked;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,18 +15,20 @@ use groat_chain::pool::Pool;
 use groat_chain::rejection::Rejection;
 use groat_chain::store::Store;
 use groat_chain::tree::Tree;
-use groat_net::driver::{Driver, Event};
-use groat_net::peer::{LinkKind, Peer};
-use groat_net::protocol::{self, Done, Input, Output, PeerId, Protocol, Reason, Token, TxVerdict, Work};
-use groat_net::wire::Transport;
+use groat_net::addr::{NetAddr, Network};
+use groat_net::driver::{Driver, Event, Proxy};
+use groat_net::local::How;
+use groat_net::peer::LinkKind;
+use groat_net::protocol::{self, Command, Done, Input, Output, PeerId, Protocol, Reason, Token, TxVerdict, Work};
 use parking_lot::RwLock;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use crate::clock;
-use crate::handle::{AddNode, AddNodeError, Ask, PeerInfo, Which};
+use crate::handle::Ask;
 use crate::ledger::{Listener, Queue, Request};
 use crate::memory::Files;
+pub use asked::{AddNode, AddNodeError, AddedNode, NetworkInfo, PeerInfo, Totals, Which};
 
 /// The longest wait for the next input. The clock may be set meanwhile.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -35,7 +40,7 @@ const DUMP_PEERS_INTERVAL: Duration = Duration::from_secs(15 * 60);
 /// What becomes of every transaction: there is no pool that any fee could buy a place in.
 const NO_POOL: TxVerdict = TxVerdict::Refused(Rejection::MinRelayFeeNotMet);
 
-/// What the ledger thread and the readers of blocks tell.
+/// What the ledger thread, the readers of blocks, and who finds ways for peers to us tell.
 pub enum Told {
     /// An answer to the protocol.
     Done(Token, Done),
@@ -47,6 +52,20 @@ pub enum Told {
     Connected(Arc<Block>),
     /// A stored block broke a rule when it was connected.
     Refused(BlockHash, Rejection),
+    /// An address at which peers can dial us was found, or lost.
+    Own {
+        /// The address.
+        addr: NetAddr,
+        /// How that is known; none: lost.
+        how: Option<How>,
+    },
+    /// A proxy for onion services was found.
+    OnionProxy {
+        /// The proxy.
+        proxy: SocketAddr,
+        /// Dial them of our own accord from now on.
+        dial: bool,
+    },
 }
 
 impl Listener for mpsc::Sender<Told> {
@@ -102,8 +121,8 @@ pub struct Hub {
     pub ledger: Arc<Queue>,
     /// Where who reads blocks answers.
     pub told: mpsc::Sender<Told>,
-    /// Where peers and bans are written down.
-    pub files: Files,
+    /// Where peers and bans are written down, if they are.
+    pub files: Option<Files>,
     /// Print what happens to links.
     pub verbose: bool,
 }
@@ -113,6 +132,8 @@ impl Hub {
     pub fn run(mut self, mut inbox: Inbox, runtime: &Handle) {
         let mut written = Instant::now();
         runtime.block_on(async {
+            self.command(Command::Added(self.driver.kept_addresses().collect()));
+            self.command(Command::SetActive(self.driver.is_active()));
             while !*inbox.stop.borrow() {
                 let mut event = tokio::select! {
                     biased;
@@ -123,7 +144,9 @@ impl Hub {
                         None
                     }
                     Some(ask) = inbox.asks.recv() => {
-                        self.on_ask(ask);
+                        ask(&mut self);
+                        // Time may have been set.
+                        self.take(Input::Tick);
                         None
                     }
                     Some(event) = inbox.events.recv() => Some(event),
@@ -137,15 +160,17 @@ impl Hub {
                     self.on_event(event);
                 }
                 self.driver.rest();
-                if written.elapsed() >= DUMP_PEERS_INTERVAL {
+                if let (Some(files), true) = (&self.files, written.elapsed() >= DUMP_PEERS_INTERVAL) {
                     written = Instant::now();
-                    let (files, book) = (self.files.clone(), self.protocol.book().to_bytes());
+                    let (files, book) = (files.clone(), self.protocol.book().to_bytes());
                     runtime.spawn_blocking(move || files.write_book(book));
                 }
             }
         });
-        self.files.write_book(self.protocol.book().to_bytes());
-        self.files.write_anchors(self.protocol.anchors());
+        if let Some(files) = &self.files {
+            files.write_book(self.protocol.book().to_bytes());
+            files.write_anchors(self.protocol.anchors());
+        }
     }
 
     /// How long nothing need be done.
@@ -168,6 +193,14 @@ impl Hub {
             Told::TipChanged(connected) => Input::TipChanged(connected),
             Told::Connected(block) => Input::BlockConnected(block),
             Told::Refused(hash, rejection) => Input::BlockRefused { hash, rejection },
+            Told::Own { addr, how } => Input::Own { addr, how },
+            Told::OnionProxy { proxy, dial } => {
+                self.driver.set_onion_proxy(Proxy { addr: proxy, isolate: true });
+                if !dial {
+                    return;
+                }
+                Input::Command(Command::Reach(Network::Onion))
+            }
         });
     }
 
@@ -188,9 +221,12 @@ impl Hub {
                     Output::PauseRead(peer) => self.driver.set_reading(peer, false),
                     Output::ResumeRead(peer) => self.driver.set_reading(peer, true),
                     Output::Dial { addr, kind, v2 } => self.driver.reach(addr, kind, v2),
-                    Output::Fetch(name) => self.driver.dial(&name, LinkKind::AddrFetch),
+                    Output::Fetch(name) => self.driver.dial(&name, LinkKind::AddrFetch, None),
                     Output::AskSeed(name) => self.driver.ask_seed(name),
-                    Output::BansChanged => self.files.write_bans(self.protocol.bans()),
+                    Output::BansChanged => {
+                        let bans = self.protocol.bans();
+                        self.files.iter().for_each(|files| files.write_bans(bans));
+                    }
                     Output::Event(event) => self.on_protocol_event(&event),
                 }
             }
@@ -261,79 +297,5 @@ impl Hub {
     fn answer(&self, token: Token, done: Done) {
         let mut told = self.told.clone();
         Handle::current().spawn_blocking(move || told.done(token, done));
-    }
-
-    fn on_ask(&mut self, ask: Ask) {
-        // Who asked may have given up: then nobody wants the answer.
-        match ask {
-            Ask::Peers(answer) => {
-                let tree = self.tree.read();
-                let peers = self.protocol.peers().map(|peer| peer_info(peer, &self.driver, &tree)).collect();
-                let _ = answer.send(peers);
-            }
-            Ask::AddNode(address, AddNode::OneTry, answer) => {
-                self.driver.dial(&address, LinkKind::Manual);
-                let _ = answer.send(Ok(()));
-            }
-            Ask::AddNode(address, AddNode::Add, answer) => {
-                let added = self.driver.keep(&address, LinkKind::Manual);
-                let _ = answer.send(added.then_some(()).ok_or(AddNodeError::AlreadyAdded));
-            }
-            Ask::AddNode(address, AddNode::Remove, answer) => {
-                let _ = answer.send(self.driver.forget(&address).then_some(()).ok_or(AddNodeError::NotAdded));
-            }
-            Ask::AddedNodes(answer) => {
-                let _ = answer.send(self.driver.kept().map(|(address, linked)| (address.to_owned(), linked)).collect());
-            }
-            Ask::UploadTarget(answer) => {
-                let _ = answer.send(self.protocol.upload_target(clock::micros()));
-            }
-            Ask::Disconnect(which, answer) => {
-                let is_meant = |peer: &&Peer| match &which {
-                    Which::Id(id) => peer.id == *id,
-                    Which::Addr(addr) => peer.addr.to_string() == *addr,
-                };
-                let peer = self.protocol.peers().find(is_meant).map(|peer| peer.id);
-                if let Some(peer) = peer {
-                    self.driver.disconnect(peer);
-                    self.take(Input::Closed(peer));
-                }
-                let _ = answer.send(peer.is_some());
-            }
-        }
-    }
-}
-
-fn peer_info(peer: &Peer, driver: &Driver, tree: &Tree) -> PeerInfo {
-    let link = driver.info(peer.id);
-    let their = peer.their.as_ref();
-    let (synced_headers, synced_blocks) = peer.synced();
-    let height = |id: Option<_>| id.map_or(-1, |id| i32::try_from(tree.node(id).height).unwrap_or(i32::MAX));
-    let (ping, min_ping) = peer.round_trips();
-    PeerInfo {
-        id: peer.id,
-        addr: peer.addr,
-        bind: link.as_ref().and_then(|link| link.bind),
-        kind: peer.kind,
-        ready: peer.ready,
-        version: their.map_or(0, |their| their.version),
-        subver: their.map(|their| their.user_agent.clone()).unwrap_or_default(),
-        services: peer.services(),
-        pushes_blocks_to_us: peer.pushes_to_us,
-        wants_blocks_pushed: peer.compact == Some(true),
-        relay_txs: their.is_some_and(|their| their.relay),
-        start_height: their.map_or(-1, |their| their.start_height),
-        synced_headers: height(synced_headers),
-        synced_blocks: height(synced_blocks),
-        inflight: peer.blocks_in_flight().iter().filter_map(|hash| Some(tree.node(tree.get(hash)?).height)).collect(),
-        connected: peer.since.seconds(),
-        last_send: link.as_ref().map_or(0, |link| link.last_send.seconds()),
-        last_recv: link.as_ref().map_or(0, |link| link.last_recv.seconds()),
-        bytes_sent: link.as_ref().map_or(0, |link| link.bytes_sent),
-        bytes_received: link.as_ref().map_or(0, |link| link.bytes_received),
-        time_offset: their.map_or(0, |their| their.time_offset),
-        ping,
-        min_ping,
-        transport: link.map_or(Transport::Detecting, |link| link.transport),
     }
 }

@@ -10,11 +10,14 @@ pub mod import;
 pub mod ledger;
 pub mod memory;
 pub mod miner;
+pub mod network;
 pub mod node;
 pub mod offline;
+mod portmap;
 pub mod progress;
 pub mod rpc;
 pub mod run;
+pub mod tor;
 
 /// What `groatd --version` prints after its name: the version and the commit it was built from.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("GROAT_COMMIT"), ")");

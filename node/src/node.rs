@@ -1,16 +1,17 @@
 //! A node that runs: opens its ports, starts the ledger thread and the hub thread, and ends them in order.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use groat_chain::ledger::LedgerError;
-use groat_net::driver::{self, Driver};
+use anyhow::Context;
+use groat_chain::ledger::{Ledger, LedgerError};
+use groat_chain::pool::Pool;
+use groat_net::driver::{self, Driver, Event};
 use groat_net::limits::Limits;
 use groat_net::peer::{LinkKind, NODE_BLOOM, NODE_NETWORK, NODE_NETWORK_LIMITED, NODE_P2P_V2, NODE_WITNESS};
 use groat_net::protocol::{self, Protocol};
+use groat_net::slots::Slots;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
@@ -18,18 +19,21 @@ use crate::chainstate::Chainstate;
 use crate::clock;
 use crate::config::Config;
 use crate::handle::NodeHandle;
-use crate::hub::{Hub, Inbox};
+use crate::hub::{Hub, Inbox, Told};
 use crate::ledger::{self, Queue};
 use crate::memory::Files;
+use crate::network::{self, Bind};
+use crate::{portmap, tor};
 
 /// Answers of the ledger, and questions of interfaces, that wait for the hub.
 const MAX_WAITING: usize = 1024;
 /// Blocks read at a time to be served.
 const READERS: usize = 4;
-/// Links kept free for the peers that we choose: 8 full, 2 for blocks only, a feeler. Core: `m_max_automatic_outbound`.
-const MAX_AUTOMATIC_OUTBOUND: usize = 11;
 /// How long tasks may take to end.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Links that may come in beyond those that are kept: the protocol chooses who has to go.
+const SPARE_INBOUND: usize = 32;
 
 /// A node and its threads.
 pub struct Node {
@@ -39,44 +43,52 @@ pub struct Node {
     runtime: Runtime,
 }
 
+/// What a node is made of.
+pub(crate) struct Parts {
+    pub(crate) ledger: Ledger,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) runtime: Runtime,
+    pub(crate) driver: (Driver, mpsc::Receiver<Event>),
+    pub(crate) protocol: Protocol,
+    /// Where peers and bans are written down, if they are.
+    pub(crate) files: Option<Files>,
+    /// Print what happens to links.
+    pub(crate) verbose: bool,
+}
+
 impl Node {
     /// Starts a node on an open ledger.
     pub fn start(config: &Config, state: Chainstate) -> anyhow::Result<Node> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .max_blocking_threads(READERS)
-            .thread_name("net")
-            .enable_all()
-            .build()
-            .context("the threads for the network cannot be started")?;
-        let Chainstate { mut ledger, pool, folder } = state;
-        let (tree, store, params) = (ledger.tree(), ledger.store(), ledger.params().clone());
+        let Chainstate { ledger, pool, folder } = state;
+        let params = ledger.params().clone();
+        let mut plan = network::plan(config, &params, &folder)?;
+        plan.dialling.slots = Slots::with_total(network::links_within_file_limit(config.maxconnections));
+        let files = Files::new(folder);
+        let memory = files.read(clock::now())?;
+        let runtime = runtime()?;
         let limits = Limits::default();
         let options = driver::Options {
             magic: params.magic,
             port: params.port,
             v2: config.v2transport,
-            max_inbound: config.maxconnections.saturating_sub(MAX_AUTOMATIC_OUTBOUND),
+            max_inbound: plan.dialling.slots.inbound() + SPARE_INBOUND,
+            grants: plan.grants,
+            proxies: plan.proxies,
+            cjdns: config.peers.cjdnsreachable,
             send_pause_bytes: limits.send_pause_bytes,
         };
         let (mut driver, events) = Driver::new(runtime.handle().clone(), options);
-        for addr in listen_addresses(config, &params)? {
-            let listening = driver.listen(addr).with_context(|| {
-                format!("cannot listen for peers on {addr} (choose another port with --port, or --listen=0)")
-            })?;
-            println!("listening for peers on {listening}");
-        }
+        listen(&driver, &plan.binds)?;
+        driver.set_active(config.peers.networkactive);
         for address in config.connect.iter().chain(&config.addnode).filter(|address| *address != "0") {
-            driver.keep(address, LinkKind::Manual);
+            driver.keep(address, LinkKind::Manual, None);
         }
-        let files = Files::new(folder);
-        let memory = files.read(clock::now())?;
         let mut protocol = Protocol::new(protocol::Config {
-            params: params.clone(),
+            params,
             services: services(config),
             user_agent: user_agent(),
             blocks_only: BLOCKS_ONLY,
-            dialling: groat_net::dial::Options::default(),
+            dialling: plan.dialling,
             peer_timeout: Duration::from_secs(config.peertimeout),
             relay: config.relay,
             reconcile: config.txreconciliation,
@@ -85,7 +97,22 @@ impl Node {
             seed: driver::seed(),
         });
         protocol.remember(memory);
+        let says = |topic: &str| config.debug.iter().any(|wanted| wanted == topic);
+        let (files, driver, verbose) = (Some(files), (driver, events), says("net"));
+        let (node, told) = Node::begin(Parts { ledger, pool, runtime, driver, protocol, files, verbose })?;
+        if let Some(options) = plan.tor {
+            node.runtime.spawn(tor::run(options, told.clone(), says("tor")));
+        }
+        if let Some(port) = plan.mapped {
+            node.runtime.spawn(portmap::run(port, told, verbose));
+        }
+        Ok(node)
+    }
 
+    /// Starts the threads. Also gives where news for the hub go.
+    pub(crate) fn begin(parts: Parts) -> anyhow::Result<(Node, mpsc::Sender<Told>)> {
+        let Parts { mut ledger, pool, runtime, driver: (driver, events), protocol, files, verbose } = parts;
+        let (tree, store, params) = (ledger.tree(), ledger.store(), ledger.params().clone());
         let (told, from_ledger) = mpsc::channel(MAX_WAITING);
         let (asks, from_interfaces) = mpsc::channel(MAX_WAITING);
         let (stop, stopping) = watch::channel(false);
@@ -100,20 +127,20 @@ impl Node {
             ledger: queue.clone(),
             told: told.clone(),
             files,
-            verbose: config.debug.iter().any(|topic| topic == "net"),
+            verbose,
         };
         let inbox = Inbox { told: from_ledger, asks: from_interfaces, events, stop: stopping };
         let handle = NodeHandle { tree, store, params, ledger: queue, hub: asks, stop: Arc::new(stop) };
         let inside = runtime.handle().clone();
         let hub = thread("hub", move || hub.run(inbox, &inside))?;
-        let stops = handle.clone();
+        let (stops, news) = (handle.clone(), told.clone());
         let ledger = thread("ledger", move || {
             let ended = ledger::run(&mut ledger, &stops.ledger, told);
             // Without its ledger a node is none.
             stops.stop();
             ended
         })?;
-        Ok(Node { handle, ledger, hub, runtime })
+        Ok((Node { handle, ledger, hub, runtime }, news))
     }
 
     /// What interfaces hold of it.
@@ -163,25 +190,37 @@ fn thread<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'stat
     std::thread::Builder::new().name(name.into()).spawn(guarded).context("a thread cannot be started")
 }
 
-/// Where to listen: the addresses of `--bind`, else everywhere; on regtest, which is for tests, only on this machine.
-fn listen_addresses(config: &Config, params: &groat_chain::params::Params) -> anyhow::Result<Vec<SocketAddr>> {
-    // As with Core, who names the peers to connect to wants no others, unless they say so.
-    if !config.listen.unwrap_or(config.connect.is_empty()) {
-        return Ok(Vec::new());
+/// The threads on which links run.
+pub(crate) fn runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(READERS)
+        .thread_name("net")
+        .enable_all()
+        .build()
+        .context("the threads for the network cannot be started")
+}
+
+/// Opens the ports for peers.
+fn listen(driver: &Driver, binds: &[Bind]) -> anyhow::Result<()> {
+    let mut open = false;
+    for bind in binds {
+        match driver.listen(bind.addr, bind.door) {
+            Ok(addr) if bind.door.onion => println!("listening for Tor's daemon on {addr}"),
+            Ok(addr) => {
+                open = true;
+                println!("listening for peers on {addr}");
+            }
+            Err(error) if bind.required || (!bind.door.onion && !open && bind.addr.is_ipv4()) => {
+                let addr = bind.addr;
+                return Err(error).with_context(|| {
+                    format!("cannot listen for peers on {addr} (choose another port with --port, or --listen=0)")
+                });
+            }
+            Err(_) if bind.door.onion => println!("Tor's daemon cannot reach this node on {}: it is taken", bind.addr),
+            // The other version of the internet protocol is there, or came with the first.
+            Err(_) => {}
+        }
     }
-    let port = config.port.unwrap_or(params.port);
-    if config.bind.is_empty() {
-        let local = params.name == "regtest";
-        let v4 = if local { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
-        return Ok(vec![(v4, port).into()]);
-    }
-    let parse = |text: &String| match (text.parse::<SocketAddr>(), text.parse::<IpAddr>()) {
-        (Ok(addr), _) => Ok(addr),
-        (_, Ok(ip)) => Ok((ip, port).into()),
-        _ => match text.trim_matches(['[', ']']).parse::<Ipv6Addr>() {
-            Ok(ip) => Ok((ip, port).into()),
-            Err(_) => bail!("--bind takes an address of this machine, with or without a port, not \"{text}\""),
-        },
-    };
-    config.bind.iter().map(parse).collect()
+    Ok(())
 }

@@ -1,108 +1,76 @@
-//! A node without peers: the ledger thread, and a hub that has no link. For tests and tools that want the interfaces
-//! over a ledger of their own. Knows no RPC.
+//! A node without peers, until somebody asks it to dial: a ledger thread, and a hub that does not listen. For tests and
+//! tools that want the interfaces over a ledger of their own. Knows no RPC.
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
-use bitcoin::BlockHash;
-use groat_chain::ledger::{Ledger, LedgerError};
-use groat_chain::rejection::Rejection;
-use groat_net::protocol::{Done, Token};
-use groat_net::upload::UploadTarget;
-use tokio::sync::{mpsc, watch};
+use groat_chain::ledger::Ledger;
+use groat_chain::pool::Pool;
+use groat_net::driver::{self, Driver, Proxies};
+use groat_net::limits::Limits;
+use groat_net::peer::{NODE_NETWORK, NODE_NETWORK_LIMITED, NODE_P2P_V2, NODE_WITNESS};
+use groat_net::protocol::{self, Protocol};
+use groat_net::timers::HANDSHAKE_TIMEOUT;
 
-use crate::handle::{AddNode, AddNodeError, Ask, NodeHandle};
-use crate::ledger::{self, Listener, Queue};
-
-/// Questions to the hub that may wait.
-const ASKS: usize = 16;
+use crate::handle::NodeHandle;
+use crate::node::{self, Node, Parts};
 
 /// A node that runs until it is stopped by its handle, or dropped.
 pub struct Offline {
-    node: NodeHandle,
-    ledger: Option<JoinHandle<Result<(), LedgerError>>>,
+    node: Option<Node>,
+    handle: NodeHandle,
 }
 
 impl Offline {
-    /// Starts the ledger's thread and an empty hub.
-    pub fn start(mut ledger: Ledger) -> Offline {
-        let (hub, asks) = mpsc::channel(ASKS);
-        let queue = Arc::new(Queue::default());
-        let node = NodeHandle {
-            tree: ledger.tree(),
-            store: ledger.store(),
-            params: ledger.params().clone(),
-            ledger: queue.clone(),
-            hub,
-            stop: Arc::new(watch::Sender::new(false)),
+    /// Starts the threads.
+    pub fn start(ledger: Ledger) -> Offline {
+        let params = ledger.params().clone();
+        let limits = Limits::default();
+        let runtime = node::runtime().expect("a process may have threads");
+        let options = driver::Options {
+            magic: params.magic,
+            port: params.port,
+            v2: true,
+            max_inbound: 0,
+            grants: Vec::new(),
+            proxies: Proxies::default(),
+            cjdns: false,
+            send_pause_bytes: limits.send_pause_bytes,
         };
-        std::thread::spawn(move || answer(asks));
-        let ledger = std::thread::spawn(move || ledger::run(&mut ledger, &queue, Nobody));
-        Offline { node, ledger: Some(ledger) }
+        let driver = Driver::new(runtime.handle().clone(), options);
+        let protocol = Protocol::new(protocol::Config {
+            params,
+            services: NODE_NETWORK | NODE_WITNESS | NODE_NETWORK_LIMITED | NODE_P2P_V2,
+            user_agent: node::user_agent(),
+            blocks_only: false,
+            dialling: groat_net::dial::Options::default(),
+            peer_timeout: HANDSHAKE_TIMEOUT,
+            relay: protocol::Policy::Core,
+            reconcile: false,
+            upload_target: 0,
+            limits,
+            seed: driver::seed(),
+        });
+        let pool = Arc::new(Pool::new(0));
+        let parts = Parts { ledger, pool, runtime, driver, protocol, files: None, verbose: false };
+        let (node, _) = Node::begin(parts).expect("a process may have threads");
+        Offline { handle: node.handle().clone(), node: Some(node) }
     }
 
     /// What interfaces hold of it.
     pub fn handle(&self) -> NodeHandle {
-        self.node.clone()
+        self.handle.clone()
     }
 
     /// Waits until the node has been stopped and everything is written.
-    pub fn wait(mut self) -> Result<(), LedgerError> {
-        self.join()
-    }
-
-    fn join(&mut self) -> Result<(), LedgerError> {
-        let Some(ledger) = self.ledger.take() else { return Ok(()) };
-        ledger.join().expect("the ledger's thread does not panic")
+    pub fn wait(mut self) -> anyhow::Result<()> {
+        self.node.take().map_or(Ok(()), Node::wait)
     }
 }
 
 impl Drop for Offline {
     fn drop(&mut self) {
-        self.node.stop();
+        self.handle.stop();
         // Who wants to know of a failure waits.
-        let _ = self.join();
+        let _ = self.node.take().map(Node::wait);
     }
-}
-
-/// Answers for a hub that never has a link; ends with the last handle.
-fn answer(mut asks: mpsc::Receiver<Ask>) {
-    let mut added: Vec<String> = Vec::new();
-    // Who asked may have given up.
-    while let Some(ask) = asks.blocking_recv() {
-        match ask {
-            Ask::Peers(answer) => drop(answer.send(Vec::new())),
-            Ask::AddedNodes(answer) => drop(answer.send(added.iter().map(|name| (name.clone(), false)).collect())),
-            Ask::UploadTarget(answer) => drop(answer.send(UploadTarget::NONE)),
-            Ask::Disconnect(_, answer) => drop(answer.send(false)),
-            Ask::AddNode(name, command, answer) => {
-                let known = added.iter().position(|other| *other == name);
-                let done = match (command, known) {
-                    (AddNode::OneTry, _) => Ok(()),
-                    (AddNode::Add, Some(_)) => Err(AddNodeError::AlreadyAdded),
-                    (AddNode::Add, None) => {
-                        added.push(name);
-                        Ok(())
-                    }
-                    (AddNode::Remove, Some(at)) => {
-                        added.remove(at);
-                        Ok(())
-                    }
-                    (AddNode::Remove, None) => Err(AddNodeError::NotAdded),
-                };
-                let _ = answer.send(done);
-            }
-        }
-    }
-}
-
-/// There is no protocol to tell.
-struct Nobody;
-
-impl Listener for Nobody {
-    fn done(&mut self, _: Token, _: Done) {}
-    fn stored(&mut self, _: std::sync::Arc<groat_chain::block::Block>) {}
-    fn tip_changed(&mut self, _: Vec<BlockHash>) {}
-    fn connected(&mut self, _: std::sync::Arc<groat_chain::block::Block>) {}
-    fn refused(&mut self, _: BlockHash, _: Rejection) {}
 }

@@ -14,6 +14,7 @@ use crate::chainstate::{self, Chainstate};
 use crate::config::{Coins, Command, Config};
 use crate::handle::NodeHandle;
 use crate::import::{self, Imported, Source};
+use crate::network;
 use crate::node::{self, Node};
 use crate::progress::{Progress, Reading};
 use crate::rpc;
@@ -38,6 +39,10 @@ fn run(config: &Config) -> anyhow::Result<()> {
         && reads_stdin(files)
     {
         bail!("standard input (-) cannot be mixed with files");
+    }
+    if config.command.is_none() {
+        // What makes no sense is refused before anything is written.
+        network::plan(config, &chainstate::network(config)?, &config.data_folder())?;
     }
     let mut state = chainstate::open(config)?;
     if config.reindex {
@@ -75,6 +80,7 @@ fn run_node(
         services: node::services(config),
         relay: !node::BLOCKS_ONLY,
         prune: (config.prune > 0).then_some(config.prune << 20),
+        ban_time: config.peers.bantime,
     };
     let node = Node::start(config, state)?;
     signalled.set(node.handle().clone()).unwrap_or_else(|_| unreachable!("one node a process"));
