@@ -151,6 +151,16 @@ fn bad_values_are_refused_before_anything_is_touched() {
         assert!(!test.path("data").exists(), "--chain {network} was refused and a folder was made; {}", repeat());
     }
     test.groatd.run(["import", "-", "x.dat"]).failed(&["standard input (-) cannot be mixed with files"]);
+    for (option, error) in [
+        ("-whitebind=oopsie@127.0.0.1:1", "Error: Invalid P2P permission: 'oopsie'"),
+        ("-whitelist=in@127.0.0.1", "Error: Only direction was set, no permissions: 'in@127.0.0.1'"),
+        ("-onlynet=moon", "Error: Unknown network specified in -onlynet: 'moon'"),
+    ] {
+        let said = test.groatd.run([option, "-nolisten=0", "-noproxy"]);
+        assert_eq!(said.stderr.trim_end(), error, "{option}; {}", repeat());
+        said.failed(&[]);
+        assert!(!test.path("data").exists(), "{option} was refused and a folder was made; {}", repeat());
+    }
 }
 
 #[test]

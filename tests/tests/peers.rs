@@ -196,11 +196,82 @@ fn a_lost_peer_is_dialled_again() {
     let first = Running::start(&a, &[]);
     let addr = first.peers;
     let mut dialler = Running::start(&b, &[&format!("--addnode={addr}")]);
-    dialler.wait_for("peer 1: handshake done");
+    dialler.wait_for("peer 0: handshake done");
     first.stop();
     a.import(&[block_file(folders[0].path(), "blocks.blk", &chain[1..])]).succeeded();
     let second = Running::start(&a, &[&format!("--bind={addr}")]);
     dialler.wait_for_tip(&chain[20].block_hash().to_string());
     second.stop();
     dialler.stop();
+}
+
+/// Waits until `what` holds.
+fn wait(what: &str, holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < PATIENCE, "{what}: not so after {PATIENCE:?}; {}", repeat());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn an_operator_makes_and_ends_links_of_each_kind() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [a, b] = [0, 1].map(|number| Groatd::new("regtest", folders[number].path()));
+    let listener = Running::start(&a, &["--connect=0", "--whitelist=addr,mempool@127.0.0.1"]);
+    let dialler = Running::start(&b, &["--connect=0"]);
+    let there = |method: &str, params: Value| listener.rpc.call(method, params).unwrap();
+    let here = |method: &str, params: Value| dialler.rpc.call(method, params).unwrap();
+    let addr = listener.peers.to_string();
+    let ready = |peers: Value, count: usize| {
+        peers.as_array().unwrap().iter().filter(|peer| peer["version"] != json!(0)).count() == count
+    };
+
+    for (number, kind) in ["outbound-full-relay", "block-relay-only"].into_iter().enumerate() {
+        let opened = here("addconnection", json!([addr, kind, number == 0]));
+        assert_eq!(opened, json!({"address": addr, "connection_type": kind}));
+        wait("a link of each kind", || ready(there("getpeerinfo", json!([])), number + 1));
+    }
+    let (ours, theirs) = (here("getpeerinfo", json!([])), there("getpeerinfo", json!([])));
+    let field = |peers: &Value, name: &str| [&peers[0][name], &peers[1][name]].map(Clone::clone);
+    assert_eq!(field(&ours, "id"), [json!(0), json!(1)]);
+    assert_eq!(field(&ours, "connection_type"), [json!("outbound-full-relay"), json!("block-relay-only")]);
+    assert_eq!(field(&theirs, "transport_protocol_type"), [json!("v2"), json!("v1")]);
+    assert_eq!(field(&theirs, "permissions"), [json!(["mempool", "addr"]), json!(["mempool", "addr"])]);
+    assert_eq!(field(&theirs, "addr_relay_enabled"), [json!(true), json!(false)]);
+    assert_eq!(theirs[0]["session_id"], ours[0]["session_id"]);
+    wait("a pong", || here("getpeerinfo", json!([]))[0]["bytesrecv_per_msg"]["pong"].as_u64() >= Some(29));
+
+    // A ban ends the links and lets none in; what was added is dialled again once it is taken back.
+    there("setban", json!(["127.0.0.1", "add", 1000]));
+    wait("links end with a ban", || there("getconnectioncount", json!([])) == json!(0));
+    here("addnode", json!([addr, "add"]));
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(there("getconnectioncount", json!([])), json!(0), "a banned peer was let in; {}", repeat());
+    there("clearbanned", json!([]));
+    let added = |connected: bool| here("getaddednodeinfo", json!([addr]))[0]["connected"] == json!(connected);
+    wait("the added node is dialled again", || added(true) && ready(there("getpeerinfo", json!([])), 1));
+
+    assert_eq!(here("setnetworkactive", json!([false])), json!(false));
+    wait("all links end", || added(false) && there("getconnectioncount", json!([])) == json!(0));
+    assert_eq!(here("setnetworkactive", json!([true])), json!(true));
+    wait("links are made again", || added(true));
+    dialler.stop();
+    listener.stop();
+}
+
+#[test]
+fn peers_and_bans_outlive_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let groatd = Groatd::new("regtest", folder.path());
+    let node = Running::start(&groatd, &["--connect=0"]);
+    node.rpc.call("setban", json!(["10.0.0.0/8", "add", 1000])).unwrap();
+    node.rpc.call("addpeeraddress", json!(["1.2.3.4", 8333, true])).unwrap();
+    let before = ["listbanned", "getaddrmaninfo"].map(|method| node.rpc.call(method, json!([])).unwrap());
+    node.stop();
+    let node = Running::start(&groatd, &["--connect=0"]);
+    let after = ["listbanned", "getaddrmaninfo"].map(|method| node.rpc.call(method, json!([])).unwrap());
+    assert_eq!(before[0][0]["banned_until"], after[0][0]["banned_until"], "the ban; {}", repeat());
+    assert_eq!(before[1], after[1], "the peer book before (left) and after (right); {}", repeat());
+    node.stop();
 }

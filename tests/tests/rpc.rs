@@ -45,6 +45,7 @@ impl Groat {
             services: 0xc09,
             relay: true,
             prune: None,
+            ban_time: 86_400,
         };
         let server = serve(node.handle(), config).unwrap();
         let secret = std::fs::read_to_string(folder.path().join("regtest/.cookie")).unwrap();
@@ -184,7 +185,7 @@ impl Pair {
         let theirs = self.core.rpc().call(method, params.clone()).unwrap_err();
         let ours = self.groat.rpc.call(method, params.clone()).unwrap_err();
         let text = |error: &groat_tests::bitcoind::RpcError| match error.code {
-            -1 => error.message.lines().next().unwrap_or_default().to_string(),
+            -1 | -8 => error.message.lines().next().unwrap_or_default().to_string(),
             _ => error.message.clone(),
         };
         assert_eq!(
@@ -225,6 +226,7 @@ fn rpc_answers_are_those_of_bitcoind() {
     pair.same("echo", json!([1, "two", [3], {"four": null}]), &[]);
     pair.same("addnode", json!(["127.0.0.1:1", "add"]), &[]);
     pair.same("addnode", json!(["127.0.0.1:1", "remove"]), &[]);
+    links_bans_and_addresses(&pair);
     for kind in ["none", "muhash", "hash_serialized_3"] {
         pair.same("gettxoutsetinfo", json!([kind]), &["/disk_size"]);
     }
@@ -234,6 +236,86 @@ fn rpc_answers_are_those_of_bitcoind() {
         pair.same("gettxout", json!([txid, n]), &[]);
         pair.same("gettxout", json!([txid, n, false]), &[]);
     }
+}
+
+/// What needs no peer.
+fn links_bans_and_addresses(pair: &Pair) {
+    pair.same("addnode", json!(["127.0.0.1:1", "add", false]), &[]);
+    pair.same_error("addnode", json!(["127.0.0.1:1", "add"]));
+    pair.same("getaddednodeinfo", json!([]), &[]);
+    pair.same("getaddednodeinfo", json!(["127.0.0.1:1"]), &[]);
+    pair.same("addnode", json!(["127.0.0.1:1", "remove"]), &[]);
+    pair.same("getaddednodeinfo", json!([]), &[]);
+    pair.same("getnettotals", json!([]), &["/timemillis"]);
+    pair.same("ping", json!([]), &[]);
+    for active in [false, true] {
+        pair.same("setnetworkactive", json!([active]), &[]);
+        pair.same("getnetworkinfo", json!([]), &["/version", "/subversion", "/warnings"]);
+    }
+
+    // The longest ban comes first in none of the two.
+    let banned = [
+        json!(["1.2.3.4/24", "add", 100_000]),
+        json!(["1.2.3.4/255.255.0.0", "add"]),
+        json!(["2001:db8::/32", "add", 4_000_000_000_u64, true]),
+        json!(["1.2.9.9/32", "add", -5]),
+        json!(["pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion", "add"]),
+        json!(["ukeu3k5oycgaauneqgtnvselmt4yemvoilkln7jpvamvfx7dnkdq.b32.i2p", "add"]),
+    ];
+    banned.iter().for_each(|ban| pair.same("setban", ban.clone(), &[]));
+    let free: Vec<String> = (0..banned.len())
+        .flat_map(|at| {
+            let fields = ["ban_created", "banned_until", "time_remaining"];
+            fields.map(|field| format!("/{at}/{field}"))
+        })
+        .collect();
+    // How long one with an end of its own lasts depends on when it was put on.
+    let free: Vec<&str> = free.iter().map(String::as_str).collect();
+    let listed = |which: &str| {
+        let list = if which == "core" {
+            pair.core.call("listbanned", json!([]))
+        } else {
+            pair.groat.call("listbanned", json!([]))
+        };
+        let mut list = list;
+        let absolute = list.as_array_mut().unwrap().iter_mut().find(|ban| ban["address"] == "2001:db8::/32").unwrap();
+        assert_eq!(absolute["banned_until"], json!(4_000_000_000_u64), "{which}");
+        absolute["ban_duration"] = json!(0);
+        forget(&mut list, &free);
+        list
+    };
+    assert_eq!(listed("groat"), listed("core"), "listbanned: groatd (left) and bitcoind (right)");
+    pair.same("setban", json!(["1.2.9.9", "remove"]), &[]);
+    pair.same("clearbanned", json!([]), &[]);
+    pair.same("listbanned", json!([]), &[]);
+
+    pair.same("getnodeaddresses", json!([0]), &[]);
+    pair.same("getaddrmaninfo", json!([]), &[]);
+    pair.same("getrawaddrman", json!([]), &[]);
+    for (address, tried) in [
+        ("1.2.3.4", false),
+        ("1.2.3.4", false),
+        ("2a01:4f8::1", true),
+        ("pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion", true),
+        ("ukeu3k5oycgaauneqgtnvselmt4yemvoilkln7jpvamvfx7dnkdq.b32.i2p", false),
+        ("127.0.0.1", false),
+    ] {
+        pair.same("addpeeraddress", json!([address, 8333, tried]), &[]);
+    }
+    pair.same("getaddrmaninfo", json!([]), &[]);
+    for network in ["ipv4", "ipv6", "onion", "i2p", "cjdns", "IPv4"] {
+        pair.same("getnodeaddresses", json!([0, network]), &["/0/time"]);
+    }
+    // Places are secret: the rest is compared.
+    let places = |tables: Value| -> Vec<Value> {
+        let table = |name: &str| tables[name].as_object().unwrap().values().cloned().collect::<Vec<_>>();
+        let mut all = [table("new"), table("tried")].concat();
+        all.iter_mut().for_each(|place| place["time"] = json!(0));
+        all.sort_by_key(|place| place["address"].to_string());
+        all
+    };
+    let (ours, theirs) = (pair.groat.call("getrawaddrman", json!([])), pair.core.call("getrawaddrman", json!([])));
+    assert_eq!(places(ours), places(theirs), "getrawaddrman: groatd (left) and bitcoind (right)");
 }
 
 #[test]
@@ -296,10 +378,47 @@ fn rpc_errors_are_those_of_bitcoind() {
         ("disconnectnode", json!(["127.0.0.1:1", 3])),
         ("disconnectnode", json!(["", 3])),
         ("disconnectnode", json!(["127.0.0.1:1"])),
+        ("addnode", json!(["127.0.0.1:1", "add", "yes"])),
+        ("getaddednodeinfo", json!(["127.0.0.1:1"])),
+        ("addconnection", json!(["127.0.0.1:1", "feeler"])),
+        ("addconnection", json!(["127.0.0.1:1", "manual", false])),
+        ("setban", json!(["nonsense", "add"])),
+        ("setban", json!(["1.2.3.4/33", "add"])),
+        ("setban", json!(["1.2.3.4"])),
+        ("setban", json!(["1.2.3.4", "greet"])),
+        ("setban", json!(["1.2.3.4", "remove"])),
+        ("setban", json!(["1.2.3.4", "add", 1, true])),
+        ("setban", json!(["1.2.3.4", "add", "1"])),
+        ("setnetworkactive", json!([])),
+        ("setnetworkactive", json!([1])),
+        ("getnodeaddresses", json!([-1])),
+        ("getnodeaddresses", json!([1, "moon"])),
+        ("getnodeaddresses", json!([1, "not_publicly_routable"])),
+        ("addpeeraddress", json!(["nonsense", 8333])),
+        ("addpeeraddress", json!(["1.2.3.4"])),
+        ("addpeeraddress", json!(["1.2.3.4", -1])),
+        ("addpeeraddress", json!(["1.2.3.4", 65_536])),
+        ("sendmsgtopeer", json!([0, "ping", "00"])),
+        ("sendmsgtopeer", json!([0, "a name too long", "00"])),
+        ("sendmsgtopeer", json!([0, "ping", "0"])),
+        ("sendmsgtopeer", json!([0, "ping", "xx"])),
+        ("sendmsgtopeer", json!([0, "ping"])),
         ("setmocktime", json!([-1])),
         ("setmocktime", json!([4_294_967_296_u64])),
     ] {
         pair.same_error(method, params);
+    }
+    for subnet in ["1.2.3.4", "10.0.0.0/8"] {
+        pair.same("setban", json!([subnet, "add"]), &[]);
+    }
+    for (subnet, command) in [
+        ("1.2.3.4", "add"),
+        ("10.1.2.3", "add"),
+        ("10.0.0.0/8", "add"),
+        ("10.1.2.3", "remove"),
+        ("10.0.0.0/9", "remove"),
+    ] {
+        pair.same_error("setban", json!([subnet, command]));
     }
     // Both tell of a header that does not fit in the same way.
     let block = pair.core.call("generateblock", json!(["raw(51)", [], false]));
@@ -446,6 +565,11 @@ fn groatd_and_bitcoind_meet_by_rpc_and_show_each_other() {
     assert_eq!(left, right, "getpeerinfo of groatd (left) and bitcoind (right); {}", repeat());
     assert_eq!(ours("getconnectioncount", json!([])), json!(1));
     assert_eq!(ours("getnetworkinfo", json!([]))["connections_in"], json!(1));
+    assert_eq!(ours("getpeerinfo", json!([]))[0]["id"], json!(0), "links are numbered from 0; {}", repeat());
+    let message = ours("sendmsgtopeer", json!([0, "ping", "0102030405060708"]));
+    assert_eq!(message, json!({}));
+    let totals = ours("getnettotals", json!([]));
+    assert!(totals["totalbytesrecv"].as_u64() > Some(100) && totals["totalbytessent"].as_u64() > Some(100), "{totals}");
     let id = ours("getpeerinfo", json!([]))[0]["id"].clone();
     assert_eq!(ours("disconnectnode", json!(["", id])), Value::Null);
     assert_eq!(ours("getconnectioncount", json!([])), json!(0));

@@ -33,6 +33,10 @@ pub const RPC_CLIENT_NODE_NOT_ADDED: i32 = -24;
 pub const RPC_VERIFY_ERROR: i32 = -25;
 /// There is no link with that peer.
 pub const RPC_CLIENT_NODE_NOT_CONNECTED: i32 = -29;
+/// Text that is no address and no subnet; also a ban that there is not.
+pub const RPC_CLIENT_INVALID_IP_OR_SUBNET: i32 = -30;
+/// There are as many links of a kind as there may be.
+pub const RPC_CLIENT_NODE_CAPACITY_REACHED: i32 = -34;
 /// The node is still starting.
 pub const RPC_IN_WARMUP: i32 = -28;
 

@@ -8,7 +8,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::args::{Arg, Args, Kind};
 use super::error::*;
-use super::{Rpc, blockchain, coins, control, mining, network};
+use super::{Rpc, addresses, bans, blockchain, coins, control, mining, network, peerinfo};
 
 /// A result as JSON text, or an error.
 pub type Answer = Result<Box<RawValue>, RpcError>;
@@ -29,7 +29,9 @@ pub struct Method {
 
 /// All methods, by the files they are in.
 pub fn all() -> impl Iterator<Item = &'static Method> {
-    [blockchain::METHODS, coins::METHODS, control::METHODS, mining::METHODS, network::METHODS].into_iter().flatten()
+    let chain = [blockchain::METHODS, coins::METHODS, mining::METHODS];
+    let peers = [addresses::METHODS, bans::METHODS, network::METHODS, peerinfo::METHODS];
+    [control::METHODS].into_iter().chain(chain).chain(peers).flatten()
 }
 
 /// Carries out a call.
@@ -51,6 +53,12 @@ pub fn call(rpc: &Rpc, name: &str, params: Value) -> Answer {
 /// A result.
 pub fn answer(value: impl Serialize) -> Answer {
     to_raw_value(&value).map_err(|error| RpcError::new(RPC_INTERNAL_ERROR, error.to_string()))
+}
+
+/// The error of a method that is told something it does not know: its help.
+pub fn help_of(name: &str) -> RpcError {
+    let help = all().find(|method| method.name == name).map(Method::help);
+    RpcError::new(RPC_MISC_ERROR, help.unwrap_or_default())
 }
 
 /// The result of a method that has nothing to say.

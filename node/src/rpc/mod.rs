@@ -7,12 +7,15 @@
 //! | `auth` | the cookie; what a browser's page may not do |
 //! | `request` | JSON-RPC: requests and replies of each version, batches, notifications |
 //! | `method`, `args` | what a method is; its arguments by position and by name, and their types |
-//! | `control`, `blockchain`, `coins`, `network`, `mining` | the methods |
+//! | `control`, `blockchain`, `coins`, `mining` | methods about the server, the chain and new blocks |
+//! | `network`, `peerinfo`, `bans`, `addresses` | methods about links, bans and the peer book |
 //! | `show`, `script`, `number` | headers, blocks, transactions, scripts and amounts as JSON |
 //! | `error` | codes |
 
+mod addresses;
 mod args;
 mod auth;
+mod bans;
 mod blockchain;
 mod coins;
 mod control;
@@ -22,6 +25,7 @@ mod method;
 mod mining;
 mod network;
 mod number;
+mod peerinfo;
 mod request;
 mod script;
 mod show;
@@ -56,6 +60,8 @@ pub struct Config {
     pub relay: bool,
     /// Bytes that block files may take, if they are pruned.
     pub prune: Option<u64>,
+    /// Seconds that a ban lasts if nothing else is said. Core: `-bantime`.
+    pub ban_time: u64,
 }
 
 /// Time that calls under way get at the end.

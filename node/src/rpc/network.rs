@@ -1,25 +1,23 @@
 //! Methods about peers and the node's place in the network. Core: `src/rpc/net.cpp`.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
 use bitcoin::Amount;
 use groat_net::PROTOCOL_VERSION;
-use groat_net::addr::{Host, Network};
-use groat_net::peer::{
-    LinkKind, NODE_BLOOM, NODE_COMPACT_FILTERS, NODE_NETWORK, NODE_NETWORK_LIMITED, NODE_P2P_V2, NODE_WITNESS,
-};
-use groat_net::protocol::PeerId;
-use groat_net::wire::Transport;
-use hex::DisplayHex;
+use groat_net::addr::{NetAddr, Network};
+use groat_net::local::Own;
+use groat_net::peer::{LinkKind, NODE_P2P_V2};
+use groat_net::protocol::{Command, PeerId};
+use groat_net::upload::MAX_UPLOAD_TIMEFRAME;
+use hex::FromHex;
 use serde::Serialize;
 
 use super::Rpc;
 use super::args::{Arg, Args, Kind};
 use super::error::*;
-use super::method::{Answer, Method, all, answer, done};
-use super::number::{Btc, Real};
-use crate::handle::{AddNode, AddNodeError, PeerInfo, Which};
+use super::method::{Answer, Method, answer, done, help_of};
+use super::number::Btc;
+use super::peerinfo::service_names;
+use crate::clock;
+use crate::hub::{AddNode, AddNodeError, Which};
 
 /// See [`super::method::all`].
 pub const METHODS: &[Method] = &[
@@ -62,7 +60,60 @@ pub const METHODS: &[Method] = &[
         about: "The node as its peers see it.",
         run: getnetworkinfo,
     },
-    Method { name: "getpeerinfo", group: "network", args: &[], about: "All links.", run: getpeerinfo },
+    Method {
+        name: "getaddednodeinfo",
+        group: "network",
+        args: &[Arg::optional("node", Kind::Text, "Only this one, as it was added.")],
+        about: "The nodes that addnode or --addnode added, each with its link.",
+        run: getaddednodeinfo,
+    },
+    Method {
+        name: "getnettotals",
+        group: "network",
+        args: &[],
+        about: "Bytes that passed since the start.",
+        run: getnettotals,
+    },
+    Method {
+        name: "ping",
+        group: "network",
+        args: &[],
+        about: "Sends each peer a ping; getpeerinfo has what comes of it.",
+        run: ping,
+    },
+    Method {
+        name: "setnetworkactive",
+        group: "network",
+        args: &[Arg::required("state", Kind::Bool, "false: end all links and make no more; true: make links again.")],
+        about: "Switches the network off or on.",
+        run: setnetworkactive,
+    },
+    Method {
+        name: "addconnection",
+        group: "hidden",
+        args: &[
+            Arg::required("address", Kind::Text, "Address with port."),
+            Arg::required(
+                "connection_type",
+                Kind::Text,
+                "outbound-full-relay, block-relay-only, addr-fetch or feeler.",
+            ),
+            Arg::required("v2transport", Kind::Bool, "Begin with the encrypted transport."),
+        ],
+        about: "Makes a link as the node makes them by itself, on regtest.",
+        run: addconnection,
+    },
+    Method {
+        name: "sendmsgtopeer",
+        group: "hidden",
+        args: &[
+            Arg::required("peer_id", Kind::Number, "The peer's number."),
+            Arg::required("msg_type", Kind::Text, "Type of the message, at most 12 letters."),
+            Arg::required("msg", Kind::Hex, "Its payload."),
+        ],
+        about: "Sends a peer any message, for tests.",
+        run: sendmsgtopeer,
+    },
 ];
 
 /// Fee rate per 1000 virtual bytes below which nothing is relayed. Core: `DEFAULT_MIN_RELAY_TX_FEE`.
@@ -70,26 +121,91 @@ const DEFAULT_MIN_RELAY_TX_FEE: Amount = Amount::from_sat(100);
 /// Core: `DEFAULT_INCREMENTAL_RELAY_FEE`.
 const DEFAULT_INCREMENTAL_RELAY_FEE: Amount = Amount::from_sat(100);
 
+/// Whether a link may begin with version 2 of the transport.
+fn speaks_v2(rpc: &Rpc) -> bool {
+    rpc.config.services & NODE_P2P_V2 != 0
+}
+
 fn addnode(rpc: &Rpc, args: &Args) -> Answer {
     let command = match args.text(1) {
         Some("add") => AddNode::Add,
         Some("remove") => AddNode::Remove,
         Some("onetry") => AddNode::OneTry,
-        _ => {
-            let help = all().find(|method| method.name == "addnode").map(Method::help);
-            return Err(RpcError::new(RPC_MISC_ERROR, help.unwrap_or_default()));
-        }
+        _ => return Err(help_of("addnode")),
     };
-    match rpc.node()?.add_node(args.text(0).unwrap_or_default(), command)? {
-        Ok(()) => done(),
-        Err(AddNodeError::AlreadyAdded) => {
-            Err(RpcError::new(RPC_CLIENT_NODE_ALREADY_ADDED, "Error: Node already added"))
-        }
-        Err(AddNodeError::NotAdded) => Err(RpcError::new(
-            RPC_CLIENT_NODE_NOT_ADDED,
-            "Error: Node could not be removed. It has not been added previously.",
-        )),
+    let (name, v2) = (args.text(0).unwrap_or_default().to_owned(), args.bool(2));
+    if v2 == Some(true) && !speaks_v2(rpc) {
+        let text = "Error: v2transport requested but not enabled (see -v2transport)";
+        return Err(RpcError::new(RPC_INVALID_PARAMETER, text));
     }
+    match rpc.node()?.with_hub(move |hub| hub.add_node(&name, command, v2))? {
+        Ok(()) => done(),
+        Err(error @ AddNodeError::AlreadyAdded) => Err(RpcError::new(RPC_CLIENT_NODE_ALREADY_ADDED, error.to_string())),
+        Err(error @ AddNodeError::NotAdded) => Err(RpcError::new(RPC_CLIENT_NODE_NOT_ADDED, error.to_string())),
+    }
+}
+
+fn getaddednodeinfo(rpc: &Rpc, args: &Args) -> Answer {
+    #[derive(Serialize)]
+    struct Link {
+        address: String,
+        connected: &'static str,
+    }
+    #[derive(Serialize)]
+    struct Added {
+        addednode: String,
+        connected: bool,
+        addresses: Vec<Link>,
+    }
+    let mut nodes = rpc.node()?.with_hub(|hub| hub.added_nodes())?;
+    if let Some(name) = args.text(0) {
+        nodes.retain(|node| node.name == name);
+        if nodes.is_empty() {
+            return Err(RpcError::new(RPC_CLIENT_NODE_NOT_ADDED, "Error: Node has not been added."));
+        }
+    }
+    let link = |(addr, inbound): (NetAddr, bool)| Link {
+        address: addr.to_string(),
+        connected: if inbound { "inbound" } else { "outbound" },
+    };
+    let shown = nodes.into_iter().map(|node| Added {
+        addednode: node.name,
+        connected: node.linked.is_some(),
+        addresses: node.linked.into_iter().map(link).collect(),
+    });
+    answer(shown.collect::<Vec<_>>())
+}
+
+fn addconnection(rpc: &Rpc, args: &Args) -> Answer {
+    #[derive(Serialize)]
+    struct Opened<'a> {
+        address: &'a str,
+        connection_type: &'a str,
+    }
+    let node = rpc.node()?;
+    if node.params().name != "regtest" {
+        let text = "addconnection is for regression testing (-regtest mode) only.";
+        return Err(RpcError::new(RPC_MISC_ERROR, text));
+    }
+    let (address, connection_type) = (args.text(0).unwrap_or_default(), args.text(1).unwrap_or_default().trim());
+    let kind = match connection_type {
+        "outbound-full-relay" => LinkKind::OutboundFull,
+        "block-relay-only" => LinkKind::BlockRelay,
+        "addr-fetch" => LinkKind::AddrFetch,
+        "feeler" => LinkKind::Feeler,
+        _ => return Err(RpcError::new(RPC_INVALID_PARAMETER, help_of("addconnection").message)),
+    };
+    let v2 = args.bool(2).unwrap_or_default();
+    if v2 && !speaks_v2(rpc) {
+        let text = "Error: Adding v2transport connections requires -v2transport init flag to be set.";
+        return Err(RpcError::new(RPC_INVALID_PARAMETER, text));
+    }
+    let name = address.to_owned();
+    if !node.with_hub(move |hub| hub.open(&name, kind, v2))? {
+        let text = "Error: Already at capacity for specified connection type.";
+        return Err(RpcError::new(RPC_CLIENT_NODE_CAPACITY_REACHED, text));
+    }
+    answer(Opened { address, connection_type })
 }
 
 fn disconnectnode(rpc: &Rpc, args: &Args) -> Answer {
@@ -102,25 +218,78 @@ fn disconnectnode(rpc: &Rpc, args: &Args) -> Answer {
             return Err(RpcError::new(RPC_INVALID_PARAMS, text));
         }
     };
-    if !rpc.node()?.disconnect(which)? {
+    if !rpc.node()?.with_hub(move |hub| hub.disconnect(&which))? {
         return Err(RpcError::new(RPC_CLIENT_NODE_NOT_CONNECTED, "Node not found in connected nodes"));
     }
     done()
 }
 
-/// Names of service bits. Core: `serviceFlagsToStr`.
-fn service_names(services: u64) -> Vec<String> {
-    let bits = (0..64).filter(|bit| services >> bit & 1 == 1);
-    let name = |bit: u32| match 1 << bit {
-        NODE_NETWORK => "NETWORK".into(),
-        NODE_BLOOM => "BLOOM".into(),
-        NODE_WITNESS => "WITNESS".into(),
-        NODE_COMPACT_FILTERS => "COMPACT_FILTERS".into(),
-        NODE_NETWORK_LIMITED => "NETWORK_LIMITED".into(),
-        NODE_P2P_V2 => "P2P_V2".into(),
-        _ => format!("UNKNOWN[2^{bit}]"),
+fn ping(rpc: &Rpc, _: &Args) -> Answer {
+    rpc.node()?.with_hub(|hub| hub.command(Command::Ping))?;
+    done()
+}
+
+fn setnetworkactive(rpc: &Rpc, args: &Args) -> Answer {
+    let active = args.bool(0).unwrap_or_default();
+    rpc.node()?.with_hub(move |hub| hub.set_active(active))?;
+    answer(active)
+}
+
+fn sendmsgtopeer(rpc: &Rpc, args: &Args) -> Answer {
+    /// Bytes of a message's type. Core: `CMessageHeader::MESSAGE_TYPE_SIZE`.
+    const MESSAGE_TYPE_SIZE: usize = 12;
+    /// Longer ones cannot be framed in version 2 of the transport.
+    const MAX_BYTES: usize = (1 << 24) - 100;
+    #[derive(Serialize)]
+    struct Nothing {}
+    let refuse = |text: &str| Err(RpcError::new(RPC_INVALID_PARAMETER, text));
+    let id = args.int::<i64>(0)?.and_then(|id| u64::try_from(id).ok()).unwrap_or(u64::MAX);
+    let name = args.text(1).unwrap_or_default().to_owned();
+    if name.len() > MESSAGE_TYPE_SIZE {
+        return refuse(&format!("Error: msg_type too long, max length is {MESSAGE_TYPE_SIZE}"));
+    }
+    let Ok(payload) = Vec::from_hex(args.text(2).unwrap_or_default()) else {
+        return refuse("Error parsing input for msg");
     };
-    bits.map(name).collect()
+    let fits = payload.len() <= MAX_BYTES;
+    let sent = fits && rpc.node()?.with_hub(move |hub| hub.send_message(PeerId(id), name, payload))?;
+    if !sent {
+        return Err(RpcError::new(RPC_MISC_ERROR, "Error: Could not send message to peer"));
+    }
+    answer(Nothing {})
+}
+
+fn getnettotals(rpc: &Rpc, _: &Args) -> Answer {
+    #[derive(Serialize)]
+    struct Target {
+        timeframe: u64,
+        target: u64,
+        target_reached: bool,
+        serve_historical_blocks: bool,
+        bytes_left_in_cycle: u64,
+        time_left_in_cycle: u64,
+    }
+    #[derive(Serialize)]
+    struct NetTotals {
+        totalbytesrecv: u64,
+        totalbytessent: u64,
+        timemillis: u64,
+        uploadtarget: Target,
+    }
+    let totals = rpc.node()?.with_hub(|hub| hub.totals())?;
+    answer(NetTotals {
+        totalbytesrecv: totals.received,
+        totalbytessent: totals.sent,
+        timemillis: clock::micros().0 / 1000,
+        uploadtarget: Target {
+            timeframe: MAX_UPLOAD_TIMEFRAME.as_secs(),
+            target: totals.target.target,
+            target_reached: totals.target.reached,
+            serve_historical_blocks: totals.target.serves_historical_blocks,
+            bytes_left_in_cycle: totals.target.bytes_left,
+            time_left_in_cycle: totals.target.time_left.as_secs(),
+        },
+    })
 }
 
 /// `CLIENT_VERSION`'s form: two digits each for major, minor and patch.
@@ -148,7 +317,7 @@ fn getnetworkinfo(rpc: &Rpc, _: &Args) -> Answer {
         networks: [Reach; 5],
         relayfee: Btc,
         incrementalfee: Btc,
-        localaddresses: [String; 0],
+        localaddresses: Vec<Local>,
         warnings: [String; 0],
     }
     #[derive(Serialize)]
@@ -156,16 +325,27 @@ fn getnetworkinfo(rpc: &Rpc, _: &Args) -> Answer {
         name: &'static str,
         limited: bool,
         reachable: bool,
-        proxy: &'static str,
+        proxy: String,
         proxy_randomize_credentials: bool,
     }
-    let peers = rpc.node()?.peers()?;
-    let inbound = peers.iter().filter(|peer| peer.kind.is_inbound()).count();
-    let mut offsets: Vec<i64> =
-        peers.iter().filter(|peer| !peer.kind.is_inbound()).map(|peer| peer.time_offset).collect();
-    offsets.sort_unstable();
-    // Nothing but the two internet protocols can be dialled without a proxy.
-    let networks = [("ipv4", true), ("ipv6", true), ("onion", false), ("i2p", false), ("cjdns", false)];
+    #[derive(Serialize)]
+    struct Local {
+        address: String,
+        port: u16,
+        score: u32,
+    }
+    let info = rpc.node()?.with_hub(|hub| hub.network())?;
+    let reach = |network| {
+        let (reachable, proxy) = (info.reachable.contains(&network), info.proxies.of(network));
+        Reach {
+            name: network.name(),
+            limited: !reachable,
+            reachable,
+            proxy: proxy.map(|proxy| proxy.addr.to_string()).unwrap_or_default(),
+            proxy_randomize_credentials: proxy.is_some_and(|proxy| proxy.isolate),
+        }
+    };
+    let local = |own: &Own| Local { address: own.addr.host.to_string(), port: own.addr.port, score: own.score };
     answer(NetworkInfo {
         version: client_version(),
         subversion: &rpc.config.user_agent,
@@ -173,146 +353,15 @@ fn getnetworkinfo(rpc: &Rpc, _: &Args) -> Answer {
         localservices: format!("{:016x}", rpc.config.services),
         localservicesnames: service_names(rpc.config.services),
         localrelay: rpc.config.relay,
-        timeoffset: offsets.get(offsets.len() / 2).copied().unwrap_or(0),
-        networkactive: true,
-        connections: peers.len(),
-        connections_in: inbound,
-        connections_out: peers.len() - inbound,
-        networks: networks.map(|(name, reachable)| Reach {
-            name,
-            limited: !reachable,
-            reachable,
-            proxy: "",
-            proxy_randomize_credentials: false,
-        }),
+        timeoffset: info.time_offset,
+        networkactive: info.active,
+        connections: info.inbound + info.outbound,
+        connections_in: info.inbound,
+        connections_out: info.outbound,
+        networks: Network::ALL.map(reach),
         relayfee: Btc(DEFAULT_MIN_RELAY_TX_FEE),
         incrementalfee: Btc(DEFAULT_INCREMENTAL_RELAY_FEE),
-        localaddresses: [],
+        localaddresses: info.own.iter().map(local).collect(),
         warnings: [],
     })
-}
-
-/// One link, with Core's keys. What Groat does not count yet is 0.
-#[derive(Serialize)]
-struct PeerView {
-    id: u64,
-    addr: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    addrbind: Option<String>,
-    network: &'static str,
-    services: String,
-    servicesnames: Vec<String>,
-    relaytxes: bool,
-    last_inv_sequence: u64,
-    inv_to_send: u64,
-    lastsend: u64,
-    lastrecv: u64,
-    last_transaction: u64,
-    last_block: u64,
-    bytessent: u64,
-    bytesrecv: u64,
-    conntime: u64,
-    timeoffset: i64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pingtime: Option<Real>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    minping: Option<Real>,
-    version: i32,
-    subver: String,
-    inbound: bool,
-    bip152_hb_to: bool,
-    bip152_hb_from: bool,
-    presynced_headers: i32,
-    synced_headers: i32,
-    synced_blocks: i32,
-    inflight: Vec<u32>,
-    addr_relay_enabled: bool,
-    addr_processed: u64,
-    addr_rate_limited: u64,
-    permissions: [String; 0],
-    minfeefilter: Btc,
-    bytessent_per_msg: BTreeMap<String, u64>,
-    bytesrecv_per_msg: BTreeMap<String, u64>,
-    connection_type: &'static str,
-    transport_protocol_type: &'static str,
-    session_id: String,
-}
-
-fn getpeerinfo(rpc: &Rpc, _: &Args) -> Answer {
-    answer(rpc.node()?.peers()?.into_iter().map(show).collect::<Vec<_>>())
-}
-
-fn show(peer: PeerInfo) -> PeerView {
-    let seconds = |time: Duration| Real(time.as_micros() as f64 / 1e6);
-    let (transport_protocol_type, session) = match peer.transport {
-        Transport::Detecting => ("detecting", None),
-        Transport::V1 => ("v1", None),
-        Transport::V2 { session } => ("v2", session),
-    };
-    PeerView {
-        id: peer.id.0,
-        addr: peer.addr.to_string(),
-        addrbind: peer.bind.map(|bind| bind.to_string()),
-        network: network_name(&peer.addr.host),
-        services: format!("{:016x}", peer.services),
-        servicesnames: service_names(peer.services),
-        relaytxes: peer.relay_txs,
-        last_inv_sequence: 0,
-        inv_to_send: 0,
-        lastsend: peer.last_send,
-        lastrecv: peer.last_recv,
-        last_transaction: 0,
-        last_block: 0,
-        bytessent: peer.bytes_sent,
-        bytesrecv: peer.bytes_received,
-        conntime: peer.connected,
-        timeoffset: peer.time_offset,
-        pingtime: peer.ping.map(seconds),
-        minping: peer.min_ping.map(seconds),
-        version: peer.version,
-        subver: sanitized(&peer.subver),
-        inbound: peer.kind.is_inbound(),
-        bip152_hb_to: peer.pushes_blocks_to_us,
-        bip152_hb_from: peer.wants_blocks_pushed,
-        presynced_headers: -1,
-        synced_headers: peer.synced_headers,
-        synced_blocks: peer.synced_blocks,
-        inflight: peer.inflight,
-        addr_relay_enabled: false,
-        addr_processed: 0,
-        addr_rate_limited: 0,
-        permissions: [],
-        minfeefilter: Btc(Amount::ZERO),
-        bytessent_per_msg: BTreeMap::new(),
-        bytesrecv_per_msg: BTreeMap::new(),
-        connection_type: match peer.kind {
-            LinkKind::Inbound => "inbound",
-            LinkKind::OutboundFull => "outbound-full-relay",
-            LinkKind::BlockRelay => "block-relay-only",
-            LinkKind::Feeler => "feeler",
-            LinkKind::Manual => "manual",
-            LinkKind::AddrFetch => "addr-fetch",
-        },
-        transport_protocol_type,
-        session_id: session.map(|id| id.to_lower_hex_string()).unwrap_or_default(),
-    }
-}
-
-/// Core: `GetNetworkName` of `ConnectedThroughNetwork`: what cannot be reached over the internet has none.
-fn network_name(host: &Host) -> &'static str {
-    if !host.is_routable() {
-        return "not_publicly_routable";
-    }
-    match host.network() {
-        Network::Ipv4 => "ipv4",
-        Network::Ipv6 => "ipv6",
-        Network::Onion => "onion",
-        Network::I2p => "i2p",
-        Network::Cjdns => "cjdns",
-    }
-}
-
-/// Letters that do no harm wherever they are printed. Core: `SanitizeString`.
-fn sanitized(text: &str) -> String {
-    text.chars().filter(|letter| letter.is_ascii_alphanumeric() || " .,;-_/:?@()".contains(*letter)).collect()
 }

@@ -31,6 +31,7 @@ fn config(folder: &Path) -> Config {
         services: 0xc09,
         relay: false,
         prune: None,
+        ban_time: 86_400,
     }
 }
 
