@@ -17,6 +17,7 @@ pub mod signature;
 mod sigops;
 mod stack;
 pub mod taproot;
+mod template;
 
 use bitcoin::{Script, Witness};
 use sha2::{Digest, Sha256};
@@ -31,6 +32,7 @@ pub use interpreter::{
 };
 pub use sighash::{SigVersion, Sighashes, TapLeaf, TaprootSpend};
 pub use sigops::{legacy_sigops, p2sh_sigops, witness_sigops};
+pub use template::Template;
 
 use interpreter::{Context, evaluate, push_prefix};
 use opcode::*;

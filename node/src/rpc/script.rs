@@ -6,7 +6,7 @@ use groat_chain::params::AddressSet;
 use groat_chain::rules::block::is_unspendable;
 use groat_chain::script::opcode::*;
 use groat_chain::script::signature::check_signature_encoding;
-use groat_chain::script::{Flags, MAX_PUBKEYS_PER_MULTISIG};
+use groat_chain::script::{Flags, Template};
 use hex::DisplayHex;
 use serde::Serialize;
 
@@ -24,10 +24,10 @@ pub struct ScriptPubKey {
 impl ScriptPubKey {
     /// Shows `script` with addresses of this set.
     pub fn new(script: &Script, addresses: AddressSet) -> ScriptPubKey {
-        let kind = Kind::of(script);
-        let address = kind.has_address().then(|| address_of(script, addresses)).flatten();
+        let kind = Template::of(script);
+        let address = has_address(&kind).then(|| address_of(script, addresses)).flatten();
         let hex = script.as_bytes().to_lower_hex_string();
-        let desc = kind.descriptor(script, address.as_deref());
+        let desc = descriptor(&kind, address.as_deref());
         let desc = desc.unwrap_or_else(|| format!("raw({hex})"));
         ScriptPubKey { asm: asm(script, false), desc: with_checksum(&desc), hex, address, r#type: kind.name() }
     }
@@ -51,120 +51,29 @@ pub fn from_address(text: &str, addresses: AddressSet) -> Option<ScriptBuf> {
     Some(address.require_network(network(addresses)).ok()?.script_pubkey())
 }
 
-/// What an output script is. Core: `TxoutType`.
-enum Kind<'a> {
-    NonStandard,
-    PubKey(&'a [u8]),
-    PubKeyHash,
-    ScriptHash,
-    Multisig(usize, Vec<&'a [u8]>),
-    NullData,
-    Anchor,
-    WitnessV0KeyHash,
-    WitnessV0ScriptHash,
-    WitnessV1Taproot(&'a [u8]),
-    WitnessUnknown,
+/// Core: `ExtractDestination`.
+fn has_address(kind: &Template<'_>) -> bool {
+    !matches!(kind, Template::NonStandard | Template::PubKey(_) | Template::Multisig(..) | Template::NullData)
 }
 
-impl Kind<'_> {
-    /// Core: `Solver`.
-    fn of(script: &Script) -> Kind<'_> {
-        let bytes = script.as_bytes();
-        if is_p2sh(bytes) {
-            return Kind::ScriptHash;
+/// Without checksum; none if only `raw()` says it. Core: `InferScript`, without a key store.
+fn descriptor(kind: &Template<'_>, address: Option<&str>) -> Option<String> {
+    match kind {
+        Template::PubKey(key) if is_describable(key) => Some(format!("pk({})", key.as_hex())),
+        Template::Multisig(required, keys) if keys.iter().all(|key| is_describable(key)) => {
+            let keys: String = keys.iter().map(|key| format!(",{}", key.as_hex())).collect();
+            Some(format!("multi({required}{keys})"))
         }
-        match (witness_program(bytes), bytes) {
-            (Some((0, program)), _) => match program.len() {
-                20 => Kind::WitnessV0KeyHash,
-                32 => Kind::WitnessV0ScriptHash,
-                _ => Kind::NonStandard,
-            },
-            (Some((1, program)), _) if program.len() == 32 => Kind::WitnessV1Taproot(program),
-            (Some((1, [0x4e, 0x73])), _) => Kind::Anchor,
-            (Some(_), _) => Kind::WitnessUnknown,
-            (None, [OP_RETURN, rest @ ..]) if is_push_only(rest) => Kind::NullData,
-            (None, [length @ (33 | 65), key @ .., OP_CHECKSIG]) if key.len() == usize::from(*length) && is_key(key) => {
-                Kind::PubKey(key)
-            }
-            (None, [OP_DUP, OP_HASH160, 20, hash @ .., OP_EQUALVERIFY, OP_CHECKSIG]) if hash.len() == 20 => {
-                Kind::PubKeyHash
-            }
-            _ => multisig(bytes).map_or(Kind::NonStandard, |(required, keys)| Kind::Multisig(required, keys)),
+        Template::WitnessV1Taproot(key) if XOnlyPublicKey::from_slice(key).is_ok() => {
+            Some(format!("rawtr({})", key.as_hex()))
         }
+        _ => address.map(|address| format!("addr({address})")),
     }
-
-    /// Core: `GetTxnOutputType`.
-    fn name(&self) -> &'static str {
-        match self {
-            Kind::NonStandard => "nonstandard",
-            Kind::PubKey(_) => "pubkey",
-            Kind::PubKeyHash => "pubkeyhash",
-            Kind::ScriptHash => "scripthash",
-            Kind::Multisig(..) => "multisig",
-            Kind::NullData => "nulldata",
-            Kind::Anchor => "anchor",
-            Kind::WitnessV0KeyHash => "witness_v0_keyhash",
-            Kind::WitnessV0ScriptHash => "witness_v0_scripthash",
-            Kind::WitnessV1Taproot(_) => "witness_v1_taproot",
-            Kind::WitnessUnknown => "witness_unknown",
-        }
-    }
-
-    /// Core: `ExtractDestination`.
-    fn has_address(&self) -> bool {
-        !matches!(self, Kind::NonStandard | Kind::PubKey(_) | Kind::Multisig(..) | Kind::NullData)
-    }
-
-    /// Without checksum; none if only `raw()` says it. Core: `InferScript`, without a key store.
-    fn descriptor(&self, script: &Script, address: Option<&str>) -> Option<String> {
-        debug_assert!(address.is_none() || self.has_address(), "{script}");
-        match self {
-            Kind::PubKey(key) if is_describable(key) => Some(format!("pk({})", key.as_hex())),
-            Kind::Multisig(required, keys) if keys.iter().all(|key| is_describable(key)) => {
-                let keys: String = keys.iter().map(|key| format!(",{}", key.as_hex())).collect();
-                Some(format!("multi({required}{keys})"))
-            }
-            Kind::WitnessV1Taproot(key) if XOnlyPublicKey::from_slice(key).is_ok() => {
-                Some(format!("rawtr({})", key.as_hex()))
-            }
-            _ => address.map(|address| format!("addr({address})")),
-        }
-    }
-}
-
-/// Whether the length is that which the first byte asks for. Core: `CPubKey::ValidSize`.
-fn is_key(key: &[u8]) -> bool {
-    matches!((key.first(), key.len()), (Some(2 | 3), 33) | (Some(4 | 6 | 7), 65))
 }
 
 /// Descriptors do not take hybrid keys.
 fn is_describable(key: &[u8]) -> bool {
     !matches!(key.first(), Some(6 | 7))
-}
-
-/// Number of signatures and the keys. Core: `MatchMultisig`.
-fn multisig(script: &[u8]) -> Option<(usize, Vec<&[u8]>)> {
-    let script = script.strip_suffix(&[OP_CHECKMULTISIG])?;
-    let mut ops = Cursor::new(script);
-    let small = |op: Op<'_>, least: usize| {
-        let number = match (op.code, op.data) {
-            (OP_1..=OP_16, _) => usize::from(op.code - OP_1) + 1,
-            (_, [number @ 17..=0x7f]) if is_minimal_push(op) => usize::from(*number),
-            _ => return None,
-        };
-        (least..=MAX_PUBKEYS_PER_MULTISIG).contains(&number).then_some(number)
-    };
-    let required = small(ops.next()?.ok()?, 1)?;
-    let mut keys = Vec::new();
-    loop {
-        let op = ops.next()?.ok()?;
-        if is_key(op.data) {
-            keys.push(op.data);
-            continue;
-        }
-        let whole = small(op, required)? == keys.len() && ops.next().is_none();
-        return whole.then_some((required, keys));
-    }
 }
 
 /// The script as text. With `signatures` what looks like a signature shows the name of its hash type.
