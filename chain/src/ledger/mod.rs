@@ -27,6 +27,7 @@ use crate::pool::Pool;
 use crate::rejection::{Blame, Rejection};
 use crate::rules;
 use crate::rules::block::is_unspendable;
+use crate::script::{Flags, VerdictCache};
 use crate::store::{FilePos, Store, StoreError, codec};
 use crate::table::{CoinTable, Found};
 use crate::tree::{Id, Tree};
@@ -125,6 +126,13 @@ pub struct Change {
     pub connected: Vec<Arc<Block>>,
 }
 
+/// Who keeps in step with the published chain.
+pub trait Follow: Send {
+    /// The chain changes and will end in `tip`: no reader has seen it yet, all will once this returns. When blocks are
+    /// disconnected the ledger's coins are those of `tip`; when not, they may be ahead of it.
+    fn follow(&mut self, change: &Change, tip: Id, ledger: &Ledger) -> Result<(), LedgerError>;
+}
+
 /// What one step towards the best chain did.
 #[derive(Debug)]
 pub enum Step {
@@ -169,6 +177,9 @@ pub struct Ledger {
     /// Steps that a flush made on its way, told by the next calls.
     untold: VecDeque<Step>,
     flush: flush::Flush,
+    follower: Option<Box<dyn Follow>>,
+    /// Transactions whose scripts need not be run again.
+    verdicts: Option<Arc<VerdictCache>>,
 }
 
 /// Blocks whose scripts may be running at once.
@@ -185,6 +196,11 @@ impl Ledger {
     /// The store, for readers on any thread. Coins in it are those of the last flush.
     pub fn store(&self) -> Arc<dyn Store> {
         self.store.clone()
+    }
+
+    /// The checking threads.
+    pub fn pool(&self) -> Arc<Pool> {
+        self.pool.clone()
     }
 
     /// The network's parameters.
@@ -214,6 +230,54 @@ impl Ledger {
             Found::Spent => None,
             Found::Unknown => self.store.coins(&[*outpoint])?.remove(0),
         })
+    }
+
+    /// The coins of many outputs, as [`Ledger::coin`].
+    pub fn coins(&self, outpoints: &[OutPoint]) -> Result<Vec<Option<Coin>>, LedgerError> {
+        let mut unknown = Vec::new();
+        let known = outpoints.iter().map(|outpoint| match self.table.get(outpoint) {
+            Found::Coin(coin) => Some(coin.clone()),
+            Found::Spent => None,
+            Found::Unknown => {
+                unknown.push(*outpoint);
+                None
+            }
+        });
+        let mut coins: Vec<Option<Coin>> = known.collect();
+        if !unknown.is_empty() {
+            // Both lists run in the order of the outpoints.
+            let mut found = unknown.iter().zip(self.store.coins(&unknown)?).peekable();
+            for (outpoint, coin) in outpoints.iter().zip(&mut coins) {
+                if let Some((_, stored)) = found.next_if(|(asked, _)| *asked == outpoint) {
+                    *coin = stored;
+                }
+            }
+        }
+        Ok(coins)
+    }
+
+    /// From now on `follower` is told of each change before it is published.
+    pub fn set_follower(&mut self, follower: Box<dyn Follow>) {
+        self.follower = Some(follower);
+    }
+
+    /// Scripts of transactions that `verdicts` knows to hold under a block's flags are not run again.
+    pub fn set_verdicts(&mut self, verdicts: Arc<VerdictCache>) {
+        self.verdicts = Some(verdicts);
+    }
+
+    /// Whether the coins stand at the published tip.
+    pub fn is_at_rest(&self) -> bool {
+        self.untold.is_empty() && self.in_flight.is_empty() && self.tree.read().tip() == self.tip
+    }
+
+    /// Waits for the scripts in flight and gives what happened, as [`Ledger::activate_best_chain`] does; none when there
+    /// is no more. Then the coins stand at the published tip, unless a reorganisation is under way.
+    pub fn finish_scripts(&mut self) -> Result<Option<Step>, LedgerError> {
+        if let Some(step) = self.untold.pop_front() {
+            return Ok(Some(step));
+        }
+        self.settle(true)
     }
 
     /// Blocks between the coin table and the best complete chain's end.
@@ -295,11 +359,19 @@ impl Ledger {
             }
             self.begin_flush()?;
         }
+        // A reorganisation is published by itself, before more is connected: who follows finds the coins at its tip.
+        if !self.change.disconnected.is_empty()
+            && !self.in_flight.is_empty()
+            && self.is_better(self.tip)
+            && let Some(step) = self.settle(true)?
+        {
+            return Ok(step);
+        }
         let Some(target) = self.target() else {
-            return Ok(match self.settle(true)? {
-                Some(step) => step,
+            return match self.settle(true)? {
+                Some(step) => Ok(step),
                 None => self.publish_at_rest(),
-            });
+            };
         };
         let fork = self.tree.read().fork(self.tip, target);
         if fork != self.tip {
@@ -372,7 +444,7 @@ impl Ledger {
                 return Ok(Some(Step::Refused(block.hash, rejection)));
             }
             self.in_flight.pop_front();
-            if let Some(change) = self.prove(id, block) {
+            if let Some(change) = self.prove(id, block)? {
                 return Ok(Some(Step::Moved(Some(change))));
             }
         }
@@ -380,7 +452,7 @@ impl Ledger {
     }
 
     /// Marks a block as proven and publishes it if the published tip is worse.
-    fn prove(&mut self, id: Id, block: Arc<Block>) -> Option<Change> {
+    fn prove(&mut self, id: Id, block: Arc<Block>) -> Result<Option<Change>, LedgerError> {
         let back = self.change.disconnected.last().is_some_and(|last| last.hash == block.hash);
         if back && self.change.connected.is_empty() {
             self.change.disconnected.pop();
@@ -392,22 +464,35 @@ impl Ledger {
             tree.set_proven(id);
             self.unsaved.insert(id);
         }
+        drop(tree);
+        if self.is_better(id) { self.publish(id).map(Some) } else { Ok(None) }
+    }
+
+    /// Whether a proven block takes the place of the published tip.
+    fn is_better(&self, id: Id) -> bool {
+        let tree = self.tree.read();
         let published = tree.node(tree.tip());
-        if tree.node(id).work > published.work || published.is_invalid() {
-            tree.set_tip(id);
-            return Some(std::mem::take(&mut self.change));
-        }
-        None
+        tree.node(id).work > published.work || published.is_invalid()
     }
 
     /// With nothing in flight and nowhere to go: the tip is published, whatever it is.
-    fn publish_at_rest(&mut self) -> Step {
-        let mut tree = self.tree.write();
-        if tree.tip() == self.tip {
-            return Step::Idle;
+    fn publish_at_rest(&mut self) -> Result<Step, LedgerError> {
+        if self.tree.read().tip() == self.tip {
+            return Ok(Step::Idle);
         }
-        tree.set_tip(self.tip);
-        Step::Moved(Some(std::mem::take(&mut self.change)))
+        Ok(Step::Moved(Some(self.publish(self.tip)?)))
+    }
+
+    /// Makes `tip` the published one, once who follows is in step with it.
+    fn publish(&mut self, tip: Id) -> Result<Change, LedgerError> {
+        let change = std::mem::take(&mut self.change);
+        if let Some(mut follower) = self.follower.take() {
+            let followed = follower.follow(&change, tip, self);
+            self.follower = Some(follower);
+            followed?;
+        }
+        self.tree.write().set_tip(tip);
+        Ok(change)
     }
 
     /// Before a connected block is called invalid: its witnesses are those that were accepted. A block read back from
@@ -468,8 +553,7 @@ impl Ledger {
         };
         gathered.spent.append(&mut gathered.overwritten);
         let spent = Arc::new(gathered.spent);
-        let scripts =
-            if trusted { ScriptRun::none() } else { ScriptRun::start(&self.pool, &block, &spent, connected.flags) };
+        let scripts = if trusted { ScriptRun::none() } else { self.run_scripts(&block, &spent, connected.flags) };
         if !has_undo {
             let pos = self.store.append_undo(file, &codec::encode_undo(&spent))?;
             self.tree.write().set_undo(id, pos);
@@ -478,6 +562,10 @@ impl Ledger {
         self.tip = id;
         self.in_flight.push_back(InFlight { id, block, spent, scripts });
         Ok(Step::Moved(None))
+    }
+
+    fn run_scripts(&self, block: &Arc<Block>, spent: &Arc<Vec<Coin>>, flags: Flags) -> ScriptRun {
+        ScriptRun::start(&self.pool, block, spent, flags, self.verdicts.as_ref())
     }
 
     /// Whether it has to be looked up if the block overwrites coins (BIP30).

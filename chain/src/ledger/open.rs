@@ -47,6 +47,8 @@ impl Ledger {
             whole_up_to: None,
             change: Default::default(),
             untold: Default::default(),
+            follower: None,
+            verdicts: None,
             marked: false,
             pruning: true,
             flush: Flush { stored: tip, writer: None },

@@ -7,7 +7,7 @@ use crate::block::Block;
 use crate::coins::Coin;
 use crate::pool::{Pool, Promise};
 use crate::rejection::Rejection;
-use crate::script::{Flags, ScriptError, Sighashes, verify_input};
+use crate::script::{Flags, ScriptError, Sighashes, VerdictCache, verify_input};
 
 /// Inputs that one job takes at least, unless the block ends before.
 const INPUTS_PER_JOB: usize = 64;
@@ -32,12 +32,19 @@ impl ScriptRun {
         ScriptRun { jobs: Vec::new() }
     }
 
-    /// Starts all scripts of a block; `spent` holds the coins of its inputs in block order.
-    pub fn start(pool: &Pool, block: &Arc<Block>, spent: &Arc<Vec<Coin>>, flags: Flags) -> ScriptRun {
+    /// Starts all scripts of a block but those that `verdicts` knows to hold; `spent` holds the coins of its inputs in
+    /// block order.
+    pub fn start(
+        pool: &Pool,
+        block: &Arc<Block>,
+        spent: &Arc<Vec<Coin>>,
+        flags: Flags,
+        verdicts: Option<&Arc<VerdictCache>>,
+    ) -> ScriptRun {
         let mut jobs = Vec::new();
         let mut job = |from: Cursor, to: Cursor| {
-            let (block, spent) = (block.clone(), spent.clone());
-            jobs.push(pool.ask(false, move || run(&block, &spent, from, to, flags)));
+            let (block, spent, verdicts) = (block.clone(), spent.clone(), verdicts.cloned());
+            jobs.push(pool.ask(false, move || run(&block, &spent, from, to, flags, verdicts.as_deref())));
         };
         let (mut from, mut at) = (Cursor::default(), Cursor::default());
         for (transaction, tx) in block.transactions.iter().enumerate().skip(1) {
@@ -76,13 +83,24 @@ struct Cursor {
     coin: usize,
 }
 
-fn run(block: &Block, spent: &[Coin], from: Cursor, to: Cursor, flags: Flags) -> Option<Failure> {
+fn run(
+    block: &Block,
+    spent: &[Coin],
+    from: Cursor,
+    to: Cursor,
+    flags: Flags,
+    verdicts: Option<&VerdictCache>,
+) -> Option<Failure> {
     let mut coin = from.coin;
     let transactions: Range<usize> = from.transaction..to.transaction;
     for transaction in transactions {
         let tx = &block.transactions[transaction];
         let coins = &spent[coin..coin + tx.input.len()];
         coin += tx.input.len();
+        let holds = |known: &VerdictCache| known.contains(&known.transaction_key(&block.wtxids[transaction], flags));
+        if verdicts.is_some_and(holds) {
+            continue;
+        }
         let sighashes = Sighashes::new(tx, coins);
         for input in 0..tx.input.len() {
             if let Err(error) = verify_input(&sighashes, input, flags, None) {

@@ -43,6 +43,8 @@ impl Ledger {
             whole_up_to: None,
             change: Change::default(),
             untold: Default::default(),
+            follower: None,
+            verdicts: None,
             marked: false,
             pruning: false,
             flush: super::flush::Flush { stored: self.tip, writer: None },
@@ -113,7 +115,7 @@ impl Ledger {
             return Err(fault("its undo differs from the coins it spends".into()));
         }
         let spent = Arc::new(gathered.spent);
-        ScriptRun::start(&self.pool, &block, &spent, connected.flags)
+        ScriptRun::start(&self.pool, &block, &spent, connected.flags, None)
             .wait(&self.pool)
             .map_err(|rejection| fault(rejection.to_string()))?;
         self.tip = id;
