@@ -68,7 +68,7 @@ impl Block {
 /// Decodes a transaction as Core does where the `bitcoin` crate differs, both about transactions without inputs: one
 /// that has no outputs either is read as such and left for the rules to refuse (the crate takes the two zeros for a
 /// segwit marker with an unknown flag); one with the segwit marker but no witness is no transaction.
-fn decode_transaction(rest: &mut &[u8]) -> Result<Transaction, encode::Error> {
+pub fn decode_transaction(rest: &mut &[u8]) -> Result<Transaction, encode::Error> {
     let marked = rest.get(4) == Some(&0);
     if marked && rest.len() >= 10 && rest[5] == 0 {
         let version = Decodable::consensus_decode(rest)?;

@@ -19,12 +19,14 @@
 //! | [`table`] | the coins in memory: a live and a frozen layer over the store |
 //! | [`pool`] | the checking threads |
 //! | [`ledger`] | the single writer: headers, blocks, the best chain step by step, flushes |
+//! | [`mempool`] | transactions that could be in the next block: acceptance, policy, what a block takes |
 //! | [`muhash`] | the hash of the coin set |
 //! | [`stats`] | the totals of the coin set |
 
 pub mod block;
 pub mod coins;
 pub mod ledger;
+pub mod mempool;
 pub mod muhash;
 pub mod params;
 pub mod pool;

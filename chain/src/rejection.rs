@@ -142,13 +142,93 @@ pub enum Rejection {
     #[error("bad-txns-fee-outofrange")]
     BadTxnsFeeOutofrange,
 
-    // Transactions, for the pool.
-    /// An input spends an output of a form that is not relayed; no witness can change that.
+    // Transactions for the mempool. The first ones need no coins.
+    /// A coinbase is valid in a block alone.
+    #[error("coinbase")]
+    Coinbase,
+    /// A version that has no meaning yet.
+    #[error("version")]
+    Version,
+    /// More weight than is relayed.
+    #[error("tx-size")]
+    TxSize,
+    /// So few bytes without witness that it could pass for an inner node of a merkle tree (CVE-2017-12842).
+    #[error("tx-size-small")]
+    TxSizeSmall,
+    /// An input script longer than any usual one.
+    #[error("scriptsig-size")]
+    ScriptsigSize,
+    /// An input script that does more than push.
+    #[error("scriptsig-not-pushonly")]
+    ScriptsigNotPushonly,
+    /// An output script of no known form.
+    #[error("scriptpubkey")]
+    ScriptPubkey,
+    /// More bytes of data in outputs than the operator relays.
+    #[error("datacarrier")]
+    Datacarrier,
+    /// Keys shown bare, which the operator does not relay.
+    #[error("bare-multisig")]
+    BareMultisig,
+    /// An output that costs more to spend than it is worth.
+    #[error("dust")]
+    Dust,
+    /// Its lock time has not come.
+    #[error("non-final")]
+    NonFinal,
+    /// It is in the pool.
+    #[error("txn-already-in-mempool")]
+    TxnAlreadyInMempool,
+    /// It is in the pool with another witness.
+    #[error("txn-same-nonwitness-data-in-mempool")]
+    TxnSameNonwitnessDataInMempool,
+    /// Another transaction of the pool spends the same output.
+    #[error("txn-mempool-conflict")]
+    TxnMempoolConflict,
+    /// It is mined already.
+    #[error("txn-already-known")]
+    TxnAlreadyKnown,
+
+    // Transactions for the mempool, with coins.
+    /// It spends what neither chain nor pool has: for a block that is [`Rejection::BadTxnsInputsMissingorspent`].
+    #[error("bad-txns-inputs-missingorspent")]
+    MissingInputs,
+    /// A relative lock time has not come (BIP68).
+    #[error("non-BIP68-final")]
+    NonBip68Final,
+    /// It spends outputs of no known form, or with too many signature operations.
     #[error("bad-txns-nonstandard-inputs")]
     BadTxnsNonstandardInputs,
-    /// Its fee is below the rate that is relayed.
+    /// A witness larger than any usual one, or where none belongs.
+    #[error("bad-witness-nonstandard")]
+    BadWitnessNonstandard,
+    /// Its signature operations cost more than is relayed.
+    #[error("bad-txns-too-many-sigops")]
+    BadTxnsTooManySigops,
+    /// It pays less than the pool takes while it is full.
+    #[error("mempool min fee not met")]
+    MempoolMinFeeNotMet,
+    /// It pays less than the operator relays.
     #[error("min relay fee not met")]
     MinRelayFeeNotMet,
+    /// It breaks the rules of transactions of version 3 (BIP431).
+    #[error("TRUC-violation")]
+    TrucViolation,
+    /// Too many transactions of the pool, or too large ones, would hang together.
+    #[error("too-large-cluster")]
+    TooLargeCluster,
+    /// It spends of a parent with dust, but not the dust.
+    #[error("missing-ephemeral-spends")]
+    MissingEphemeralSpends,
+    /// A script of it failed.
+    #[error("mempool-script-verify-flag-failed ({0})")]
+    MempoolScript(ScriptError),
+    /// A script of it failed, and it has no witness where it needs one.
+    #[error("mempool-script-verify-flag-failed ({0})")]
+    MempoolScriptStripped(ScriptError),
+    /// The pool is full of transactions that pay more.
+    #[error("mempool full")]
+    MempoolFull,
 }
 
 /// What a rejection says about what was refused, and so what may be remembered of it.
@@ -182,8 +262,29 @@ impl Rejection {
             TimeTooNew => Blame::Future,
             PrevBlkNotFound => Blame::Missing,
             DuplicateInvalid => Blame::Duplicate,
-            TooLittleChainwork | BadTxnsNonstandardInputs => Blame::Policy,
-            MinRelayFeeNotMet => Blame::Reconsiderable,
+            TooLittleChainwork
+            | Version
+            | TxSize
+            | TxSizeSmall
+            | ScriptsigSize
+            | ScriptsigNotPushonly
+            | ScriptPubkey
+            | Datacarrier
+            | BareMultisig
+            | Dust
+            | TxnMempoolConflict
+            | BadTxnsNonstandardInputs
+            | BadWitnessNonstandard
+            | BadTxnsTooManySigops
+            | TrucViolation
+            | TooLargeCluster
+            | MissingEphemeralSpends
+            | MempoolScript(_) => Blame::Policy,
+            MempoolMinFeeNotMet | MinRelayFeeNotMet | MempoolFull => Blame::Reconsiderable,
+            MempoolScriptStripped(_) => Blame::WitnessStripped,
+            NonFinal | NonBip68Final => Blame::Future,
+            TxnAlreadyInMempool | TxnSameNonwitnessDataInMempool | TxnAlreadyKnown => Blame::Duplicate,
+            MissingInputs => Blame::Missing,
             BadTxnMrklRoot | BadTxnsDuplicate | BadWitnessNonceSize | BadWitnessMerkleMatch | UnexpectedWitness => {
                 Blame::Mutated
             }
@@ -212,7 +313,8 @@ impl Rejection {
             | BadTxnsPrematureSpendOfCoinbase
             | BadTxnsInputvaluesOutofrange
             | BadTxnsInBelowout
-            | BadTxnsFeeOutofrange => Blame::Consensus,
+            | BadTxnsFeeOutofrange
+            | Coinbase => Blame::Consensus,
         }
     }
 }

@@ -1,0 +1,104 @@
+//! What the next block takes of the pool: chunks by their rate, as long as they fit. Core: `addChunks`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bitcoin::Transaction;
+
+use super::Mempool;
+use super::fee::FeeRate;
+use crate::rules::block::MAX_BLOCK_WEIGHT;
+use crate::rules::inputs::is_final;
+use crate::rules::sigops::MAX_BLOCK_SIGOPS_COST;
+
+/// How much a block may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockLimits {
+    /// Weight of the block. Core: `-blockmaxweight`.
+    pub max_weight: u64,
+    /// Weight that is kept free for the header, the number of transactions and the coinbase.
+    /// Core: `-blockreservedweight`.
+    pub reserved_weight: u64,
+    /// Satoshi per 1000 virtual bytes that a chunk must pay. Core: `-blockmintxfee`.
+    pub min_fee: u64,
+}
+
+impl Default for BlockLimits {
+    fn default() -> BlockLimits {
+        BlockLimits { max_weight: MAX_BLOCK_WEIGHT as u64, reserved_weight: 8000, min_fee: 1 }
+    }
+}
+
+/// Transactions for a block.
+#[derive(Clone, Debug, Default)]
+pub struct Selected {
+    /// In an order in which a block may hold them.
+    pub transactions: Vec<Chosen>,
+    /// What they pay together, in satoshi.
+    pub fees: u64,
+    /// Their weight with what is kept free.
+    pub weight: u64,
+    /// What their signature operations cost with what is kept free.
+    pub sigop_cost: u64,
+}
+
+/// A transaction for a block.
+#[derive(Clone, Debug)]
+pub struct Chosen {
+    /// The transaction.
+    pub tx: Arc<Transaction>,
+    /// What it pays, in satoshi.
+    pub fee: u64,
+    /// What its signature operations cost.
+    pub sigop_cost: u64,
+}
+
+/// Kept free for the coinbase's outputs. Core: `DEFAULT_COINBASE_OUTPUT_MAX_ADDITIONAL_SIGOPS`.
+const RESERVED_SIGOP_COST: u64 = 400;
+/// Chunks in a row that do not fit, after which a nearly full block is full enough. Core: `MAX_CONSECUTIVE_FAILURES`.
+const MAX_CONSECUTIVE_FAILURES: u32 = 1000;
+/// What a nearly full block has left. Core: `BLOCK_FULL_ENOUGH_WEIGHT_DELTA`.
+const BLOCK_FULL_ENOUGH_WEIGHT_DELTA: u64 = 4000;
+
+impl Mempool {
+    /// What a block at `height`, whose lock times are held against `time`, takes.
+    pub fn select(&self, limits: &BlockLimits, height: u32, time: u32) -> Selected {
+        let mut selected =
+            Selected { weight: limits.reserved_weight, sigop_cost: RESERVED_SIGOP_COST, ..Selected::default() };
+        let least = FeeRate { fee: i64::try_from(limits.min_fee).unwrap_or(i64::MAX), size: 1000 };
+        // What comes later in their order may spend of what was left out.
+        let mut skipped = BTreeSet::new();
+        let mut failures = 0;
+        for chunk in &self.by_chunk {
+            if chunk.rate.0.in_vbytes() < least {
+                break;
+            }
+            if skipped.contains(&chunk.cluster) {
+                continue;
+            }
+            let entries = || self.members(chunk).iter().map(|key| self.entry(*key));
+            let sigop_cost: u64 = entries().map(|entry| entry.sigop_cost).sum();
+            let fits = selected.weight + chunk.rate.0.size < limits.max_weight
+                && selected.sigop_cost + sigop_cost < MAX_BLOCK_SIGOPS_COST
+                && entries().all(|entry| is_final(&entry.tx, height, time));
+            if !fits {
+                skipped.insert(chunk.cluster);
+                failures += 1;
+                let nearly_full = selected.weight + BLOCK_FULL_ENOUGH_WEIGHT_DELTA > limits.max_weight;
+                if failures > MAX_CONSECUTIVE_FAILURES && nearly_full {
+                    break;
+                }
+                continue;
+            }
+            failures = 0;
+            for entry in entries() {
+                selected.weight += entry.weight;
+                selected.fees += entry.fee;
+                let (tx, fee, sigop_cost) = (entry.tx.clone(), entry.fee, entry.sigop_cost);
+                selected.transactions.push(Chosen { tx, fee, sigop_cost });
+            }
+            selected.sigop_cost += sigop_cost;
+        }
+        selected
+    }
+}
