@@ -4,8 +4,12 @@ mod peers;
 
 use std::path::PathBuf;
 
+use anyhow::bail;
+use bitcoin::{Amount, Denomination};
 use clap::{CommandFactory, Parser, Subcommand};
-use groat_net::protocol::Policy;
+use groat_chain::mempool::{BlockLimits, Policy};
+use groat_chain::rules::block::MAX_BLOCK_WEIGHT;
+use groat_net::protocol;
 
 pub use peers::Peers;
 
@@ -73,9 +77,65 @@ pub struct Config {
     #[arg(long, value_name = "0|1", help_heading = "Peers", value_parser = flag, default_value = "1",
         action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
     pub v2transport: bool,
+    /// Take no transactions from peers
+    #[arg(long, value_name = "0|1", help_heading = "Mempool", value_parser = flag, default_value = "0",
+        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
+    pub blocksonly: bool,
+    /// Memory in MB for the transactions that wait for a block [default: 300, with --blocksonly 5]
+    #[arg(long, value_name = "MB", help_heading = "Mempool")]
+    pub maxmempool: Option<usize>,
+    /// Hours that a transaction may wait
+    #[arg(long, value_name = "HOURS", help_heading = "Mempool", default_value_t = 336)]
+    pub mempoolexpiry: u64,
+    /// Keep the waiting transactions over a restart
+    #[arg(long, value_name = "0|1", help_heading = "Mempool", value_parser = flag, default_value = "1",
+        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
+    pub persistmempool: bool,
+    /// Least fee that is relayed, in BTC for 1000 virtual bytes [default: 0.00000100, or --incrementalrelayfee if that is more]
+    #[arg(long, value_name = "BTC", help_heading = "Mempool", value_parser = btc)]
+    pub minrelaytxfee: Option<u64>,
+    /// What a full pool asks for on top, in BTC for 1000 virtual bytes
+    #[arg(long, value_name = "BTC", help_heading = "Mempool", value_parser = btc, default_value = "0.00000100")]
+    pub incrementalrelayfee: u64,
+    /// Fee rate that says which outputs cost more to spend than they hold, in BTC for 1000 virtual bytes
+    #[arg(long, value_name = "BTC", help_heading = "Mempool", value_parser = btc, default_value = "0.00003000", hide = true)]
+    pub dustrelayfee: u64,
+    /// Virtual bytes that a signature operation counts for at least
+    #[arg(long, value_name = "N", help_heading = "Mempool", default_value_t = 20)]
+    pub bytespersigop: u64,
+    /// Relay outputs that carry data
+    #[arg(long, value_name = "0|1", help_heading = "Mempool", value_parser = flag, default_value = "1",
+        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
+    pub datacarrier: bool,
+    /// Bytes of output scripts that carry data, in one transaction
+    #[arg(long, value_name = "N", help_heading = "Mempool", default_value_t = 100_000)]
+    pub datacarriersize: usize,
+    /// Relay multisig outputs that are not behind a hash
+    #[arg(long, value_name = "0|1", help_heading = "Mempool", value_parser = flag, default_value = "1",
+        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
+    pub permitbaremultisig: bool,
+    /// Relay transactions of other than the standard forms; not on the main network
+    #[arg(long, value_name = "0|1", help_heading = "Mempool", value_parser = flag, default_value = "0",
+        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1", hide = true)]
+    pub acceptnonstdtxn: bool,
+    /// Waiting transactions that may hang together
+    #[arg(long, value_name = "N", help_heading = "Mempool", default_value_t = 64, hide = true)]
+    pub limitclustercount: usize,
+    /// Virtual kilobytes of waiting transactions that may hang together
+    #[arg(long, value_name = "KVB", help_heading = "Mempool", default_value_t = 101, hide = true)]
+    pub limitclustersize: u64,
+    /// Most weight of a block made here
+    #[arg(long, value_name = "N", help_heading = "Mining", default_value_t = MAX_BLOCK_WEIGHT as u64)]
+    pub blockmaxweight: u64,
+    /// Weight that a block made here keeps free for header and coinbase
+    #[arg(long, value_name = "N", help_heading = "Mining", default_value_t = 8000)]
+    pub blockreservedweight: u64,
+    /// Least fee that a block made here takes, in BTC for 1000 virtual bytes
+    #[arg(long, value_name = "BTC", help_heading = "Mining", value_parser = btc, default_value = "0.00000001")]
+    pub blockmintxfee: u64,
     /// How transactions are asked for: core (with Core's timers) or groat (the next peer is asked soon)
-    #[arg(long, value_name = "core|groat", help_heading = "Peers", value_parser = policy, default_value = "core")]
-    pub relay: Policy,
+    #[arg(long, value_name = "core|groat", help_heading = "Peers", value_parser = relay, default_value = "core")]
+    pub relay: protocol::Policy,
     /// Offer to reconcile transactions (BIP330); nothing is reconciled yet
     #[arg(long, value_name = "0|1", help_heading = "Peers", value_parser = flag, default_value = "0",
         action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
@@ -147,11 +207,58 @@ impl Config {
         }))
     }
 
+    /// What the mempool takes.
+    pub fn policy(&self) -> anyhow::Result<Policy> {
+        /// Core: `DEFAULT_BLOCKSONLY_MAX_MEMPOOL_SIZE_MB`.
+        const BLOCKSONLY_MB: usize = 5;
+        let default = Policy::default();
+        let megabytes = self.maxmempool.unwrap_or(if self.blocksonly { BLOCKSONLY_MB } else { 300 });
+        if self.acceptnonstdtxn && self.chain == "main" {
+            bail!("acceptnonstdtxn is not currently supported for main chain");
+        }
+        if self.limitclustercount > default.cluster_count {
+            bail!("limitclustercount must be less than or equal to {}", default.cluster_count);
+        }
+        Ok(Policy {
+            max_bytes: megabytes * 1_000_000,
+            expiry: self.mempoolexpiry * 60 * 60,
+            require_standard: !self.acceptnonstdtxn,
+            min_relay_fee: self.minrelaytxfee.unwrap_or(default.min_relay_fee.max(self.incrementalrelayfee)),
+            incremental_relay_fee: self.incrementalrelayfee,
+            dust_relay_fee: self.dustrelayfee,
+            max_datacarrier_bytes: self.datacarrier.then_some(self.datacarriersize),
+            permit_bare_multisig: self.permitbaremultisig,
+            bytes_per_sigop: self.bytespersigop,
+            cluster_count: self.limitclustercount,
+            cluster_vbytes: self.limitclustersize * 1000,
+        })
+    }
+
+    /// What a block made here takes.
+    pub fn block_limits(&self) -> anyhow::Result<BlockLimits> {
+        let (most, reserved) = (self.blockmaxweight, self.blockreservedweight);
+        if most > MAX_BLOCK_WEIGHT as u64 {
+            bail!("Specified -blockmaxweight ({most}) exceeds consensus maximum block weight ({MAX_BLOCK_WEIGHT})");
+        }
+        if !(MINIMUM_BLOCK_RESERVED_WEIGHT..=most).contains(&reserved) {
+            bail!("-blockreservedweight takes {MINIMUM_BLOCK_RESERVED_WEIGHT} to -blockmaxweight, not {reserved}");
+        }
+        Ok(BlockLimits { max_weight: most, reserved_weight: reserved, min_fee: self.blockmintxfee })
+    }
+
     /// The folder of all data.
     pub fn data_folder(&self) -> PathBuf {
         let home = || std::env::home_dir().unwrap_or_default().join(".groat");
         self.datadir.clone().unwrap_or_else(home)
     }
+}
+
+/// Core's name and value.
+const MINIMUM_BLOCK_RESERVED_WEIGHT: u64 = 2000;
+
+/// An amount of BTC, in satoshi.
+fn btc(text: &str) -> Result<u64, String> {
+    Amount::from_str_in(text, Denomination::Bitcoin).map(Amount::to_sat).map_err(|error| error.to_string())
 }
 
 /// A switch as Core takes it: 0 or 1.
@@ -163,10 +270,10 @@ fn flag(text: &str) -> Result<bool, String> {
     }
 }
 
-fn policy(text: &str) -> Result<Policy, String> {
+fn relay(text: &str) -> Result<protocol::Policy, String> {
     match text {
-        "core" => Ok(Policy::Core),
-        "groat" => Ok(Policy::Groat),
+        "core" => Ok(protocol::Policy::Core),
+        "groat" => Ok(protocol::Policy::Groat),
         _ => Err("it is core or groat".into()),
     }
 }

@@ -1,11 +1,14 @@
 //! What an interface (RPC, a test, a signal) holds of a running node: read access to the chain, and requests that the
 //! ledger thread and the hub thread answer. Knows no protocol and no rule.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc as std_mpsc;
 
-use bitcoin::BlockHash;
+use bitcoin::{BlockHash, Transaction, Txid, Wtxid};
 use groat_chain::ledger::{Incoming, Ledger, LedgerError};
+use groat_chain::mempool::{Accepted, Mempool, Refusal};
 use groat_chain::params::Params;
 use groat_chain::rejection::Rejection;
 use groat_chain::store::Store;
@@ -15,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::hub::{Hub, PeerInfo};
 use crate::ledger::{Queue, Request};
+use crate::transactions::{Giver, Offer, Purpose};
 
 /// The node is stopping and answers no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +50,9 @@ pub type Ask = Box<dyn FnOnce(&mut Hub) + Send>;
 #[derive(Clone)]
 pub struct NodeHandle {
     pub(crate) tree: Arc<RwLock<Tree>>,
+    pub(crate) mempool: Arc<RwLock<Mempool>>,
+    /// The pool holds what was stored of it.
+    pub(crate) loaded: Arc<AtomicBool>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) params: Arc<Params>,
     pub(crate) ledger: Arc<Queue>,
@@ -57,6 +64,16 @@ impl NodeHandle {
     /// The header tree with the published chain. Hold the read lock for under a millisecond: the ledger waits for it.
     pub fn tree(&self) -> &Arc<RwLock<Tree>> {
         &self.tree
+    }
+
+    /// The mempool. Hold the read lock for under a millisecond, and take that of the tree first: the ledger waits for both.
+    pub fn mempool(&self) -> &Arc<RwLock<Mempool>> {
+        &self.mempool
+    }
+
+    /// Whether the pool holds what was stored of it at the last stop.
+    pub fn is_mempool_loaded(&self) -> bool {
+        self.loaded.load(Ordering::Acquire)
     }
 
     /// The store: blocks and undo by their positions in the tree; coins are those of the last flush, see
@@ -83,6 +100,37 @@ impl NodeHandle {
         let (answer, verdict) = std_mpsc::channel();
         self.ledger.push(Request::Submit { incoming: Box::new(incoming), answer });
         verdict.recv().map_err(|_| Stopped)
+    }
+
+    /// Offers a transaction that came at `time` (seconds since 1970) and waits for the verdict.
+    pub fn offer(
+        &self,
+        tx: Arc<Transaction>,
+        time: u64,
+        purpose: Purpose,
+    ) -> Result<Result<Accepted, Refusal>, Stopped> {
+        let (answer, outcome) = std_mpsc::channel();
+        self.ledger.push(Request::Offer(Offer { tx, time, from: Giver::Interface { purpose, answer } }));
+        outcome.recv().map_err(|_| Stopped)
+    }
+
+    /// Has the peers told of a transaction of the pool. `first`: it is new, and they are told again until one asks for it.
+    pub fn broadcast(&self, txid: Txid, wtxid: Wtxid, first: bool) -> Result<(), Stopped> {
+        self.with_hub(move |hub| hub.broadcast(txid, wtxid, first))
+    }
+
+    /// Transactions of the pool that were handed in here and that no peer has asked for yet.
+    pub fn unbroadcast(&self) -> Result<BTreeSet<Txid>, Stopped> {
+        self.with_hub(|hub| hub.unbroadcast())
+    }
+
+    /// Changes the pool, in the one thread that may.
+    pub fn with_mempool<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Mempool) -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
+        let mempool = self.mempool.clone();
+        self.with_ledger(move |_| Ok(work(&mut mempool.write())))
     }
 
     /// Waits until the ledger has done all it was asked for and the best chain it knows is the active one.

@@ -3,13 +3,15 @@
 
 mod asked;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bitcoin::BlockHash;
+use bitcoin::{BlockHash, Txid, Wtxid};
 use groat_chain::block::Block;
 use groat_chain::ledger::Incoming;
+use groat_chain::mempool::Mempool;
 use groat_chain::params::Params;
 use groat_chain::pool::Pool;
 use groat_chain::rejection::Rejection;
@@ -19,7 +21,7 @@ use groat_net::addr::{NetAddr, Network};
 use groat_net::driver::{Driver, Event, Proxy};
 use groat_net::local::How;
 use groat_net::peer::LinkKind;
-use groat_net::protocol::{self, Command, Done, Input, Output, PeerId, Protocol, Reason, Token, TxVerdict, Work};
+use groat_net::protocol::{self, Command, Done, Input, Output, PeerId, Protocol, Reason, Token, Work};
 use parking_lot::RwLock;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -28,6 +30,8 @@ use crate::clock;
 use crate::handle::Ask;
 use crate::ledger::{Listener, Queue, Request};
 use crate::memory::Files;
+use crate::transactions::{Giver, Offer};
+use crate::view::NodeView;
 pub use asked::{AddNode, AddNodeError, AddedNode, NetworkInfo, PeerInfo, Totals, Which};
 
 /// The longest wait for the next input. The clock may be set meanwhile.
@@ -36,9 +40,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 const BATCH: usize = 256;
 /// Time from writing the peer book to writing it again. Core: `DUMP_PEERS_INTERVAL`.
 const DUMP_PEERS_INTERVAL: Duration = Duration::from_secs(15 * 60);
-
-/// What becomes of every transaction: there is no pool that any fee could buy a place in.
-const NO_POOL: TxVerdict = TxVerdict::Refused(Rejection::MinRelayFeeNotMet);
 
 /// What the ledger thread, the readers of blocks, and who finds ways for peers to us tell.
 pub enum Told {
@@ -52,6 +53,8 @@ pub enum Told {
     Connected(Arc<Block>),
     /// A stored block broke a rule when it was connected.
     Refused(BlockHash, Rejection),
+    /// The pool took a transaction.
+    TxAccepted(Txid, Wtxid),
     /// An address at which peers can dial us was found, or lost.
     Own {
         /// The address.
@@ -89,6 +92,10 @@ impl Listener for mpsc::Sender<Told> {
     fn refused(&mut self, hash: BlockHash, rejection: Rejection) {
         let _ = self.blocking_send(Told::Refused(hash, rejection));
     }
+
+    fn tx_accepted(&mut self, txid: Txid, wtxid: Wtxid) {
+        let _ = self.blocking_send(Told::TxAccepted(txid, wtxid));
+    }
 }
 
 /// What comes to the hub.
@@ -111,6 +118,8 @@ pub struct Hub {
     pub driver: Driver,
     /// The chain as all readers see it.
     pub tree: Arc<RwLock<Tree>>,
+    /// The pool as all readers see it.
+    pub mempool: Arc<RwLock<Mempool>>,
     /// For blocks that peers ask for.
     pub store: Arc<dyn Store>,
     /// For blocks that come.
@@ -128,8 +137,8 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// Runs until it is told to stop.
-    pub fn run(mut self, mut inbox: Inbox, runtime: &Handle) {
+    /// Runs until it is told to stop. Gives the transactions that no peer has asked for yet.
+    pub fn run(mut self, mut inbox: Inbox, runtime: &Handle) -> BTreeSet<Txid> {
         let mut written = Instant::now();
         runtime.block_on(async {
             self.command(Command::Added(self.driver.kept_addresses().collect()));
@@ -171,6 +180,7 @@ impl Hub {
             files.write_book(self.protocol.book().to_bytes());
             files.write_anchors(self.protocol.anchors());
         }
+        self.unbroadcast()
     }
 
     /// How long nothing need be done.
@@ -193,6 +203,7 @@ impl Hub {
             Told::TipChanged(connected) => Input::TipChanged(connected),
             Told::Connected(block) => Input::BlockConnected(block),
             Told::Refused(hash, rejection) => Input::BlockRefused { hash, rejection },
+            Told::TxAccepted(txid, wtxid) => Input::TxAccepted { txid, wtxid },
             Told::Own { addr, how } => Input::Own { addr, how },
             Told::OnionProxy { proxy, dial } => {
                 self.driver.set_onion_proxy(Proxy { addr: proxy, isolate: true });
@@ -209,7 +220,10 @@ impl Hub {
         let mut inputs = vec![input];
         let mut outputs = Vec::new();
         while let Some(input) = inputs.pop() {
-            self.protocol.handle(clock::micros(), input, &*self.tree.read(), &mut outputs);
+            let now = clock::micros();
+            let view = NodeView { tree: self.tree.read(), pool: self.mempool.read(), now: now.seconds() };
+            self.protocol.handle(now, input, &view, &mut outputs);
+            drop(view);
             for output in outputs.drain(..) {
                 match output {
                     Output::Send { to, message } => inputs.extend(self.driver.send(to, message)),
@@ -252,8 +266,7 @@ impl Hub {
         }
     }
 
-    /// Passes work on to whoever does it. There is no memory pool yet, and the node relays blocks only: transactions
-    /// are refused here until a pool takes them.
+    /// Passes work on to whoever does it.
     fn work(&self, token: Token, work: Work) {
         match work {
             Work::Headers(headers) => self.ledger.push(Request::Headers(token, headers)),
@@ -264,8 +277,11 @@ impl Hub {
                     ledger.push(Request::Block(token, incoming.ok().map(Box::new)));
                 });
             }
-            Work::Transaction(_) => self.answer(token, Done::Transaction(NO_POOL)),
-            Work::Package(package) => self.answer(token, Done::Package(vec![NO_POOL; package.len()])),
+            Work::Transaction(tx) => {
+                let (time, from) = (clock::now().into(), Giver::Peer(token));
+                self.ledger.push(Request::Offer(Offer { tx, time, from }));
+            }
+            Work::Package(package) => self.ledger.push(Request::Package(token, package)),
             Work::ReadBlock(hash) => self.read(token, hash, |bytes| Done::Read(bytes.map(Arc::new))),
             Work::DecodeBlock(hash) => self.read(token, hash, |bytes| {
                 Done::Decoded(bytes.and_then(|bytes| Block::decode_prefix(&bytes).ok()).map(Arc::new))
@@ -293,9 +309,13 @@ impl Hub {
         });
     }
 
-    /// Gives an answer that needs no work. Not from this thread: it is the one that takes answers.
-    fn answer(&self, token: Token, done: Done) {
-        let mut told = self.told.clone();
-        Handle::current().spawn_blocking(move || told.done(token, done));
+    /// Has the peers told of a transaction of the pool. `first`: it is new, and they are told again until one asks for it.
+    pub fn broadcast(&mut self, txid: Txid, wtxid: Wtxid, first: bool) {
+        self.take(Input::Broadcast { txid, wtxid, first });
+    }
+
+    /// Transactions of the pool that were handed in here and that no peer has asked for yet.
+    pub fn unbroadcast(&self) -> BTreeSet<Txid> {
+        self.protocol.unbroadcast().copied().collect()
     }
 }

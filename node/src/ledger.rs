@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use bitcoin::BlockHash;
 use bitcoin::block::Header;
+use bitcoin::{BlockHash, Transaction, Txid, Wtxid};
 use groat_chain::block::Block;
 use groat_chain::ledger::{Accepted, Incoming, Ledger, LedgerError, Step};
 use groat_chain::rejection::Rejection;
@@ -17,6 +17,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::handle::Submitted;
 use crate::import::now;
+use crate::transactions::{Checked, Offer, Transactions};
 
 /// During the first sync everything is written at least this often. Core: `DATABASE_WRITE_INTERVAL_MAX`.
 const WRITE_INTERVAL: Duration = Duration::from_secs(70 * 60);
@@ -38,6 +39,12 @@ pub enum Request {
     },
     /// Anything else for an interface.
     Run(Job),
+    /// A transaction.
+    Offer(Offer),
+    /// A transaction whose scripts were run.
+    Checked(Box<Checked>),
+    /// Transactions of the protocol to be judged together, parents first.
+    Package(Token, Vec<Arc<Transaction>>),
     /// To be answered when nothing is left to do.
     WhenIdle(mpsc::Sender<()>),
 }
@@ -57,10 +64,13 @@ pub trait Listener: Send {
     fn connected(&mut self, block: Arc<Block>);
     /// A stored block broke a rule when it was connected.
     fn refused(&mut self, hash: BlockHash, rejection: Rejection);
+    /// The pool took a transaction.
+    fn tx_accepted(&mut self, txid: Txid, wtxid: Wtxid);
 }
 
-/// The requests that wait, by kind. It has no cap of its own: the protocol asks for at most one piece of work for a peer,
-/// and for so many blocks as its `Limits` say; who else asks waits for the answer.
+/// The requests that wait, by kind, and the order in which they are served: headers, blocks, interfaces, a step towards
+/// the best chain, transactions. It has no cap of its own: the protocol asks for at most one piece of work for a peer, and
+/// for so many blocks as its `Limits` say; who else asks waits for the answer.
 #[derive(Default)]
 pub struct Queue {
     waiting: Mutex<Waiting>,
@@ -73,12 +83,14 @@ struct Waiting {
     headers: VecDeque<Request>,
     blocks: VecDeque<Request>,
     others: VecDeque<Request>,
-    /// Headers and blocks served since the last of the others.
-    in_a_row: u32,
+    transactions: VecDeque<Request>,
+    /// What was done since the first of the others, and of the transactions, waits.
+    others_waited: u32,
+    transactions_waited: u32,
 }
 
-/// Headers and blocks served before one of the others has its turn, however many of them wait: peers that are faster
-/// than the ledger must not keep an interface waiting for ever.
+/// What is done at most before one of a later kind has its turn, however much waits: peers that are faster than the
+/// ledger must not keep an interface waiting for ever, nor both the transactions.
 const MAX_IN_A_ROW: u32 = 16;
 
 /// What the ledger thread does next.
@@ -99,6 +111,7 @@ impl Queue {
             Request::Headers(..) => waiting.headers.push_back(request),
             Request::Block(..) => waiting.blocks.push_back(request),
             Request::Submit { .. } | Request::Run(_) | Request::WhenIdle(_) => waiting.others.push_back(request),
+            Request::Offer(_) | Request::Checked(_) | Request::Package(..) => waiting.transactions.push_back(request),
         }
         drop(waiting);
         self.wake.notify_one();
@@ -116,24 +129,46 @@ impl Queue {
             if waiting.stop {
                 return Next::Stop;
             }
-            let Waiting { headers, blocks, others, in_a_row, .. } = &mut *waiting;
-            let due = if *in_a_row >= MAX_IN_A_ROW { others.pop_front() } else { None };
-            match due.or_else(|| headers.pop_front()).or_else(|| blocks.pop_front()).or_else(|| others.pop_front()) {
-                Some(request) => {
-                    let of_peer = matches!(request, Request::Headers(..) | Request::Block(..));
-                    *in_a_row = if of_peer { in_a_row.saturating_add(1) } else { 0 };
-                    return Next::Serve(request);
-                }
-                None if may_step => return Next::Step,
-                None => self.wake.wait(&mut waiting),
+            if let Some(next) = waiting.next(may_step) {
+                return next;
             }
+            self.wake.wait(&mut waiting);
         }
+    }
+}
+
+impl Waiting {
+    fn next(&mut self, may_step: bool) -> Option<Next> {
+        let due = if self.others_waited >= MAX_IN_A_ROW && !self.others.is_empty() {
+            self.others.pop_front()
+        } else if self.transactions_waited >= MAX_IN_A_ROW {
+            self.transactions.pop_front()
+        } else {
+            None
+        };
+        let first = due.or_else(|| self.headers.pop_front()).or_else(|| self.blocks.pop_front());
+        let first = first.or_else(|| self.others.pop_front());
+        let next = match first {
+            Some(request) => Next::Serve(request),
+            None if may_step => Next::Step,
+            None => Next::Serve(self.transactions.pop_front()?),
+        };
+        let of_transactions =
+            matches!(next, Next::Serve(Request::Offer(_) | Request::Checked(_) | Request::Package(..)));
+        let of_peer = matches!(next, Next::Serve(Request::Headers(..) | Request::Block(..)));
+        let of_others = matches!(next, Next::Serve(_)) && !of_peer && !of_transactions;
+        self.others_waited = if of_others || self.others.is_empty() { 0 } else { self.others_waited + 1 };
+        let none = of_transactions || self.transactions.is_empty();
+        self.transactions_waited = if none { 0 } else { self.transactions_waited + 1 };
+        Some(next)
     }
 }
 
 /// The ledger thread's state.
 struct Thread<'a, L> {
     ledger: &'a mut Ledger,
+    transactions: &'a Transactions,
+    queue: &'a Arc<Queue>,
     listener: L,
     /// Blocks handed in by interfaces, until it shows whether they are connected.
     submitted: Vec<(BlockHash, mpsc::Sender<Submitted>)>,
@@ -147,10 +182,17 @@ struct Thread<'a, L> {
 }
 
 /// Serves requests until [`Queue::stop`], then writes everything.
-pub fn run(ledger: &mut Ledger, queue: &Queue, listener: impl Listener) -> Result<(), LedgerError> {
+pub fn run(
+    ledger: &mut Ledger,
+    transactions: &Transactions,
+    queue: &Arc<Queue>,
+    listener: impl Listener,
+) -> Result<(), LedgerError> {
     let begun = Instant::now();
     let mut thread = Thread {
         ledger,
+        transactions,
+        queue,
         listener,
         submitted: Vec::new(),
         when_idle: Vec::new(),
@@ -213,6 +255,31 @@ impl<L: Listener> Thread<'_, L> {
             }
             Request::Run(job) => job(self.ledger)?,
             Request::WhenIdle(answer) => self.when_idle.push(answer),
+            Request::Offer(offer) => {
+                self.come_to_rest()?;
+                self.transactions.offer(offer, self.ledger, self.queue, &mut self.listener)?;
+            }
+            Request::Package(token, package) => {
+                self.come_to_rest()?;
+                self.transactions.package(token, &package, self.ledger, &mut self.listener)?;
+            }
+            Request::Checked(checked) => {
+                self.come_to_rest()?;
+                self.transactions.checked(*checked, self.ledger, &mut self.listener)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the coins come to the published tip: a transaction is judged there. It takes the scripts in flight, and where
+    /// a reorganisation is under way the rest of that.
+    fn come_to_rest(&mut self) -> Result<(), LedgerError> {
+        while !self.ledger.is_at_rest() {
+            match self.ledger.finish_scripts()? {
+                Some(step) => drop(self.tell(step)),
+                None if self.ledger.is_at_rest() => {}
+                None => drop(self.step()?),
+            }
         }
         Ok(())
     }
@@ -230,10 +297,22 @@ impl<L: Listener> Thread<'_, L> {
 
     /// One step towards the best chain; false when there is none to do.
     fn step(&mut self) -> Result<bool, LedgerError> {
-        match self.ledger.activate_best_chain()? {
-            Step::Idle => return Ok(false),
+        let step = self.ledger.activate_best_chain()?;
+        let busy = self.tell(step);
+        if busy && !self.in_sync && self.written.elapsed() > WRITE_INTERVAL {
+            self.written = Instant::now();
+            self.ledger.flush()?;
+        }
+        Ok(busy)
+    }
+
+    /// Tells of a step; false when it was none.
+    fn tell(&mut self, step: Step) -> bool {
+        match step {
+            Step::Idle => return false,
             Step::Moved(None) => {}
             Step::Moved(Some(change)) => {
+                self.transactions.tell_of_returned(&mut self.listener);
                 self.listener.tip_changed(change.connected.iter().map(|block| block.hash).collect());
                 if self.in_sync {
                     change.connected.into_iter().for_each(|block| self.listener.connected(block));
@@ -248,11 +327,7 @@ impl<L: Listener> Thread<'_, L> {
                 self.listener.refused(hash, rejection);
             }
         }
-        if !self.in_sync && self.written.elapsed() > WRITE_INTERVAL {
-            self.written = Instant::now();
-            self.ledger.flush()?;
-        }
-        Ok(true)
+        true
     }
 
     /// Nothing is left to do: who waited for that is answered, and a node in sync writes each block.
@@ -310,7 +385,17 @@ mod tests {
             queue.push(Request::Headers(Token(number), Vec::new()));
         }
         queue.push(Request::WhenIdle(mpsc::channel().0));
-        let turns = (1..=100).take_while(|_| !matches!(queue.next(false), Next::Serve(Request::WhenIdle(_)))).count();
+        let turns = (0..100).take_while(|_| !matches!(queue.next(false), Next::Serve(Request::WhenIdle(_)))).count();
         assert_eq!(turns, MAX_IN_A_ROW as usize, "headers that were served before the interface");
+    }
+
+    #[test]
+    fn a_transaction_has_its_turn_while_blocks_are_connected() {
+        let queue = Queue::default();
+        queue.push(Request::Package(Token(0), Vec::new()));
+        let turns = (0..100).take_while(|_| matches!(queue.next(true), Next::Step)).count();
+        assert_eq!(turns, MAX_IN_A_ROW as usize, "steps that were made before the transaction");
+        queue.push(Request::Package(Token(0), Vec::new()));
+        assert!(matches!(queue.next(false), Next::Serve(Request::Package(..))), "with nothing else to do it is served");
     }
 }

@@ -13,11 +13,14 @@ pub mod miner;
 pub mod network;
 pub mod node;
 pub mod offline;
+pub mod persist;
 mod portmap;
 pub mod progress;
 pub mod rpc;
 pub mod run;
 pub mod tor;
+pub mod transactions;
+pub mod view;
 
 /// What `groatd --version` prints after its name: the version and the commit it was built from.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("GROAT_COMMIT"), ")");

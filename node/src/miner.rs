@@ -1,5 +1,4 @@
-//! Block templates and the search for a nonce. For now a template holds the transactions it is given, none of its own
-//! choice. Knows no RPC.
+//! Block templates and the search for a nonce. Knows no RPC.
 
 use bitcoin::absolute::LockTime;
 use bitcoin::block::{Header, Version};
@@ -9,6 +8,7 @@ use bitcoin::script::Builder;
 use bitcoin::{
     Amount, Block, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut, Witness, transaction,
 };
+use groat_chain::mempool::{BlockLimits, Mempool, Selected};
 use groat_chain::params::{Buried, Params};
 use groat_chain::rules::connect::subsidy;
 use groat_chain::rules::deployment::{compute_block_version, is_active};
@@ -16,8 +16,6 @@ use groat_chain::rules::header::{MAX_TIMEWARP, median_time_past};
 use groat_chain::rules::pow::{check_proof_of_work, next_work_required};
 use groat_chain::tree::{Id, Tree};
 
-/// Weight that a template keeps free for header and coinbase. Core: `DEFAULT_BLOCK_RESERVED_WEIGHT`.
-const DEFAULT_BLOCK_RESERVED_WEIGHT: u64 = 8000;
 /// How the script of a witness commitment begins: OP_RETURN, a push of 36 bytes, the tag (BIP141).
 const COMMITMENT_HEAD: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
 
@@ -30,8 +28,14 @@ pub struct Summary {
     pub transactions: usize,
 }
 
-/// A block on top of `parent` that pays the subsidy to `script` and holds `transactions`, whose fees are left
-/// unclaimed. It lacks only the nonce. `now` is in seconds since 1970. Core: `CreateNewBlock`.
+/// What a block on top of `parent` takes of the pool, which must be in step with it.
+pub fn select(tree: &Tree, parent: Id, pool: &Mempool, limits: &BlockLimits) -> Selected {
+    let branch = tree.branch(parent);
+    pool.select(limits, tree.node(parent).height + 1, median_time_past(&branch))
+}
+
+/// A block on top of `parent` that pays the subsidy and `fees` to `script` and holds `transactions`. It lacks only the
+/// nonce. `now` is in seconds since 1970. Core: `CreateNewBlock`.
 pub fn template(
     tree: &Tree,
     parent: Id,
@@ -39,6 +43,7 @@ pub fn template(
     now: u32,
     script: ScriptBuf,
     transactions: Vec<Transaction>,
+    fees: Amount,
 ) -> Block {
     let (branch, before) = (tree.branch(parent), tree.node(parent));
     let height = before.height + 1;
@@ -55,7 +60,7 @@ pub fn template(
             bits: next_work_required(&branch, time, params),
             nonce: 0,
         },
-        txdata: vec![coinbase(height, subsidy(height, params), script)],
+        txdata: vec![coinbase(height, subsidy(height, params) + fees, script)],
     };
     block.txdata.extend(transactions);
     if is_active(Buried::Segwit, height, params) {
@@ -66,10 +71,10 @@ pub fn template(
 }
 
 /// What is known of a template.
-pub fn summary(block: &Block) -> Summary {
+pub fn summary(block: &Block, limits: &BlockLimits) -> Summary {
     let others = &block.txdata[1..];
     let weight: u64 = others.iter().map(|transaction| transaction.weight().to_wu()).sum();
-    Summary { weight: DEFAULT_BLOCK_RESERVED_WEIGHT + weight, transactions: others.len() }
+    Summary { weight: limits.reserved_weight + weight, transactions: others.len() }
 }
 
 /// Begins with its height (BIP34) and is locked until the block before, so that no two are alike (BIP54).
@@ -131,7 +136,8 @@ mod tests {
         let mut tree = Tree::new(&params.genesis.header);
         let mut tip = Id::GENESIS;
         for _ in 0..blocks {
-            let mut block = template(&tree, tip, params, params.genesis.header.time, ScriptBuf::new(), Vec::new());
+            let mut block =
+                template(&tree, tip, params, params.genesis.header.time, ScriptBuf::new(), Vec::new(), Amount::ZERO);
             assert!(search(&mut block.header, params, &mut 1_000_000, || false), "no nonce in a million tries");
             tip = tree.insert(&block.header, block.block_hash(), tip);
         }
@@ -143,7 +149,8 @@ mod tests {
         let params = Params::by_name("regtest").expect("a known network");
         for height in [1, 2, 16, 17, 18, 130] {
             let (tree, tip) = chain_of(height - 1, &params);
-            let mut block = template(&tree, tip, &params, 0, ScriptBuf::from_bytes(vec![0x51]), Vec::new());
+            let mut block =
+                template(&tree, tip, &params, 0, ScriptBuf::from_bytes(vec![0x51]), Vec::new(), Amount::ZERO);
             assert!(search(&mut block.header, &params, &mut 1_000_000, || false), "no nonce in a million tries");
             let bytes = bitcoin::consensus::serialize(&block);
             let block = groat_chain::block::Block::decode(&bytes).expect("it was just written");

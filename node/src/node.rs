@@ -1,11 +1,16 @@
 //! A node that runs: opens its ports, starts the ledger thread and the hub thread, and ends them in order.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
+use bitcoin::Txid;
 use groat_chain::ledger::{Ledger, LedgerError};
+use groat_chain::mempool::Policy;
 use groat_chain::pool::Pool;
 use groat_net::driver::{self, Driver, Event};
 use groat_net::limits::Limits;
@@ -23,7 +28,8 @@ use crate::hub::{Hub, Inbox, Told};
 use crate::ledger::{self, Queue};
 use crate::memory::Files;
 use crate::network::{self, Bind};
-use crate::{portmap, tor};
+use crate::transactions::Transactions;
+use crate::{persist, portmap, tor};
 
 /// Answers of the ledger, and questions of interfaces, that wait for the hub.
 const MAX_WAITING: usize = 1024;
@@ -39,13 +45,18 @@ const SPARE_INBOUND: usize = 32;
 pub struct Node {
     handle: NodeHandle,
     ledger: JoinHandle<Result<(), LedgerError>>,
-    hub: JoinHandle<()>,
+    /// Gives the transactions that no peer has asked for yet.
+    hub: JoinHandle<BTreeSet<Txid>>,
+    /// Where the pool is stored, if it is, and the thread that reads it.
+    stored: Option<(PathBuf, JoinHandle<()>)>,
     runtime: Runtime,
 }
 
 /// What a node is made of.
 pub(crate) struct Parts {
     pub(crate) ledger: Ledger,
+    /// What the mempool takes.
+    pub(crate) policy: Policy,
     pub(crate) pool: Arc<Pool>,
     pub(crate) runtime: Runtime,
     pub(crate) driver: (Driver, mpsc::Receiver<Event>),
@@ -63,6 +74,7 @@ impl Node {
         let params = ledger.params().clone();
         let mut plan = network::plan(config, &params, &folder)?;
         plan.dialling.slots = Slots::with_total(network::links_within_file_limit(config.maxconnections));
+        let stored = folder.join(persist::FILE);
         let files = Files::new(folder);
         let memory = files.read(clock::now())?;
         let runtime = runtime()?;
@@ -87,7 +99,7 @@ impl Node {
             params,
             services: services(config),
             user_agent: user_agent(),
-            blocks_only: BLOCKS_ONLY,
+            blocks_only: config.blocksonly,
             dialling: plan.dialling,
             peer_timeout: Duration::from_secs(config.peertimeout),
             relay: config.relay,
@@ -99,7 +111,11 @@ impl Node {
         protocol.remember(memory);
         let says = |topic: &str| config.debug.iter().any(|wanted| wanted == topic);
         let (files, driver, verbose) = (Some(files), (driver, events), says("net"));
-        let (node, told) = Node::begin(Parts { ledger, pool, runtime, driver, protocol, files, verbose })?;
+        let policy = config.policy()?;
+        let (mut node, told) = Node::begin(Parts { ledger, policy, pool, runtime, driver, protocol, files, verbose })?;
+        if config.persistmempool {
+            node.load(stored)?;
+        }
         if let Some(options) = plan.tor {
             node.runtime.spawn(tor::run(options, told.clone(), says("tor")));
         }
@@ -111,7 +127,9 @@ impl Node {
 
     /// Starts the threads. Also gives where news for the hub go.
     pub(crate) fn begin(parts: Parts) -> anyhow::Result<(Node, mpsc::Sender<Told>)> {
-        let Parts { mut ledger, pool, runtime, driver: (driver, events), protocol, files, verbose } = parts;
+        let Parts { mut ledger, policy, pool, runtime, driver: (driver, events), protocol, files, verbose } = parts;
+        let transactions = Transactions::new(&mut ledger, policy);
+        let mempool = transactions.pool().clone();
         let (tree, store, params) = (ledger.tree(), ledger.store(), ledger.params().clone());
         let (told, from_ledger) = mpsc::channel(MAX_WAITING);
         let (asks, from_interfaces) = mpsc::channel(MAX_WAITING);
@@ -121,6 +139,7 @@ impl Node {
             protocol,
             driver,
             tree: tree.clone(),
+            mempool: mempool.clone(),
             store: store.clone(),
             pool,
             params: params.clone(),
@@ -130,17 +149,26 @@ impl Node {
             verbose,
         };
         let inbox = Inbox { told: from_ledger, asks: from_interfaces, events, stop: stopping };
-        let handle = NodeHandle { tree, store, params, ledger: queue, hub: asks, stop: Arc::new(stop) };
+        let (loaded, stop) = (Arc::new(AtomicBool::new(true)), Arc::new(stop));
+        let handle = NodeHandle { tree, mempool, loaded, store, params, ledger: queue.clone(), hub: asks, stop };
         let inside = runtime.handle().clone();
         let hub = thread("hub", move || hub.run(inbox, &inside))?;
         let (stops, news) = (handle.clone(), told.clone());
         let ledger = thread("ledger", move || {
-            let ended = ledger::run(&mut ledger, &stops.ledger, told);
+            let ended = ledger::run(&mut ledger, &transactions, &queue, told);
             // Without its ledger a node is none.
             stops.stop();
             ended
         })?;
-        Ok((Node { handle, ledger, hub, runtime }, news))
+        Ok((Node { handle, ledger, hub, stored: None, runtime }, news))
+    }
+
+    /// Has the pool that is stored read; at the end it is stored again.
+    fn load(&mut self, path: PathBuf) -> anyhow::Result<()> {
+        self.handle.loaded.store(false, Ordering::Release);
+        let (node, from) = (self.handle.clone(), path.clone());
+        self.stored = Some((path, thread("mempool", move || persist::load(&node, &from))?));
+        Ok(())
     }
 
     /// What interfaces hold of it.
@@ -151,14 +179,20 @@ impl Node {
     /// Waits until it was told to stop and has written everything.
     pub fn wait(self) -> anyhow::Result<()> {
         let ended = self.ledger.join().expect("the ledger thread does not panic");
-        self.hub.join().expect("the hub thread does not panic");
+        let unbroadcast = self.hub.join().expect("the hub thread does not panic");
+        if let Some((path, loader)) = self.stored {
+            loader.join().expect("the mempool's thread does not panic");
+            // A pool that was not read to its end must not take the place of what is stored.
+            if self.handle.is_mempool_loaded()
+                && let Err(error) = persist::save(&self.handle, unbroadcast, &path)
+            {
+                println!("the mempool could not be stored in {}: {error}", path.display());
+            }
+        }
         self.runtime.shutdown_timeout(END_TIMEOUT);
         Ok(ended?)
     }
 }
-
-/// No transactions are taken until there is a memory pool.
-pub const BLOCKS_ONLY: bool = true;
 
 /// Service bits that the node offers.
 pub fn services(config: &Config) -> u64 {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use groat_chain::ledger::Ledger;
+use groat_chain::mempool::Policy;
 use groat_chain::pool::Pool;
 use groat_net::driver::{self, Driver, Proxies};
 use groat_net::limits::Limits;
@@ -21,8 +22,8 @@ pub struct Offline {
 }
 
 impl Offline {
-    /// Starts the threads.
-    pub fn start(ledger: Ledger) -> Offline {
+    /// Starts the threads, with a mempool that takes what `policy` says.
+    pub fn start(ledger: Ledger, policy: Policy) -> Offline {
         let params = ledger.params().clone();
         let limits = Limits::default();
         let runtime = node::runtime().expect("a process may have threads");
@@ -51,7 +52,7 @@ impl Offline {
             seed: driver::seed(),
         });
         let pool = Arc::new(Pool::new(0));
-        let parts = Parts { ledger, pool, runtime, driver, protocol, files: None, verbose: false };
+        let parts = Parts { ledger, policy, pool, runtime, driver, protocol, files: None, verbose: false };
         let (node, _) = Node::begin(parts).expect("a process may have threads");
         Offline { handle: node.handle().clone(), node: Some(node) }
     }

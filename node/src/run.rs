@@ -78,8 +78,9 @@ fn run_node(
         port: config.rpcport.unwrap_or(state.ledger.params().rpc_port),
         user_agent: node::user_agent(),
         services: node::services(config),
-        relay: !node::BLOCKS_ONLY,
+        relay: !config.blocksonly,
         prune: (config.prune > 0).then_some(config.prune << 20),
+        block_limits: config.block_limits()?,
         ban_time: config.peers.bantime,
     };
     let node = Node::start(config, state)?;

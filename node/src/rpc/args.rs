@@ -22,6 +22,8 @@ pub enum Kind {
     Array(&'static str),
     /// Whatever comes.
     Any,
+    /// Whatever comes; as the usage line shows it.
+    Loose(&'static str),
 }
 
 /// One argument of a method.
@@ -66,7 +68,7 @@ impl Arg {
             Kind::Number => "number",
             Kind::Bool => "bool",
             Kind::Array(_) => "array",
-            Kind::Any => return None,
+            Kind::Any | Kind::Loose(_) => return None,
         })
     }
 }
@@ -81,6 +83,17 @@ fn type_name(value: &Value) -> &'static str {
         Value::Array(_) => "array",
         Value::Object(_) => "object",
     }
+}
+
+/// The text of a value. Core: `UniValue::get_str`.
+pub fn text(value: &Value) -> Result<&str, RpcError> {
+    value.as_str().ok_or_else(|| wrong_type(value, "string"))
+}
+
+/// Core: `UniValue::checkType`.
+pub fn wrong_type(value: &Value, expected: &str) -> RpcError {
+    let text = format!("JSON value of type {} is not of expected type {expected}", type_name(value));
+    RpcError::new(RPC_TYPE_ERROR, text)
 }
 
 /// The arguments of one call by position, of the right types. What is missing reads as null.
@@ -147,8 +160,7 @@ impl Args {
             return Ok(None);
         }
         if !value.is_number() {
-            let text = format!("JSON value of type {} is not of expected type number", type_name(value));
-            return Err(RpcError::new(RPC_TYPE_ERROR, text));
+            return Err(wrong_type(value, "number"));
         }
         let number = value.as_i64().and_then(|number| T::try_from(number).ok());
         number.map(Some).ok_or_else(|| RpcError::new(RPC_MISC_ERROR, "JSON integer out of range"))
@@ -166,7 +178,7 @@ impl Args {
 }
 
 /// Reads a hash as Core shows it. Core: `ParseHashV`.
-fn hash<T: FromStr>(text: &str, name: &str) -> Result<T, RpcError> {
+pub fn hash<T: FromStr>(text: &str, name: &str) -> Result<T, RpcError> {
     let error = if text.len() != 64 {
         format!("{name} must be of length 64 (not {}, for '{text}')", text.len())
     } else {

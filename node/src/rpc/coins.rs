@@ -3,6 +3,7 @@
 use std::sync::mpsc;
 
 use bitcoin::{OutPoint, Txid};
+use groat_chain::coins::Coin;
 use groat_chain::stats::{CoinCount, CoinStats, HashKind};
 use groat_chain::store::StoreError;
 use serde::Serialize;
@@ -23,7 +24,7 @@ pub const METHODS: &[Method] = &[
         args: &[
             Arg::required("txid", Kind::Text, "The transaction's id."),
             Arg::required("n", Kind::Number, "Number of the output."),
-            Arg::optional("include_mempool", Kind::Bool, "Whether transactions of the pool count (there is none yet)."),
+            Arg::optional("include_mempool", Kind::Bool, "Whether transactions of the mempool count; default true."),
         ],
         about: "An unspent output; null if there is none.",
         run: gettxout,
@@ -45,6 +46,9 @@ pub const METHODS: &[Method] = &[
     },
 ];
 
+/// The height of a coin that no block has made yet. Core's name and value.
+const MEMPOOL_HEIGHT: u32 = 0x7fff_ffff;
+
 fn gettxout(rpc: &Rpc, args: &Args) -> Answer {
     #[derive(Serialize)]
     struct TxOut {
@@ -58,8 +62,17 @@ fn gettxout(rpc: &Rpc, args: &Args) -> Answer {
     let txid: Txid = args.hash(0)?;
     let outpoint = OutPoint::new(txid, args.int::<u32>(1)?.unwrap_or_default());
     let node = rpc.node()?;
+    let pool = args.bool(2).unwrap_or(true).then(|| node.mempool().clone());
     let found = node.with_ledger(move |ledger| {
-        let Some(coin) = ledger.coin(&outpoint)? else { return Ok(None) };
+        let mut coin = ledger.coin(&outpoint)?;
+        if let Some(pool) = pool.as_ref().map(|pool| pool.read()) {
+            let made = pool.get(&outpoint.txid).and_then(|entry| entry.tx.output.get(outpoint.vout as usize));
+            coin = made.map(|output| Coin::new(output, MEMPOOL_HEIGHT, false)).or(coin);
+            if pool.spender(&outpoint).is_some() {
+                coin = None;
+            }
+        }
+        let Some(coin) = coin else { return Ok(None) };
         let tree = ledger.tree();
         let tree = tree.read();
         let tip = tree.get(&ledger.tip()).expect("the ledger stands on a block of the tree");
@@ -68,7 +81,7 @@ fn gettxout(rpc: &Rpc, args: &Args) -> Answer {
     let Some((coin, hash, height)) = found else { return done() };
     answer(TxOut {
         bestblock: hash.to_string(),
-        confirmations: height - coin.height() + 1,
+        confirmations: if coin.height() == MEMPOOL_HEIGHT { 0 } else { height - coin.height() + 1 },
         value: Btc(coin.value()),
         script_pubkey: ScriptPubKey::new(coin.script_pubkey(), node.params().address_set),
         coinbase: coin.is_coinbase(),

@@ -29,8 +29,12 @@ pub const RPC_DESERIALIZATION_ERROR: i32 = -22;
 pub const RPC_CLIENT_NODE_ALREADY_ADDED: i32 = -23;
 /// `addnode remove` of a node that was not added.
 pub const RPC_CLIENT_NODE_NOT_ADDED: i32 = -24;
-/// A block or a header was refused.
+/// A block or a header was refused, or a transaction that is not judged by itself.
 pub const RPC_VERIFY_ERROR: i32 = -25;
+/// A transaction broke a rule, or is not wanted.
+pub const RPC_VERIFY_REJECTED: i32 = -26;
+/// A transaction is mined already.
+pub const RPC_VERIFY_ALREADY_IN_UTXO_SET: i32 = -27;
 /// There is no link with that peer.
 pub const RPC_CLIENT_NODE_NOT_CONNECTED: i32 = -29;
 /// Text that is no address and no subnet; also a ban that there is not.

@@ -8,7 +8,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::args::{Arg, Args, Kind};
 use super::error::*;
-use super::{Rpc, addresses, bans, blockchain, coins, control, mining, network, peerinfo};
+use super::{Rpc, addresses, bans, blockchain, coins, control, mempool, mining, network, peerinfo, rawtransactions};
 
 /// A result as JSON text, or an error.
 pub type Answer = Result<Box<RawValue>, RpcError>;
@@ -29,7 +29,7 @@ pub struct Method {
 
 /// All methods, by the files they are in.
 pub fn all() -> impl Iterator<Item = &'static Method> {
-    let chain = [blockchain::METHODS, coins::METHODS, mining::METHODS];
+    let chain = [blockchain::METHODS, coins::METHODS, mining::METHODS, mempool::METHODS, rawtransactions::METHODS];
     let peers = [addresses::METHODS, bans::METHODS, network::METHODS, peerinfo::METHODS];
     [control::METHODS].into_iter().chain(chain).chain(peers).flatten()
 }
@@ -82,6 +82,7 @@ impl Method {
                 Kind::Text | Kind::Hex | Kind::Any => write!(line, "\"{}\"", arg.name()),
                 Kind::Array(elements) => write!(line, "[{elements},...]"),
                 Kind::Number | Kind::Bool => write!(line, "{}", arg.name()),
+                Kind::Loose(shown) => write!(line, "{shown}"),
             }
             .expect("a string takes what is written");
         }
@@ -101,6 +102,7 @@ impl Method {
                 Kind::Number => "numeric",
                 Kind::Bool => "boolean",
                 Kind::Array(_) => "json array",
+                Kind::Loose(_) => "numeric, string or json",
             };
             let needed = if arg.required { "required" } else { "optional" };
             text += &format!("{}. {}    ({kind}, {needed}) {}\n", number + 1, arg.name(), arg.about);

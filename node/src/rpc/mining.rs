@@ -1,6 +1,7 @@
 //! Methods for miners: blocks handed in, blocks made on demand. Core: `src/rpc/mining.cpp`.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bitcoin::block::Header;
 use bitcoin::consensus::encode::{deserialize, deserialize_hex, serialize, serialize_hex};
@@ -16,14 +17,15 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Rpc;
-use super::args::{Arg, Args, Kind};
+use super::args::{Arg, Args, Kind, text};
 use super::error::*;
 use super::method::{Answer, Method, answer, done};
 use super::number::{Btc, Real};
+use super::rawtransactions::decode_transaction;
 use super::script::{from_address, from_descriptor};
 use super::show;
 use crate::clock::now;
-use crate::handle::{NodeHandle, Submitted};
+use crate::handle::{NodeHandle, Stopped, Submitted};
 use crate::miner;
 
 /// See [`super::method::all`].
@@ -89,8 +91,6 @@ pub const METHODS: &[Method] = &[
 
 /// Core's name and value.
 const DEFAULT_MAX_TRIES: u64 = 1_000_000;
-/// Fee rate per 1000 virtual bytes below which a template takes nothing. Core: `DEFAULT_BLOCK_MIN_TX_FEE`.
-const DEFAULT_BLOCK_MIN_TX_FEE: Amount = Amount::from_sat(1);
 /// Blocks from which the network's speed is estimated. Core: `getnetworkhashps`'s default.
 const HASHPS_BLOCKS: u32 = 120;
 
@@ -156,7 +156,7 @@ fn generate(rpc: &Rpc, script: ScriptBuf, count: Option<i32>, tries: Option<u64>
     let mut tries = tries.unwrap_or(DEFAULT_MAX_TRIES);
     let mut hashes = Vec::new();
     for _ in 0..count.unwrap_or(0).max(0) {
-        let Some(block) = mine(rpc, script.clone(), Vec::new(), &mut tries, true)? else { break };
+        let Some(block) = mine(rpc, script.clone(), Content::Pool, &mut tries, true)? else { break };
         hashes.push(block.block_hash().to_string());
     }
     answer(hashes)
@@ -176,41 +176,75 @@ fn generateblock(rpc: &Rpc, args: &Args) -> Answer {
         .or_else(|| from_address(output, node.params().address_set))
         .ok_or_else(|| RpcError::new(RPC_INVALID_ADDRESS_OR_KEY, "Error: Invalid address or descriptor"))?;
     let given = args.get(1).as_array().map(Vec::as_slice).unwrap_or_default();
-    let transactions = given.iter().map(transaction).collect::<Result<Vec<_>, _>>()?;
+    let transactions = given.iter().map(|given| transaction(node, given)).collect::<Result<Vec<_>, _>>()?;
     let submit = args.bool(2).unwrap_or(true);
-    let block = mine(rpc, script, transactions, &mut DEFAULT_MAX_TRIES.clone(), submit)?
+    let block = mine(rpc, script, Content::Given(transactions), &mut DEFAULT_MAX_TRIES.clone(), submit)?
         .ok_or_else(|| RpcError::new(RPC_MISC_ERROR, "Failed to make block."))?;
     answer(Generated { hash: block.block_hash().to_string(), hex: (!submit).then(|| serialize_hex(&block)) })
 }
 
-fn transaction(given: &Value) -> Result<Transaction, RpcError> {
-    let Some(text) = given.as_str() else {
-        return Err(RpcError::new(RPC_TYPE_ERROR, "JSON value is not a string as expected"));
-    };
-    if text.parse::<Txid>().is_ok() {
-        return Err(RpcError::new(RPC_INVALID_ADDRESS_OR_KEY, format!("Transaction {text} not in mempool.")));
+/// A transaction in hex, or the id of one of the pool.
+fn transaction(node: &NodeHandle, given: &Value) -> Result<Transaction, RpcError> {
+    let text = text(given)?;
+    if let Ok(txid) = text.parse::<Txid>() {
+        let missing = || RpcError::new(RPC_INVALID_ADDRESS_OR_KEY, format!("Transaction {text} not in mempool."));
+        let pool = node.mempool().read();
+        return pool.get(&txid).map(|entry| (*entry.tx).clone()).ok_or_else(missing);
     }
-    deserialize_hex(text).map_err(|_| {
+    decode_transaction(text, None).ok_or_else(|| {
         let text = format!("Transaction decode failed for {text}. Make sure the tx has at least one input.");
         RpcError::new(RPC_DESERIALIZATION_ERROR, text)
     })
+}
+
+/// What a block is to hold.
+enum Content {
+    /// What the pool gives, with its fees.
+    Pool,
+    /// These, whose fees are left unclaimed.
+    Given(Vec<Transaction>),
+}
+
+/// How often the pool is looked at while it follows a change of the chain.
+const POOL_PAUSE: Duration = Duration::from_millis(1);
+
+/// A block on the tip that lacks only the nonce.
+fn template(rpc: &Rpc, node: &NodeHandle, script: &ScriptBuf, content: &Content) -> Result<Block, RpcError> {
+    loop {
+        let (tree, pool) = (node.tree().read(), node.mempool().read());
+        let (parent, params) = (tree.tip(), node.params());
+        let (transactions, fees) = match content {
+            Content::Given(transactions) => (transactions.clone(), Amount::ZERO),
+            Content::Pool if pool.tip() != Some(tree.node(parent).hash) => {
+                drop((tree, pool));
+                if *node.stopping().borrow() {
+                    return Err(Stopped.into());
+                }
+                std::thread::sleep(POOL_PAUSE);
+                continue;
+            }
+            Content::Pool => {
+                let selected = miner::select(&tree, parent, &pool, &rpc.config.block_limits);
+                let transactions = selected.transactions.iter().map(|chosen| (*chosen.tx).clone()).collect();
+                (transactions, Amount::from_sat(selected.fees))
+            }
+        };
+        return Ok(miner::template(&tree, parent, params, now(), script.clone(), transactions, fees));
+    }
 }
 
 /// Mines a block on the tip and hands it in; none if no nonce was found.
 fn mine(
     rpc: &Rpc,
     script: ScriptBuf,
-    transactions: Vec<Transaction>,
+    content: Content,
     tries: &mut u64,
     submit: bool,
 ) -> Result<Option<Block>, RpcError> {
     let node = rpc.node()?;
     let mut last = rpc.mining.lock();
-    let mut block = {
-        let tree = node.tree().read();
-        miner::template(&tree, tree.tip(), node.params(), now(), script, transactions)
-    };
-    *last = Some(miner::summary(&block));
+    let mut block = template(rpc, node, &script, &content)?;
+    *last = Some(miner::summary(&block, &rpc.config.block_limits));
     let stopping = node.stopping();
     if !miner::search(&mut block.header, node.params(), tries, || *stopping.borrow()) {
         return Ok(None);
@@ -241,7 +275,7 @@ fn getmininginfo(rpc: &Rpc, _: &Args) -> Answer {
         difficulty: Real,
         target: String,
         networkhashps: Real,
-        pooledtx: u64,
+        pooledtx: usize,
         blockmintxfee: Btc,
         chain: &'a str,
         next: Next,
@@ -272,8 +306,8 @@ fn getmininginfo(rpc: &Rpc, _: &Args) -> Answer {
         difficulty: show::difficulty(tip.bits),
         target: show::target(tip.bits, params),
         networkhashps: Real(network_hashes_per_second(&tree)),
-        pooledtx: 0,
-        blockmintxfee: Btc(DEFAULT_BLOCK_MIN_TX_FEE),
+        pooledtx: node.mempool().read().len(),
+        blockmintxfee: Btc(Amount::from_sat(rpc.config.block_limits.min_fee)),
         chain: &params.name,
         next: Next {
             height: tip.height + 1,

@@ -8,11 +8,13 @@
 //! | `request` | JSON-RPC: requests and replies of each version, batches, notifications |
 //! | `method`, `args` | what a method is; its arguments by position and by name, and their types |
 //! | `control`, `blockchain`, `coins`, `mining` | methods about the server, the chain and new blocks |
+//! | `mempool`, `rawtransactions` | methods about transactions |
 //! | `network`, `peerinfo`, `bans`, `addresses` | methods about links, bans and the peer book |
-//! | `show`, `script`, `number` | headers, blocks, transactions, scripts and amounts as JSON |
+//! | `show`, `script`, `number`, `amount` | headers, blocks, transactions, scripts and amounts as JSON |
 //! | `error` | codes |
 
 mod addresses;
+mod amount;
 mod args;
 mod auth;
 mod bans;
@@ -21,11 +23,13 @@ mod coins;
 mod control;
 mod error;
 mod http;
+mod mempool;
 mod method;
 mod mining;
 mod network;
 mod number;
 mod peerinfo;
+mod rawtransactions;
 mod request;
 mod script;
 mod show;
@@ -39,6 +43,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use groat_chain::mempool::BlockLimits;
 use parking_lot::Mutex;
 
 use crate::handle::NodeHandle;
@@ -60,6 +65,8 @@ pub struct Config {
     pub relay: bool,
     /// Bytes that block files may take, if they are pruned.
     pub prune: Option<u64>,
+    /// What a block made here takes.
+    pub block_limits: BlockLimits,
     /// Seconds that a ban lasts if nothing else is said. Core: `-bantime`.
     pub ban_time: u64,
 }

@@ -1,6 +1,6 @@
 //! Numbers as Core writes them into JSON: amounts exact with eight decimals, reals with 16 significant digits.
 
-use bitcoin::Amount;
+use bitcoin::{Amount, SignedAmount};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
@@ -12,6 +12,18 @@ impl Serialize for Btc {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (coins, rest) = (self.0.to_sat() / Amount::ONE_BTC.to_sat(), self.0.to_sat() % Amount::ONE_BTC.to_sat());
         literal(format!("{coins}.{rest:08}"), serializer)
+    }
+}
+
+/// An amount that may be below zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignedBtc(pub SignedAmount);
+
+impl Serialize for SignedBtc {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (sat, coin) = (self.0.to_sat().unsigned_abs(), Amount::ONE_BTC.to_sat());
+        let sign = if self.0.is_negative() { "-" } else { "" };
+        literal(format!("{sign}{}.{:08}", sat / coin, sat % coin), serializer)
     }
 }
 

@@ -188,7 +188,8 @@ pub struct TransactionView {
     vout: Vec<Output>,
     #[serde(skip_serializing_if = "Option::is_none")]
     fee: Option<Btc>,
-    hex: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hex: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -277,7 +278,12 @@ impl TransactionView {
             vin: vin.collect(),
             vout: vout.collect(),
             fee: fee.map(Btc),
-            hex: serialize_hex(transaction),
+            hex: Some(serialize_hex(transaction)),
         }
+    }
+
+    /// Leaves the bytes out: who asks has them.
+    pub fn without_hex(self) -> TransactionView {
+        TransactionView { hex: None, ..self }
     }
 }

@@ -8,7 +8,11 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use bitcoin::absolute::LockTime;
+use bitcoin::consensus::encode::serialize_hex;
+use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness, transaction};
 use groat_chain::ledger::{Ledger, Options};
+use groat_chain::mempool::{BlockLimits, Dump, Policy};
 use groat_chain::params::Params;
 use groat_chain::pool::Pool;
 use groat_chain::store::mem::MemStore;
@@ -31,6 +35,7 @@ fn config(folder: &Path) -> Config {
         services: 0xc09,
         relay: false,
         prune: None,
+        block_limits: BlockLimits::default(),
         ban_time: 86_400,
     }
 }
@@ -41,7 +46,7 @@ fn start() -> Node {
     let store = Arc::new(MemStore::default());
     let options = Options { assumed_valid: None, table_bytes: 1 << 20, prune: None };
     let ledger = Ledger::open(params, store, Arc::new(Pool::new(1)), options).expect("an empty store");
-    let node = Offline::start(ledger);
+    let node = Offline::start(ledger, Policy::default());
     let server = super::serve(node.handle(), config(folder.path())).expect("a free port");
     Node { folder, node, server }
 }
@@ -310,4 +315,101 @@ fn stop_is_answered_and_ends_the_node() {
     drop(server);
     assert!(begun.elapsed() < Duration::from_secs(4), "the server took {:?} to end", begun.elapsed());
     assert!(!cookie.exists(), "the cookie outlives the server");
+}
+
+/// Anyone's output of a standard form: P2WSH of OP_1.
+fn anyone() -> ScriptBuf {
+    ScriptBuf::from_bytes(vec![0x51]).to_p2wsh()
+}
+
+/// Spends an output of [`anyone`] with a fee of 1000 satoshi.
+fn spend(outpoint: OutPoint, value: u64) -> Transaction {
+    Transaction {
+        version: transaction::Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: vec![TxIn {
+            previous_output: outpoint,
+            script_sig: ScriptBuf::new(),
+            sequence: Sequence::MAX,
+            witness: Witness::from_slice(&[[0x51]]),
+        }],
+        output: vec![TxOut { value: Amount::from_sat(value - 1000), script_pubkey: anyone() }],
+    }
+}
+
+#[test]
+fn a_transaction_is_sent_shown_mined_and_returns_when_its_block_is_taken_back() {
+    let node = start();
+    let descriptor = format!("raw({})", anyone().to_hex_string());
+    let blocks = node.call("generatetodescriptor", json!([101, descriptor]));
+    let first = node.call("getblock", json!([blocks[0]]));
+    let coin = OutPoint::new(first["tx"][0].as_str().expect("an id").parse().expect("an id"), 0);
+    let tx = spend(coin, 5_000_000_000);
+    let (hex, txid) = (serialize_hex(&tx), tx.compute_txid().to_string());
+
+    let tested = node.call("testmempoolaccept", json!([[hex]]));
+    assert_eq!((&tested[0]["allowed"], &tested[0]["fees"]["base"]), (&json!(true), &json!(0.00001)), "{tested}");
+    assert_eq!(node.call("getrawmempool", json!([])), json!([]), "a test leaves nothing");
+    assert_eq!(node.call("sendrawtransaction", json!([hex])), json!(txid));
+    assert_eq!(node.call("sendrawtransaction", json!([hex])), json!(txid), "once more is no error");
+    assert_eq!(node.call("getrawmempool", json!([false, true])), json!({"txids": [txid], "mempool_sequence": 2}));
+    let entry = node.call("getmempoolentry", json!([txid]));
+    assert_eq!((&entry["vsize"], &entry["unbroadcast"]), (&json!(tx.vsize()), &json!(true)), "{entry}");
+    assert_eq!(node.call("getmempoolinfo", json!([]))["size"], json!(1));
+    assert_eq!(node.call("getrawtransaction", json!([txid])), json!(hex));
+    assert_eq!(node.call("getrawtransaction", json!([txid, 1]))["hex"], json!(hex));
+    assert_eq!(node.call("gettxout", json!([coin.txid.to_string(), 0])), Value::Null, "spent in the mempool");
+    assert_eq!(node.call("gettxout", json!([coin.txid.to_string(), 0, false]))["confirmations"], json!(101));
+    assert_eq!(node.call("gettxout", json!([txid, 0]))["confirmations"], json!(0));
+
+    let mut dear = spend(OutPoint::new(tx.compute_txid(), 0), 4_999_999_000);
+    dear.output[0].value = Amount::from_sat(1_000_000);
+    let text = "Fee exceeds maximum configured by user (e.g. -maxtxfee, maxfeerate)";
+    assert_eq!(node.error("sendrawtransaction", json!([serialize_hex(&dear)])), (-25, text.into()));
+    let conflict = serialize_hex(&spend(coin, 4_000_000_000));
+    assert_eq!(node.error("sendrawtransaction", json!([conflict, 0])), (-26, "txn-mempool-conflict".into()));
+    let unknown = serialize_hex(&spend(OutPoint::new(coin.txid, 5), 10_000));
+    assert_eq!(node.error("sendrawtransaction", json!([unknown])), (-25, "bad-txns-inputs-missingorspent".into()));
+    let mut burns = tx.clone();
+    burns.output[0].script_pubkey = ScriptBuf::from_bytes(vec![0x6a]);
+    let text = "Unspendable output exceeds maximum configured by user (maxburnamount)";
+    assert_eq!(node.error("sendrawtransaction", json!([serialize_hex(&burns)])), (-25, text.into()));
+
+    let stored = node.call("savemempool", json!([]))["filename"].clone();
+    let bytes = std::fs::read(stored.as_str().expect("a path")).expect("the file is there");
+    let dump = Dump::decode(bytes).expect("it was just written");
+    assert_eq!(dump.transactions.iter().map(|dumped| &*dumped.tx).collect::<Vec<_>>(), [&tx]);
+    assert_eq!(dump.unbroadcast, [tx.compute_txid()].into());
+
+    let hash = node.call("generatetodescriptor", json!([1, descriptor]))[0].clone();
+    let block = node.call("getblock", json!([hash, 2]));
+    assert_eq!(block["tx"][1]["txid"], json!(txid));
+    assert_eq!(block["tx"][0]["vout"][0]["value"], json!(50.00001), "the subsidy with the fee");
+    assert_eq!(node.call("getmininginfo", json!([]))["pooledtx"], json!(0));
+    let mined = node.error("sendrawtransaction", json!([hex]));
+    assert_eq!(mined, (-27, "Transaction outputs already in utxo set".into()));
+    let shown = node.call("getrawtransaction", json!([txid, 2, hash]));
+    assert_eq!((&shown["fee"], &shown["confirmations"]), (&json!(0.00001), &json!(1)), "{shown}");
+
+    node.call("invalidateblock", json!([hash]));
+    assert_eq!(node.call("getrawmempool", json!([])), json!([txid]), "it returns");
+    node.call("generateblock", json!([descriptor, [txid]]));
+    assert_eq!(node.call("getrawmempool", json!([])), json!([]));
+}
+
+#[test]
+fn transactions_are_made_and_read() {
+    let node = start();
+    let txid = "ab".repeat(32);
+    let address = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
+    let inputs = json!([{"txid": txid, "vout": 1}, {"txid": txid, "vout": 0, "sequence": 7}]);
+    let made = node.call("createrawtransaction", json!([inputs, [{address: 0.5}, {"data": "0102"}], 9]));
+    let shown = node.call("decoderawtransaction", json!([made]));
+    assert_eq!(shown["vin"][0]["sequence"], json!(0xffff_fffd_u32));
+    assert_eq!((&shown["vin"][1]["sequence"], &shown["locktime"]), (&json!(7), &json!(9)));
+    assert_eq!(shown["vout"][0]["scriptPubKey"]["address"], json!(address));
+    assert_eq!(shown["vout"][1]["scriptPubKey"]["hex"], json!("6a020102"));
+    assert_eq!(shown["hex"], Value::Null);
+    let empty = node.call("createrawtransaction", json!([[], {address: "1"}]));
+    assert_eq!(node.call("decoderawtransaction", json!([empty]))["vin"], json!([]), "read without a witness");
 }

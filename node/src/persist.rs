@@ -1,0 +1,70 @@
+//! The mempool on disk: read at a start, written at a stop, in Core's format. Knows no peer.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use bitcoin::Txid;
+use groat_chain::mempool::{Dump, Dumped};
+
+use crate::clock;
+use crate::handle::{NodeHandle, Stopped};
+use crate::transactions::Purpose;
+
+/// Name of the file in the folder of the network. Core's name.
+pub const FILE: &str = "mempool.dat";
+
+/// Offers all that is stored to the node, as if it came anew. A file that is damaged is told of and left alone.
+pub fn load(node: &NodeHandle, path: &Path) {
+    match std::fs::read(path).map(Dump::decode) {
+        Ok(Ok(dump)) => {
+            let Ok(Loaded { taken, others }) = offer(node, dump) else { return };
+            println!("mempool: {taken} stored transactions taken, {others} not");
+        }
+        Ok(Err(error)) => println!("mempool: {} is not read: {error}", path.display()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => println!("mempool: {} is not read: {error}", path.display()),
+    }
+    node.loaded.store(true, Ordering::Release);
+}
+
+/// How many transactions the pool took.
+struct Loaded {
+    taken: usize,
+    others: usize,
+}
+
+fn offer(node: &NodeHandle, dump: Dump) -> Result<Loaded, Stopped> {
+    let mut loaded = Loaded { taken: 0, others: 0 };
+    let Dump { transactions, deltas, unbroadcast } = dump;
+    let oldest = u64::from(clock::now()).saturating_sub(node.mempool().read().policy().expiry);
+    for Dumped { tx, time, delta } in transactions {
+        if delta != 0 {
+            let txid = tx.compute_txid();
+            node.with_mempool(move |pool| pool.prioritise(txid, delta))?;
+        }
+        let time = u64::try_from(time).unwrap_or(0);
+        let taken = time > oldest && node.offer(tx, time, Purpose::Quietly)?.is_ok();
+        *(if taken { &mut loaded.taken } else { &mut loaded.others }) += 1;
+    }
+    node.with_mempool(move |pool| deltas.into_iter().for_each(|(txid, delta)| pool.prioritise(txid, delta)))?;
+    for txid in unbroadcast {
+        let wtxid = node.mempool().read().get(&txid).map(|entry| entry.wtxid);
+        wtxid.map(|wtxid| node.broadcast(txid, wtxid, true)).transpose()?;
+    }
+    Ok(loaded)
+}
+
+/// Writes the pool beside what is stored and puts it in its place when it is whole on disk.
+/// `unbroadcast` are the transactions that no peer has asked for yet.
+pub fn save(node: &NodeHandle, unbroadcast: BTreeSet<Txid>, path: &Path) -> io::Result<()> {
+    let dump = node.mempool().read().dump(unbroadcast);
+    let new = path.with_extension("dat.new");
+    let mut file = std::fs::File::create(&new)?;
+    file.write_all(&dump.encode(rand::random()))?;
+    file.sync_all()?;
+    std::fs::rename(&new, path)?;
+    // The name, too, has to be on disk.
+    std::fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}

@@ -1,0 +1,188 @@
+//! Transactions on their way through the ledger thread: judged there, their scripts run by the pool of threads, then
+//! taken into the mempool there. Knows neither peers nor RPC.
+
+use std::sync::{Arc, mpsc};
+
+use bitcoin::{Transaction, Txid, Wtxid};
+use groat_chain::ledger::{Ledger, LedgerError};
+use groat_chain::mempool::{Accepted, Follower, Limits, Mempool, Packages, Policy, Refusal, Staged, stage};
+use groat_chain::pool::Pool;
+use groat_chain::rejection::{Blame, Rejection};
+use groat_chain::script::VerdictCache;
+use groat_net::driver;
+use groat_net::protocol::{Done, Token, TxVerdict};
+use parking_lot::{Mutex, RwLock};
+
+use crate::clock;
+use crate::ledger::{Listener, Queue, Request};
+
+/// Memory for verdicts on signatures and scripts. Core: `DEFAULT_VALIDATION_CACHE_BYTES`.
+const VERDICT_BYTES: usize = 32 << 20;
+
+/// A transaction that somebody offers.
+pub struct Offer {
+    /// The transaction.
+    pub tx: Arc<Transaction>,
+    /// When it came, in seconds since 1970.
+    pub time: u64,
+    /// Who offers it.
+    pub from: Giver,
+}
+
+/// Who offers a transaction, and so who is told what became of it.
+pub enum Giver {
+    /// The protocol.
+    Peer(Token),
+    /// An interface.
+    Interface {
+        /// What it wants.
+        purpose: Purpose,
+        /// Gets the outcome.
+        answer: mpsc::Sender<Result<Accepted, Refusal>>,
+    },
+}
+
+/// What an interface wants of a transaction that it offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The pool should take it, and peers be told.
+    Take,
+    /// The pool should take it; nobody is told, since peers were before.
+    Quietly,
+    /// To know if the pool would take it.
+    Test,
+}
+
+/// A transaction whose scripts were run.
+pub struct Checked {
+    offer: Offer,
+    staged: Staged,
+    verdict: Result<(), Refusal>,
+}
+
+/// The mempool as the ledger thread holds it.
+pub struct Transactions {
+    pool: Arc<RwLock<Mempool>>,
+    verdicts: Arc<VerdictCache>,
+    threads: Arc<Pool>,
+    /// What blocks that were taken back gave to the pool.
+    returned: Arc<Mutex<Vec<(Txid, Wtxid)>>>,
+}
+
+impl Transactions {
+    /// An empty pool that follows the ledger's chain.
+    pub fn new(ledger: &mut Ledger, policy: Policy) -> Transactions {
+        let pool = Arc::new(RwLock::new(Mempool::new(policy, ledger.tip())));
+        let verdicts = Arc::new(VerdictCache::new(VERDICT_BYTES, driver::seed()));
+        let returned = Arc::new(Mutex::new(Vec::new()));
+        let noted = returned.clone();
+        ledger.set_verdicts(verdicts.clone());
+        ledger.set_follower(Box::new(Follower {
+            pool: pool.clone(),
+            verdicts: verdicts.clone(),
+            now: Box::new(|| clock::now().into()),
+            returned: Box::new(move |txid, wtxid| noted.lock().push((txid, wtxid))),
+        }));
+        Transactions { pool, verdicts, threads: ledger.pool(), returned }
+    }
+
+    /// The pool, for readers on any thread.
+    pub fn pool(&self) -> &Arc<RwLock<Mempool>> {
+        &self.pool
+    }
+
+    /// Tells of what blocks that were taken back gave to the pool.
+    pub fn tell_of_returned(&self, listener: &mut impl Listener) {
+        for (txid, wtxid) in self.returned.lock().drain(..) {
+            listener.tx_accepted(txid, wtxid);
+        }
+    }
+
+    /// Judges an offer, which the ledger must be at rest for, and has its scripts run: the outcome comes back through
+    /// `queue`.
+    pub fn offer(
+        &self,
+        offer: Offer,
+        ledger: &Ledger,
+        queue: &Arc<Queue>,
+        listener: &mut impl Listener,
+    ) -> Result<(), LedgerError> {
+        let staged = stage(offer.tx.clone(), offer.time, Limits::Held, &self.pool.read(), ledger)?;
+        match staged {
+            Err(refusal) => tell(offer.from, Err(refusal), listener),
+            Ok(staged) => {
+                let (verdicts, queue) = (self.verdicts.clone(), queue.clone());
+                self.threads.submit(false, move || {
+                    let verdict = staged.check_scripts(&verdicts);
+                    queue.push(Request::Checked(Box::new(Checked { offer, staged, verdict })));
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in a transaction whose scripts hold, unless pool or chain have changed so that it does not fit any more.
+    pub fn checked(&self, checked: Checked, ledger: &Ledger, listener: &mut impl Listener) -> Result<(), LedgerError> {
+        let Checked { offer: Offer { tx, time, from }, staged, verdict } = checked;
+        let outcome = match (verdict, &from) {
+            (Err(refusal), _) => Err(refusal),
+            (Ok(()), Giver::Interface { purpose: Purpose::Test, .. }) => Ok(staged.accepted()),
+            (Ok(()), _) => self.insert(tx, time, staged, ledger)?,
+        };
+        tell(from, outcome, listener);
+        Ok(())
+    }
+
+    /// Judges transactions of the protocol together. Their scripts run here: a peer gives few at a time.
+    pub fn package(
+        &self,
+        token: Token,
+        package: &[Arc<Transaction>],
+        ledger: &Ledger,
+        listener: &mut impl Listener,
+    ) -> Result<(), LedgerError> {
+        let (pool, verdicts, now) = (&*self.pool, &*self.verdicts, clock::now().into());
+        let outcomes = Packages { pool, ledger, verdicts, now }.accept(package)?;
+        for accepted in outcomes.iter().flatten() {
+            listener.tx_accepted(accepted.txid, accepted.wtxid);
+        }
+        listener.done(token, Done::Package(outcomes.iter().map(verdict_of).collect()));
+        Ok(())
+    }
+
+    fn insert(
+        &self,
+        tx: Arc<Transaction>,
+        time: u64,
+        staged: Staged,
+        ledger: &Ledger,
+    ) -> Result<Result<Accepted, Refusal>, LedgerError> {
+        let current = staged.is_current(&self.pool.read());
+        let staged = if current { Ok(staged) } else { stage(tx, time, Limits::Held, &self.pool.read(), ledger)? };
+        Ok(staged.and_then(|staged| self.pool.write().insert(staged, clock::now().into())))
+    }
+}
+
+fn tell(from: Giver, outcome: Result<Accepted, Refusal>, listener: &mut impl Listener) {
+    let news = matches!(from, Giver::Peer(_) | Giver::Interface { purpose: Purpose::Take, .. });
+    if let (true, Ok(accepted)) = (news, &outcome) {
+        listener.tx_accepted(accepted.txid, accepted.wtxid);
+    }
+    match from {
+        Giver::Peer(token) => listener.done(token, Done::Transaction(verdict_of(&outcome))),
+        // Who asked may have given up.
+        Giver::Interface { answer, .. } => drop(answer.send(outcome)),
+    }
+}
+
+/// The outcome in the protocol's words.
+fn verdict_of(outcome: &Result<Accepted, Refusal>) -> TxVerdict {
+    match outcome {
+        Ok(_) => TxVerdict::Accepted,
+        Err(refusal) => match refusal.rejection {
+            Rejection::TxnAlreadyInMempool | Rejection::TxnAlreadyKnown => TxVerdict::Known,
+            other if other.blame() == Blame::Missing => TxVerdict::Missing,
+            other => TxVerdict::Refused(other),
+        },
+    }
+}
