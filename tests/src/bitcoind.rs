@@ -153,7 +153,7 @@ fn empty_folder() -> tempfile::TempDir {
 }
 
 /// What a JSON-RPC server answered in place of a result.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct RpcError {
     /// Code as in Core's `rpc/protocol.h`.
     pub code: i64,

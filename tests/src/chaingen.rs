@@ -6,7 +6,7 @@
 
 pub mod coins;
 pub mod full;
-pub(crate) mod keys;
+pub mod keys;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
@@ -176,10 +176,13 @@ impl Chain {
 
 /// A coin that a later transaction may spend. What `script` means is the generator's affair.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Coin {
-    pub(crate) outpoint: OutPoint,
-    pub(crate) value: u64,
-    pub(crate) script: u32,
+pub struct Coin {
+    /// Where it is.
+    pub outpoint: OutPoint,
+    /// In satoshi.
+    pub value: u64,
+    /// Number of its script.
+    pub script: u32,
 }
 
 /// The coins to spend from. Half of what is taken is of recent age, half of any age, in random order.

@@ -5,6 +5,7 @@ mod cli;
 mod compact;
 mod crash;
 mod differential;
+mod mempool;
 mod oracle;
 mod peers;
 mod rpc;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bitcoin::consensus::encode::serialize_hex;
 use bitcoin::{Amount, OutPoint, ScriptBuf, TxIn, TxOut, Txid, Witness};
 use groat_chain::ledger::{Ledger, Options};
+use groat_chain::mempool::{BlockLimits, Policy};
 use groat_chain::params::Params;
 use groat_chain::pool::Pool;
 use groat_chain::store::mem::MemStore;
@@ -23,21 +24,27 @@ use groat_tests::running::{PATIENCE, Running};
 use serde_json::{Value, json};
 
 /// A node without peers on an empty regtest ledger in memory, with the shipping RPC.
-struct Groat {
+pub struct Groat {
     folder: tempfile::TempDir,
-    rpc: Rpc,
+    /// What speaks to it.
+    pub rpc: Rpc,
     server: Server,
     _node: Offline,
 }
 
 impl Groat {
     fn start() -> Groat {
+        Groat::with(Policy::default())
+    }
+
+    /// With a mempool that takes what `policy` says.
+    pub fn with(policy: Policy) -> Groat {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("regtest")).unwrap();
         let params = Arc::new(Params::by_name("regtest").unwrap());
         let options = Options { assumed_valid: None, table_bytes: 1 << 20, prune: None };
         let pool = Arc::new(Pool::new(1));
-        let node = Offline::start(Ledger::open(params, Arc::new(MemStore::default()), pool, options).unwrap());
+        let node = Offline::start(Ledger::open(params, Arc::new(MemStore::default()), pool, options).unwrap(), policy);
         let config = Config {
             folder: folder.path().join("regtest"),
             port: 0,
@@ -45,6 +52,7 @@ impl Groat {
             services: 0xc09,
             relay: true,
             prune: None,
+            block_limits: BlockLimits::default(),
             ban_time: 86_400,
         };
         let server = serve(node.handle(), config).unwrap();
@@ -182,8 +190,9 @@ impl Pair {
 
     /// Both refuse with one code and one text; of a text longer than a line the first line counts where it is the help.
     fn same_error(&self, method: &str, params: Value) {
-        let theirs = self.core.rpc().call(method, params.clone()).unwrap_err();
-        let ours = self.groat.rpc.call(method, params.clone()).unwrap_err();
+        let refused =
+            |rpc: &Rpc, who| rpc.call(method, params.clone()).expect_err(&format!("{who} refuses {method} {params}"));
+        let (theirs, ours) = (refused(self.core.rpc(), "bitcoind"), refused(&self.groat.rpc, "groatd"));
         let text = |error: &groat_tests::bitcoind::RpcError| match error.code {
             -1 | -8 => error.message.lines().next().unwrap_or_default().to_string(),
             _ => error.message.clone(),
@@ -235,6 +244,75 @@ fn rpc_answers_are_those_of_bitcoind() {
     for (txid, n) in [(&last["tx"][0], 0), (&last["tx"][0], 1), (&last["tx"][1], 0), (&last["tx"][3], 0)] {
         pair.same("gettxout", json!([txid, n]), &[]);
         pair.same("gettxout", json!([txid, n, false]), &[]);
+    }
+    let hash = pair.core.call("getbestblockhash", json!([]));
+    for txid in last["tx"].as_array().unwrap() {
+        for verbosity in [json!(0), json!(1), json!(2), json!(true), json!(false), Value::Null] {
+            pair.same("getrawtransaction", json!([txid, verbosity, hash]), &[]);
+        }
+        let hex = pair.core.call("getrawtransaction", json!([txid, 0, hash]));
+        for witness in [json!(true), Value::Null] {
+            pair.same("decoderawtransaction", json!([hex, witness]), &[]);
+        }
+    }
+}
+
+#[test]
+fn the_mempool_is_shown_as_bitcoind_shows_it() {
+    let Some(peers) = peers() else { return };
+    let pair = pair(&peers);
+    pair.same("getmempoolinfo", json!([]), &["/usage"]);
+    // The coinbase that pays to an anchor, which anyone may spend.
+    let height = scripts().iter().position(|script| script == "51024e73").unwrap() + 2;
+    let block = pair.core.call("getblock", json!([pair.core.call("getblockhash", json!([height]))]));
+    let coin = OutPoint::new(block["tx"][0].as_str().unwrap().parse().unwrap(), 0);
+    let output = |value| TxOut {
+        value: Amount::from_sat(value),
+        script_pubkey: ScriptBuf::from_bytes(vec![0x51, 2, 0x4e, 0x73]),
+    };
+    let parent = transaction(vec![unsigned(coin)], vec![output(4_999_000_000), output(990_000)]);
+    let spend = |vout, value| {
+        let mut child = transaction(vec![unsigned(OutPoint::new(parent.compute_txid(), vout))], vec![output(value); 2]);
+        child.input[0].sequence = bitcoin::Sequence::ENABLE_RBF_NO_LOCKTIME;
+        child
+    };
+    let (child, other) = (spend(0, 2_000_000_000), spend(1, 400_000));
+    for tx in [&parent, &child, &other] {
+        let hex = serialize_hex(tx);
+        for params in [json!([[hex]]), json!([[hex], 0]), json!([[hex], "0.00000100"])] {
+            pair.same("testmempoolaccept", params, &[]);
+        }
+        pair.same("sendrawtransaction", json!([hex, 0]), &[]);
+        pair.same("sendrawtransaction", json!([hex, 0]), &[]);
+        pair.same("getrawtransaction", json!([tx.compute_txid()]), &[]);
+        pair.same("getrawtransaction", json!([tx.compute_txid(), 1]), &[]);
+        pair.same("getrawtransaction", json!([tx.compute_txid(), 2]), &[]);
+    }
+    pair.same("getmempoolinfo", json!([]), &["/usage"]);
+    for tx in [&parent, &child, &other] {
+        let txid = tx.compute_txid();
+        pair.same("getmempoolentry", json!([txid]), &["/time", "/spentby"]);
+        pair.same("getmempoolancestors", json!([txid]), &[]);
+        pair.same("gettxout", json!([txid, 0]), &[]);
+        pair.same("gettxout", json!([txid, 0, false]), &[]);
+    }
+    pair.same(
+        "getmempoolancestors",
+        json!([other.compute_txid(), true]),
+        &[&format!("/{}/time", parent.compute_txid()), &format!("/{}/spentby", parent.compute_txid())],
+    );
+    pair.same("getmempooldescendants", json!([child.compute_txid()]), &[]);
+    pair.same("gettxout", json!([coin.txid, 0]), &[]);
+    pair.same("getrawmempool", json!([false, true]), &["/txids"]);
+    let address = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
+    for (inputs, rest) in [
+        (json!([]), json!([{address: 1}])),
+        (json!([{"txid": coin.txid, "vout": 0}]), json!([{address: "0.5"}, 7])),
+        (json!([{"txid": coin.txid, "vout": 0}]), json!([[{address: 0.00000001}, {"data": "00ff"}], 7, false])),
+        (json!([{"txid": coin.txid, "vout": 0, "sequence": 5}]), json!([{"data": "07"}, 0, true, 3])),
+    ] {
+        let params = [&[inputs][..], rest.as_array().unwrap()].concat();
+        pair.same("createrawtransaction", json!(params), &[]);
     }
 }
 
@@ -323,6 +401,15 @@ fn rpc_errors_are_those_of_bitcoind() {
     let Some(peers) = peers() else { return };
     let pair = Pair { core: Bitcoind::start(&peers, &[]), groat: Groat::start() };
     let unknown = "ab".repeat(32);
+    let genesis = pair.core.call("getblockhash", json!([0]));
+    // It spends what does not exist.
+    let lost = &serialize_hex(&transaction(
+        vec![unsigned(OutPoint::new(unknown.parse().unwrap(), 0))],
+        vec![
+            TxOut { value: Amount::from_sat(1000), script_pubkey: ScriptBuf::from_bytes(vec![0x51, 2, 0x4e, 0x73]) };
+            2
+        ],
+    ));
     for (method, params) in [
         ("getblockhash", json!([])),
         ("getblockhash", json!([1, 2])),
@@ -367,6 +454,54 @@ fn rpc_errors_are_those_of_bitcoind() {
         ("generateblock", json!(["raw(51)", [unknown]])),
         ("generateblock", json!(["raw(51)", ["00"]])),
         ("generateblock", json!(["raw(51)"])),
+        ("sendrawtransaction", json!([])),
+        ("sendrawtransaction", json!(["00"])),
+        ("sendrawtransaction", json!([lost, 1])),
+        ("sendrawtransaction", json!([lost, -1])),
+        ("sendrawtransaction", json!([lost, 0.000000001])),
+        ("sendrawtransaction", json!([lost, []])),
+        ("sendrawtransaction", json!([lost])),
+        ("sendrawtransaction", json!([lost, 0])),
+        ("testmempoolaccept", json!([[]])),
+        ("testmempoolaccept", json!([["00"]])),
+        ("testmempoolaccept", json!([[1]])),
+        ("testmempoolaccept", json!([vec![lost; 26]])),
+        ("testmempoolaccept", json!(["00"])),
+        ("getmempoolentry", json!([unknown])),
+        ("getmempoolentry", json!(["ab"])),
+        ("getmempoolancestors", json!([unknown])),
+        ("getmempooldescendants", json!([unknown, 1])),
+        ("getrawmempool", json!([true, true])),
+        ("getrawmempool", json!([1])),
+        ("getrawtransaction", json!([unknown])),
+        ("getrawtransaction", json!(["ab"])),
+        ("getrawtransaction", json!([unknown, 1, unknown])),
+        ("getrawtransaction", json!([unknown, 1, "ab"])),
+        ("getrawtransaction", json!([unknown, "1"])),
+        ("getrawtransaction", json!([unknown, 1, genesis])),
+        ("getrawtransaction", json!(["4a5e1e4baab89f3a32518a88c31bc87f618f76673e2cc77ab2127b7afdeda33b"])),
+        ("decoderawtransaction", json!(["00"])),
+        ("decoderawtransaction", json!([lost, true, 3])),
+        ("createrawtransaction", json!([[]])),
+        ("createrawtransaction", json!([[], null])),
+        ("createrawtransaction", json!([[1], {}])),
+        ("createrawtransaction", json!([[{}], {}])),
+        ("createrawtransaction", json!([[{"txid": "ab", "vout": 0}], {}])),
+        ("createrawtransaction", json!([[{"txid": unknown}], {}])),
+        ("createrawtransaction", json!([[{"txid": unknown, "vout": -1}], {}])),
+        ("createrawtransaction", json!([[{"txid": unknown, "vout": 0, "sequence": -1}], {}])),
+        ("createrawtransaction", json!([[{"txid": unknown, "vout": 0, "sequence": 0xffff_ffff_u32}], {}, 0, true])),
+        ("createrawtransaction", json!([[], [1]])),
+        ("createrawtransaction", json!([[], [{"data": "00", "date": "00"}]])),
+        ("createrawtransaction", json!([[], [{"data": "00"}, {"data": "00"}]])),
+        ("createrawtransaction", json!([[], {"data": "xx"}])),
+        ("createrawtransaction", json!([[], {"data": ""}])),
+        ("createrawtransaction", json!([[], {"nonsense": 1}])),
+        ("createrawtransaction", json!([[], {"nonsense": "x"}])),
+        ("createrawtransaction", json!([[], "x"])),
+        ("createrawtransaction", json!([[], {}, -1])),
+        ("createrawtransaction", json!([[], {}, 4_294_967_296_u64])),
+        ("createrawtransaction", json!([[], {}, 0, true, 4])),
         ("addnode", json!(["127.0.0.1:1", "remove"])),
         ("addnode", json!(["127.0.0.1:1", "greet"])),
         ("addnode", json!(["127.0.0.1:1"])),

@@ -16,6 +16,7 @@ use crate::regtest::{output, push};
 
 /// Kinds of coin, in the order of [`NAMES`] and [`MIX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "`NAMES` says what they are")]
 pub enum Kind {
     P2wpkh,
     TaprootKey,
@@ -27,6 +28,7 @@ pub enum Kind {
     P2shMultisig,
 }
 
+/// All of them.
 pub const KINDS: [Kind; 8] = [
     Kind::P2wpkh,
     Kind::TaprootKey,
@@ -53,6 +55,7 @@ pub const MIX: [u32; 8] = [45, 25, 10, 10, 6, 2, 1, 1];
 
 /// What the checks of some inputs come to; fields as in `Summary`.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(missing_docs, reason = "fields as in `Summary`")]
 pub struct Checks {
     pub ecdsa: u64,
     pub ecdsa_failing: u64,
@@ -61,6 +64,7 @@ pub struct Checks {
 }
 
 impl Checks {
+    /// Both together.
     pub fn plus(self, other: Checks) -> Checks {
         Checks {
             ecdsa: self.ecdsa + other.ecdsa,
@@ -104,6 +108,7 @@ pub struct Keys {
 }
 
 impl Keys {
+    /// So many keys; the same seed gives the same.
     pub fn new(count: usize, seed: u64) -> Keys {
         let secp = Secp256k1::new();
         let mut random = ChaCha8Rng::seed_from_u64(seed ^ 0x6b65_7973);
@@ -125,6 +130,8 @@ impl Keys {
         Keys { secp, keys }
     }
 
+    /// Their number.
+    #[expect(clippy::len_without_is_empty, reason = "a ring has a key")]
     pub fn len(&self) -> u32 {
         self.keys.len() as u32
     }
