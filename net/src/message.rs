@@ -88,6 +88,11 @@ kinds! {
 }
 
 impl Kind {
+    /// All of them.
+    pub fn all() -> impl ExactSizeIterator<Item = Kind> {
+        KINDS.iter().map(|entry| entry.0)
+    }
+
     /// The name on the wire.
     pub fn name(self) -> &'static str {
         KINDS[self as usize].1

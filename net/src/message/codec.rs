@@ -20,6 +20,8 @@ use crate::bloom::BloomFilter;
 const MAX_FEATURE: (usize, usize) = (80, 512);
 /// Fewest bytes in the name of a feature (BIP434).
 const MIN_FEATURE_ID: usize = 4;
+/// Fewest bytes of a transaction: no input, no output. It breaks a rule, but that others say.
+const MIN_TRANSACTION: usize = 10;
 /// Version of the protocol that `getheaders` carries and nobody reads.
 const LOCATE_VERSION: u32 = 70_017;
 
@@ -190,7 +192,7 @@ fn decode(kind: Kind, payload: Vec<u8>) -> Result<Message, Fault> {
             scan.skip(Header::SIZE + 8)?;
             let ids = scan.count(usize::MAX, 6)?;
             scan.skip(ids * 6)?;
-            let prefilled = scan.count(usize::MAX, 61)?;
+            let prefilled = scan.count(usize::MAX, 1 + MIN_TRANSACTION)?;
             if ids + prefilled > usize::from(u16::MAX) {
                 return Err(Fault::Malformed);
             }
@@ -209,7 +211,7 @@ fn decode(kind: Kind, payload: Vec<u8>) -> Result<Message, Fault> {
         Kind::BlockTxn => {
             let mut scan = Rest(rest.0);
             scan.skip(32)?;
-            for _ in 0..scan.count(usize::MAX, 60)? {
+            for _ in 0..scan.count(usize::MAX, MIN_TRANSACTION)? {
                 scan.skip_transaction()?;
             }
             Message::BlockTxn(rest.value()?)

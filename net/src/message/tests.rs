@@ -48,7 +48,7 @@ fn header() -> Header {
 }
 
 pub(crate) fn kinds() -> Vec<Kind> {
-    KINDS.iter().map(|entry| entry.0).collect()
+    Kind::all().collect()
 }
 
 pub(crate) fn samples() -> Vec<Message> {
@@ -111,6 +111,16 @@ fn every_message_comes_back() {
     for message in samples() {
         let kind = message.kind().expect("a known kind");
         assert_eq!(Message::decode(kind, message.encode()), message);
+    }
+}
+
+#[test]
+fn transactions_without_inputs_or_outputs_are_counted_as_others() {
+    let hash = BlockHash::from_byte_array([4; 32]);
+    for input in [vec![bitcoin::TxIn::default()], Vec::new()] {
+        let empty = Transaction { input, output: Vec::new(), ..transaction() };
+        let message = Message::BlockTxn(BlockTransactions { block_hash: hash, transactions: vec![empty; 3] });
+        assert_eq!(Message::decode(Kind::BlockTxn, message.encode()), message);
     }
 }
 
