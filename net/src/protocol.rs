@@ -27,7 +27,7 @@ use crate::headers::{self, Batch, Headers};
 use crate::local::{How, Local};
 use crate::message::{AddrEntry, Fault, Kind, Message};
 use crate::orphans::Named;
-use crate::peer::{LinkKind, Peer, Peers};
+use crate::peer::{LinkKind, NODE_BLOOM, Peer, Peers};
 use crate::requests::GenTxid;
 use crate::surplus::Surplus;
 use crate::timers::{MAX_TIP_AGE, Micros, Timer, Timers};
@@ -584,6 +584,12 @@ impl Protocol {
                 Kind::NotFound => {}
                 _ => self.guard.misbehaved(peer, "more entries than a message may have", cx),
             },
+            // Whether they are served counts before whether they can be read.
+            Message::Broken { kind: Some(kind @ (Kind::FilterLoad | Kind::FilterAdd)), .. }
+                if cx.core.config.services & NODE_BLOOM == 0 =>
+            {
+                serve::on_unserved(peer, kind, cx);
+            }
             Message::Broken { kind: Some(Kind::Feature), fault: Fault::Malformed } => {
                 cx.disconnect(peer, Reason::BadMessage(Kind::Feature));
             }

@@ -47,7 +47,9 @@ pub(super) async fn accept(listener: TcpListener, door: Door, shared: Arc<Shared
                     shared.inbound.fetch_add(1, Ordering::AcqRel);
                     let network = if door.onion { Network::Onion } else { addr.host.network() };
                     let end = End { addr, name: None, kind: LinkKind::Inbound, permissions, network };
-                    let codec = Codec::incoming(shared.options.magic, entropy());
+                    let magic = shared.options.magic;
+                    let codec =
+                        if shared.options.v2 { Codec::incoming(magic, entropy()) } else { Codec::incoming_v1(magic) };
                     let shared = shared.clone();
                     let run = async move {
                         link::run(stream, end, codec, Some(place), shared.clone()).await;

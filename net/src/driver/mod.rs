@@ -22,6 +22,7 @@ use std::time::SystemTime;
 
 use parking_lot::RwLock;
 use rand::RngCore;
+use tokio::net::TcpSocket;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
@@ -43,6 +44,8 @@ pub use proxy::{Proxies, Proxy};
 const MAX_EVENTS: usize = 1024;
 /// Addresses that one seed gives. Core: `nMaxIPs`.
 const MAX_SEED_ADDRESSES: usize = 32;
+/// Links that wait with the operating system until they are taken in; who finds it full tries again after seconds.
+const BACKLOG: u32 = 4096;
 /// Bytes queued to one peer, above which the link ends. Blocks being served and what the protocol sends unasked fit
 /// many times.
 const MAX_QUEUED: usize = 64 << 20;
@@ -54,7 +57,8 @@ pub struct Options {
     pub magic: [u8; 4],
     /// The network's port: for addresses that name none.
     pub port: u16,
-    /// Dial with version 2 of the transport, and fall back to version 1. Links that come in may speak either.
+    /// Dial with version 2 of the transport, and fall back to version 1. Links that come in may speak either; without this
+    /// only version 1.
     pub v2: bool,
     /// Links that may come in; more are closed at once. The protocol may want a few more than it keeps, to choose.
     pub max_inbound: usize,
@@ -170,12 +174,14 @@ impl Driver {
 
     /// Listens on an address from now on; gives the address with the port that it got.
     pub fn listen(&self, addr: SocketAddr, door: Door) -> io::Result<SocketAddr> {
-        let listener = std::net::TcpListener::bind(addr)?;
-        listener.set_nonblocking(true)?;
+        let _inside = self.runtime.enter();
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // Else the port of a node that has just ended is taken for a while.
+        socket.set_reuseaddr(true)?;
+        socket.bind(addr)?;
+        let listener = socket.listen(BACKLOG)?;
         let addr = listener.local_addr()?;
         let shared = self.shared.clone();
-        let _inside = self.runtime.enter();
-        let listener = tokio::net::TcpListener::from_std(listener)?;
         self.runtime.spawn(listen::accept(listener, door, shared));
         Ok(addr)
     }

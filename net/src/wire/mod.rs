@@ -13,10 +13,13 @@ use bitcoin::hashes::{Hash, sha256d};
 use crate::message::{Fault, Kind, Message};
 pub use v2::{Entropy, Role};
 
-/// Most bytes that a buffer is ahead of what has arrived, whatever length was claimed.
+/// Most bytes that a buffer is ahead of what has arrived, whatever length was claimed; nor is it ahead by more than has
+/// arrived, but for the first few.
 const MAX_AHEAD: usize = 256 * 1024;
 /// Longest message of a link that came in, until its verack: strangers are held little memory for.
 const MAX_EARLY_MESSAGE: usize = 32 * 1024;
+/// A buffer for as much as this costs nobody anything.
+const FIRST_BUFFER: usize = 4096;
 /// A buffer larger than this is given back once its message is out.
 const KEPT_BUFFER: usize = 1024;
 
@@ -130,7 +133,8 @@ fn fill(buffer: &mut Vec<u8>, wanted: usize, input: &mut &[u8]) -> bool {
     let missing = wanted.saturating_sub(buffer.len());
     let (head, tail) = input.split_at(missing.min(input.len()));
     if buffer.capacity() - buffer.len() < head.len() {
-        buffer.reserve_exact(missing.min(MAX_AHEAD.max(head.len())));
+        let ahead = MAX_AHEAD.min(FIRST_BUFFER.max(buffer.len()));
+        buffer.reserve_exact(missing.min(ahead.max(head.len())));
     }
     buffer.extend_from_slice(head);
     *input = tail;
@@ -187,6 +191,11 @@ impl Codec {
     /// For a link that came in: version 1 or 2, as the first bytes say.
     pub fn incoming(magic: [u8; 4], entropy: Entropy) -> Codec {
         Codec { magic, state: State::Detecting { seen: Vec::new(), entropy }, outgoing: Vec::new() }
+    }
+
+    /// For a link that came in and may speak version 1 only.
+    pub fn incoming_v1(magic: [u8; 4]) -> Codec {
+        Codec { magic, state: State::V1(v1::Decoder::new(magic).early()), outgoing: Vec::new() }
     }
 
     /// The transport in use.

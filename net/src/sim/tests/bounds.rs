@@ -25,6 +25,7 @@ fn who_breaks_a_bound_is_discouraged_or_disconnected_as_the_message_says() {
         only_ended(Message::MemPool),
         only_ended(Message::FilterClear),
         only_ended(Message::FilterAdd(vec![1])),
+        only_ended(Message::Broken { kind: Some(Kind::FilterLoad), fault: Fault::Malformed }),
         only_ended(Message::Broken { kind: Some(Kind::Feature), fault: Fault::Malformed }),
     ] {
         let what = format!("{message:?}");
