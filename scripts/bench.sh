@@ -1,15 +1,23 @@
 #!/usr/bin/env bash
-# scripts/bench.sh import [OPTIONS]: measures groatd against bitcoind on generated chains; prints a table.
-# The options are those of `bench import --help`.
+# scripts/bench.sh import|sync|peers [OPTIONS]: measures groatd and prints a table: importing generated chains, fetching
+# them from a bitcoind, both against bitcoind; thousands of peers. The options are those of `bench BENCH --help`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/setup.sh
-[ "${1:-}" = import ] || { echo "usage: scripts/bench.sh import [OPTIONS]" >&2; exit 2; }
-shift
+bench="${1:-}"
+case "$bench" in
+  import | sync | peers) shift ;;
+  *) echo "usage: scripts/bench.sh import|sync|peers [OPTIONS]" >&2; exit 2 ;;
+esac
 
-peers=$(scripts/peers.sh)
 cargo build --release --quiet -p groat-node -p groat-tests --bins
 folder="${GROAT_BENCH:-$HOME/.cache/groat/bench}"
 mkdir -p "$folder"
-exec "$CARGO_TARGET_DIR/release/bench" import \
-  --groatd "$CARGO_TARGET_DIR/release/groatd" --bitcoind "$peers/bitcoind" --folder "$folder" "$@"
+programs=(--groatd "$CARGO_TARGET_DIR/release/groatd")
+if [ "$bench" = peers ]; then
+  # Both ends of all links are on this machine.
+  ulimit -n "$(ulimit -Hn)"
+else
+  programs+=(--bitcoind "$(scripts/peers.sh)/bitcoind")
+fi
+exec "$CARGO_TARGET_DIR/release/bench" "$bench" "${programs[@]}" --folder "$folder" "$@"

@@ -67,6 +67,14 @@ impl Running {
         self.wait_for(&format!("tip {hash} at height"));
     }
 
+    /// Its resident memory in KiB, without files.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap_or_default();
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.split_whitespace().next()?.parse().ok());
+        line.unwrap_or_else(|| panic!("groatd has ended\n{}", self.all()))
+    }
+
     /// Stops it by SIGTERM. Panics unless it ends soon, with status 0 and nothing on standard error.
     pub fn stop(self) {
         signal(&self.process, "TERM");

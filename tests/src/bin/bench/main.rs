@@ -1,0 +1,37 @@
+//! Benches of the whole program: each prints a table as it is. Nothing else should run meanwhile.
+
+mod import;
+mod node;
+mod peers;
+mod process;
+mod race;
+mod signatures;
+mod sync;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Benches of the whole program.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Imports each generated chain into groatd and into bitcoind, in turn.
+    Import(race::Race),
+    /// Lets groatd and bitcoind, in turn, fetch each generated chain from a bitcoind.
+    Sync(sync::Sync),
+    /// Links thousands of peers with one groatd.
+    Peers(peers::Peers),
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().bench {
+        Bench::Import(race) => import::run(&race),
+        Bench::Sync(sync) => sync::run(&sync),
+        Bench::Peers(peers) => peers::run(&peers),
+    }
+}
