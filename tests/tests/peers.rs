@@ -12,7 +12,7 @@ use groat_tests::running::{PATIENCE, Running};
 use serde_json::{Value, json};
 
 /// A bitcoind that listens; where, and what it is.
-fn listening(folder: &Path, v2: bool) -> (String, Bitcoind) {
+pub(crate) fn listening(folder: &Path, v2: bool) -> (String, Bitcoind) {
     let port = free_port();
     let options =
         ["-listen=1".into(), format!("-port={port}"), format!("-v2transport={}", u8::from(v2)), "-debug=net".into()];
@@ -20,28 +20,28 @@ fn listening(folder: &Path, v2: bool) -> (String, Bitcoind) {
 }
 
 /// Mines blocks that pay to OP_1, or to whatever script is one byte: blocks of two branches must differ.
-fn mine_for(bitcoind: &Bitcoind, count: u32, script: u8) -> String {
+pub(crate) fn mine_for(bitcoind: &Bitcoind, count: u32, script: u8) -> String {
     bitcoind.call("generatetodescriptor", json!([count, format!("raw({script:02x})")]));
     tip(bitcoind)
 }
 
-fn mine(bitcoind: &Bitcoind, count: u32) -> String {
+pub(crate) fn mine(bitcoind: &Bitcoind, count: u32) -> String {
     mine_for(bitcoind, count, 0x51)
 }
 
-fn tip(bitcoind: &Bitcoind) -> String {
+pub(crate) fn tip(bitcoind: &Bitcoind) -> String {
     bitcoind.call("getbestblockhash", json!([])).as_str().unwrap().into()
 }
 
-fn stats(bitcoind: &Bitcoind) -> Stats {
+pub(crate) fn stats(bitcoind: &Bitcoind) -> Stats {
     serde_json::from_value(bitcoind.call("gettxoutsetinfo", json!(["muhash"]))).unwrap()
 }
 
-fn dial(bitcoind: &Bitcoind, node: &Running, v2: bool) {
+pub(crate) fn dial(bitcoind: &Bitcoind, node: &Running, v2: bool) {
     bitcoind.call("addnode", json!([node.peers.to_string(), "onetry", v2]));
 }
 
-fn wait_for_tip(bitcoind: &Bitcoind, hash: &str) {
+pub(crate) fn wait_for_tip(bitcoind: &Bitcoind, hash: &str) {
     let begun = Instant::now();
     while tip(bitcoind) != hash {
         let now = bitcoind.call("getblockcount", json!([]));
@@ -55,14 +55,14 @@ fn wait_for_tip(bitcoind: &Bitcoind, hash: &str) {
 }
 
 /// Its link to us, and nothing but that.
-fn link(bitcoind: &Bitcoind) -> Value {
+pub(crate) fn link(bitcoind: &Bitcoind) -> Value {
     let peers = bitcoind.call("getpeerinfo", json!([]));
     let link = peers.as_array().unwrap().iter().find(|peer| peer["subver"].as_str().unwrap().starts_with("/Groat:"));
     link.unwrap_or_else(|| panic!("bitcoind has no link with groatd: {peers}; {}", repeat())).clone()
 }
 
 /// Panics if bitcoind's log says that it found fault with a peer.
-fn finds_no_fault(bitcoind: &Bitcoind) {
+pub(crate) fn finds_no_fault(bitcoind: &Bitcoind) {
     let log = std::fs::read_to_string(chain_folder(bitcoind.folder(), "regtest").join("debug.log")).unwrap();
     let fault = log.lines().find(|line| {
         let closed_by_us = line.contains("socket closed, disconnecting");
