@@ -288,7 +288,8 @@ impl<L: Listener> Thread<'_, L> {
     fn tell_of_stored(&mut self, id: Id, block: Arc<Block>) {
         let tree = self.ledger.tree();
         let tree = tree.read();
-        let extends = tree.node(id).parent() == Some(tree.tip());
+        // During the first sync nobody is told, and who took the block only to let go of it is the hub.
+        let extends = self.in_sync && tree.node(id).parent() == Some(tree.tip());
         drop(tree);
         if extends {
             self.listener.stored(block);
