@@ -10,5 +10,6 @@ mod mempool;
 mod networks;
 mod oracle;
 mod peers;
+mod relay;
 mod rpc;
 mod vectors;
