@@ -1,17 +1,20 @@
 //! The protocol as a value: inputs go in, outputs come out, and the one `match` that says which module takes which
 //! message. Holds no socket, no clock, no thread and no randomness but its seed.
 
+mod announced;
+mod answers;
+mod call;
 mod io;
+mod links;
 mod operator;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bitcoin::bip152::HeaderAndShortIds;
 use bitcoin::hashes::siphash24;
 use bitcoin::p2p::message_blockdata::Inventory;
-use bitcoin::{BlockHash, Transaction, Txid};
-use groat_chain::rejection::{Blame, Rejection};
+use bitcoin::{Transaction, Txid};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -36,6 +39,8 @@ use crate::txrelay::{Relayed, TxRelay};
 use crate::upload::{Upload, UploadTarget};
 use crate::view::{Id, View};
 use crate::{announce, chainsync, filtered, handshake, ping, serve, slots};
+use answers::punish;
+pub(crate) use call::{Core, Cx, Pending};
 pub use io::{Command, Config, Done, Event, Input, Output, PeerId, Policy, Reason, Token, TxVerdict, Verdict, Work};
 pub use operator::{Memory, NotAdded};
 
@@ -46,80 +51,6 @@ pub(crate) const MAX_GETDATA_SZ: usize = 1000;
 const MAX_NOTFOUND: usize = 5000 + 16;
 
 /// What an answer of the ledger is for.
-#[derive(Debug)]
-pub(crate) enum Pending {
-    Headers(Batch),
-    Block { hash: BlockHash, length: usize, form: Form },
-    CmpctBlock(Arc<HeaderAndShortIds>),
-    Read(serve::Shape),
-    Transaction { one: Named, first: bool },
-    Package { parent: Named, child: Named },
-}
-
-/// What every module may use.
-#[derive(Debug)]
-pub(crate) struct Core {
-    pub(crate) config: Config,
-    pub(crate) timers: Timers,
-    pub(crate) rng: ChaCha8Rng,
-    /// The chain has not come near the network's tip yet. Core: `IsInitialBlockDownload`.
-    pub(crate) initial_download: bool,
-    /// Nonces of the links that we dialled whose handshake is not done.
-    pub(crate) dialled: BTreeSet<u64>,
-    pub(crate) upload: Upload,
-    next_token: u64,
-    pending: BTreeMap<Token, (PeerId, Pending)>,
-    closing: Vec<PeerId>,
-    /// When an inbound peer last had to go for another.
-    pub(crate) evicted: Option<Micros>,
-}
-
-/// One call: its time and where its outputs go.
-pub(crate) struct Cx<'a> {
-    pub(crate) now: Micros,
-    pub(crate) core: &'a mut Core,
-    out: &'a mut Vec<Output>,
-}
-
-impl Cx<'_> {
-    pub(crate) fn send(&mut self, peer: &mut Peer, message: Message) {
-        self.send_shared(peer, Arc::new(message));
-    }
-
-    pub(crate) fn send_shared(&mut self, peer: &mut Peer, message: Arc<Message>) {
-        let bytes = message.weight();
-        peer.queued += bytes;
-        self.core.upload.record(bytes, self.now);
-        self.out.push(Output::Send { to: peer.id, message });
-    }
-
-    /// Ends the link when the call is over. The first reason counts.
-    pub(crate) fn disconnect(&mut self, peer: &mut Peer, reason: Reason) {
-        if peer.closing.is_none() {
-            peer.closing = Some(reason);
-            self.core.closing.push(peer.id);
-        }
-    }
-
-    /// Asks the ledger. What the peer sends later waits for the answer.
-    pub(crate) fn work(&mut self, peer: &mut Peer, work: Work, pending: Pending) -> Token {
-        let token = Token(self.core.next_token);
-        self.core.next_token += 1;
-        self.core.pending.insert(token, (peer.id, pending));
-        peer.awaited += 1;
-        self.out.push(Output::Chain { token, work });
-        token
-    }
-
-    pub(crate) fn event(&mut self, event: Event) {
-        self.output(Output::Event(event));
-    }
-
-    pub(crate) fn output(&mut self, output: Output) {
-        self.out.push(output);
-    }
-}
-
 /// How this node talks with its peers.
 pub struct Protocol {
     core: Core,
@@ -354,58 +285,6 @@ impl Protocol {
         self.dialling.run(&self.peers, sources, view, cx);
     }
 
-    /// A link was made: it is refused, or the handshake begins.
-    fn on_connected(&mut self, id: PeerId, now: Micros, view: &impl View, out: &mut Vec<Output>) {
-        let cx = &mut Cx { now, core: &mut self.core, out };
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let inbound = peer.kind.is_inbound();
-        if !inbound {
-            let counts = self.dialling.take_pending(&peer.addr).unwrap_or(false);
-            self.book.attempted(&peer.addr, counts, cx.now.seconds32());
-        }
-        if !self.dialling.active {
-            return cx.disconnect(peer, Reason::Inactive);
-        }
-        if inbound && !slots::admit(&mut self.peers, id, &self.guard, view, cx) {
-            return;
-        }
-        if let Some(peer) = self.peers.get_mut(&id) {
-            handshake::start(peer, view, cx);
-        }
-    }
-
-    /// A peer has said its version. Who answers our dial is remembered, also when it does not offer what we want.
-    fn on_version(&mut self, id: PeerId, services: u64, now: Micros, out: &mut Vec<Output>) {
-        let cx = &mut Cx { now, core: &mut self.core, out };
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        if !peer.kind.is_inbound() {
-            self.book.set_services(&peer.addr, services);
-        }
-        let Some(their) = &peer.their else { return };
-        if peer.kind.is_inbound() {
-            return self.local.seen(&their.sees_us_as.host);
-        }
-        self.gossip.on_version(peer, cx);
-        self.book.good(&peer.addr, cx.now.seconds32());
-    }
-
-    fn forget(&mut self, id: PeerId, now: Micros) {
-        let Some(peer) = self.peers.remove(&id) else { return };
-        if peer.ready && matches!(peer.kind, LinkKind::OutboundFull | LinkKind::Manual | LinkKind::AddrFetch) {
-            self.book.seen(&peer.addr, now.seconds32());
-        }
-        if !peer.kind.is_inbound() {
-            self.dialling.wake(now);
-        }
-        self.core.timers.forget(id);
-        self.core.dialled.remove(&peer.nonce);
-        self.headers.on_gone(&peer);
-        self.blocks.on_gone(&peer);
-        self.compact.on_gone(peer.id);
-        self.relay.on_gone(&peer);
-        self.download.on_gone(&peer, now);
-    }
-
     fn on_timers(&mut self, now: Micros, view: &impl View, out: &mut Vec<Output>) {
         let cx = &mut Cx { now, core: &mut self.core, out };
         while let Some((id, timer)) = cx.core.timers.pop(now) {
@@ -438,68 +317,6 @@ impl Protocol {
         self.download.run(&mut self.peers, view, cx);
         self.relay.run(&mut self.peers, view, cx);
         self.surplus.run(&mut self.peers, self.blocks.is_idle(), &mut self.dialling, view, cx);
-    }
-
-    /// A message takes effect at once, or waits for what the peer sent before it. Blocks that we asked for never wait.
-    fn on_message(
-        &mut self,
-        id: PeerId,
-        message: Message,
-        wire_len: usize,
-        now: Micros,
-        view: &impl View,
-        out: &mut Vec<Output>,
-    ) {
-        let limits = &self.core.config.limits;
-        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.closing.is_none()) else { return };
-        let asked = match &message {
-            Message::Block(bytes) if peer.blocks.unjudged_bytes < limits.unjudged_block_bytes => {
-                self.blocks.is_asked(id, &blocks::header_of(bytes).block_hash())
-            }
-            _ => false,
-        };
-        if asked || (peer.inbox.is_empty() && !peer.must_wait(limits.send_pause_bytes)) {
-            self.route(id, message, now, view, out);
-            return self.go_on(id, now, view, out);
-        }
-        peer.inbox_bytes += wire_len;
-        peer.inbox.push_back((message, wire_len));
-        if peer.inbox_bytes > limits.inbox_bytes && !peer.paused {
-            peer.paused = true;
-            out.push(Output::PauseRead(id));
-        }
-    }
-
-    /// Goes on with all peers whose requests wait.
-    fn go_on_all(&mut self, now: Micros, view: &impl View, out: &mut Vec<Output>) {
-        let waiting: Vec<PeerId> =
-            self.peers.values().filter(|peer| !peer.wanted.is_empty()).map(|peer| peer.id).collect();
-        waiting.into_iter().for_each(|id| self.go_on(id, now, view, out));
-    }
-
-    /// Goes on with a peer's requests and the messages that wait, as far as it can.
-    fn go_on(&mut self, id: PeerId, now: Micros, view: &impl View, out: &mut Vec<Output>) {
-        loop {
-            let limits = &self.core.config.limits;
-            let (pause, inbox_bytes) = (limits.send_pause_bytes, limits.inbox_bytes);
-            let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.closing.is_none()) else { return };
-            let cx = &mut Cx { now, core: &mut self.core, out };
-            serve::go_on(peer, &mut self.relay, &mut self.recent_block, view, cx);
-            if peer.paused && peer.inbox_bytes <= inbox_bytes / 2 {
-                peer.paused = false;
-                out.push(Output::ResumeRead(id));
-            }
-            if peer.closing.is_some() || peer.must_wait(pause) {
-                return;
-            }
-            self.download.go_on(peer, &mut Cx { now, core: &mut self.core, out });
-            if peer.awaited > 0 {
-                return;
-            }
-            let Some((message, wire_len)) = peer.inbox.pop_front() else { return };
-            peer.inbox_bytes -= wire_len;
-            self.route(id, message, now, view, out);
-        }
     }
 
     /// Which module takes which message: the index of the crate.
@@ -620,191 +437,6 @@ impl Protocol {
         if let (Err(what), Some(peer)) = (fine, self.peers.get_mut(&id)) {
             self.guard.misbehaved(peer, what, &mut Cx { now, core: &mut self.core, out });
         }
-    }
-
-    /// A handshake is done.
-    fn on_ready(&mut self, id: PeerId, now: Micros, view: &impl View, out: &mut Vec<Output>) {
-        let cx = &mut Cx { now, core: &mut self.core, out };
-        cx.event(Event::Ready(id));
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        ping::send(peer, cx);
-        self.relay.on_ready(peer, cx);
-        self.gossip.on_ready(peer, cx);
-        self.download.on_ready(peer);
-        chainsync::look(peer, view, cx);
-        self.headers.maybe_start(&mut self.peers, Some(id), self.blocks.is_idle(), view, cx);
-    }
-
-    /// Things were announced. Core: `ProcessMessage` INV.
-    fn on_inv(&mut self, id: PeerId, items: &[Inventory], now: Micros, view: &impl View, out: &mut Vec<Output>) {
-        let cx = &mut Cx { now, core: &mut self.core, out };
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let mut newest = None;
-        for item in items {
-            match item {
-                Inventory::Block(hash) => {
-                    headers::note_available(peer, *hash, view);
-                    let here = view.find(hash).is_some_and(|id| view.entry(id).has_block || view.is_active(id));
-                    if !here && !self.blocks.is_under_way(hash) {
-                        newest = Some(*hash);
-                    }
-                }
-                Inventory::Transaction(_) | Inventory::WTx(_) => {
-                    // Each link has one kind of id.
-                    if matches!(item, Inventory::WTx(_)) != peer.wtxid_relay {
-                        continue;
-                    }
-                    if !handshake::wants_transactions(peer, cx) {
-                        return cx.disconnect(peer, Reason::BadMessage(Kind::Inv));
-                    }
-                    let Some(id) = GenTxid::of(item) else { continue };
-                    self.relay.on_known(peer, &id);
-                    if !cx.core.initial_download {
-                        self.download.on_announced(peer, id, view, cx);
-                    }
-                }
-                _ => {}
-            }
-        }
-        handshake::maybe_send_sendheaders(peer, view, cx);
-        self.blocks.wake(id);
-        if let Some(newest) = newest {
-            self.headers.on_block_inv(peer, newest, view, cx);
-        }
-    }
-
-    /// A transaction came. Core: `ProcessMessage` TX.
-    fn on_tx(&mut self, id: PeerId, tx: Arc<Transaction>, now: Micros, view: &impl View, out: &mut Vec<Output>) {
-        let cx = &mut Cx { now, core: &mut self.core, out };
-        let Some(peer) = self.peers.get_mut(&id).filter(|_| !cx.core.initial_download) else { return };
-        let one = Named::new(tx);
-        let (txid, wtxid) = (one.txid, one.wtxid);
-        self.relay.on_known(peer, &GenTxid::Wtxid(wtxid));
-        let forced = peer.permissions.force_relay && view.pool_tx(&GenTxid::Wtxid(wtxid)).is_some();
-        self.download.on_tx(peer, one, view, cx);
-        if forced {
-            // The node is the way out for one that nobody else can reach.
-            self.relay.announce(txid, wtxid, &[], &mut self.peers, cx);
-        }
-    }
-
-    /// A peer's headers up to `last` are here.
-    fn headers_known(
-        &mut self,
-        id: PeerId,
-        last: Id,
-        batch: Batch,
-        now: Micros,
-        view: &impl View,
-        out: &mut Vec<Output>,
-    ) {
-        let cx = &mut Cx { now, core: &mut self.core, out };
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        self.headers.on_known(peer, last, batch, view, cx);
-        handshake::maybe_send_sendheaders(peer, view, cx);
-        self.blocks.wake(id);
-    }
-
-    /// The ledger has answered. What was asked for a peer that is gone still counts for the chain.
-    fn on_done(&mut self, token: Token, done: Done, now: Micros, view: &impl View, out: &mut Vec<Output>) {
-        let Some((id, pending)) = self.core.pending.remove(&token) else { return };
-        let cx = &mut Cx { now, core: &mut self.core, out };
-        let mut peer = self.peers.get_mut(&id);
-        if let Some(peer) = &mut peer {
-            peer.awaited -= 1;
-        }
-        match (pending, done) {
-            (Pending::Headers(batch), Done::Headers(Ok(()))) => {
-                if let Some(last) = view.find(&batch.last()) {
-                    self.headers_known(id, last, batch, now, view, out);
-                }
-            }
-            (Pending::Headers(_), Done::Headers(Err(rejection))) => {
-                if let Some(peer) = peer {
-                    punish(peer, rejection, "invalid header", &mut self.guard, cx);
-                }
-            }
-            (Pending::CmpctBlock(block), Done::Headers(Ok(()))) => {
-                if let Some(known) = view.find(&block.header.block_hash()) {
-                    let known = (&*block, known, true);
-                    let fine = self.compact.on_header_known(&mut self.peers, id, known, &mut self.blocks, view, cx);
-                    self.judge(id, fine, now, out);
-                }
-            }
-            (Pending::CmpctBlock(_), Done::Headers(Err(rejection))) => {
-                // Who pushes a block need not have judged it, only its header.
-                if matches!(rejection.blame(), Blame::Consensus | Blame::Missing) {
-                    self.judge(id, Err("invalid header via cmpctblock"), now, out);
-                }
-            }
-            (Pending::Block { hash, length, form }, Done::Block(verdict)) => {
-                if let Some(peer) = &mut peer {
-                    peer.blocks.unjudged_bytes -= length;
-                    match verdict {
-                        Verdict::Stored => peer.last_block = Some(now),
-                        Verdict::Known => {}
-                        _ if form != Form::Whole => {}
-                        Verdict::Undecodable => cx.disconnect(peer, Reason::BadBlock),
-                        Verdict::Rejected(rejection) => punish(peer, rejection, "invalid block", &mut self.guard, cx),
-                    }
-                }
-                let stored = matches!(verdict, Verdict::Stored | Verdict::Known);
-                self.blocks.on_judged(&mut self.peers, &hash, stored, cx);
-                if let (Form::Compact { first }, Some(peer)) = (form, self.peers.get_mut(&id)) {
-                    let mutated = match verdict {
-                        Verdict::Rejected(rejection) => rejection.blame() == Blame::Mutated,
-                        Verdict::Undecodable => true,
-                        Verdict::Stored | Verdict::Known => false,
-                    };
-                    self.compact.on_judged(peer, hash, mutated, first, &mut self.blocks, cx);
-                }
-                self.compact.tidy(&self.blocks);
-            }
-            (Pending::Transaction { one, first }, Done::Transaction(verdict)) => {
-                self.compact.remember(&one.tx, verdict, cx);
-                if let (Some(peer), TxVerdict::Accepted) = (peer, verdict) {
-                    self.relay.on_known(peer, &GenTxid::Wtxid(one.wtxid));
-                    if first {
-                        peer.relay.last_transaction = Some(now);
-                    }
-                }
-                self.download.on_judged(id, &one, first, verdict, &mut self.peers, view, cx);
-            }
-            (Pending::Package { parent, child }, Done::Package(verdicts)) => {
-                for (one, verdict) in [&parent, &child].into_iter().zip(&verdicts) {
-                    self.compact.remember(&one.tx, *verdict, cx);
-                }
-                if let Some(peer) = peer {
-                    for one in [&parent, &child] {
-                        self.relay.on_known(peer, &GenTxid::Wtxid(one.wtxid));
-                    }
-                }
-                self.download.on_package(&parent, &child, &verdicts, view, now);
-            }
-            (Pending::Read(_), Done::Read(block)) => {
-                if let Some(peer) = peer {
-                    serve::on_read(peer, token, block, cx);
-                }
-            }
-            (Pending::Read(shape), Done::Decoded(block)) => {
-                if let Some(peer) = peer {
-                    let fine = serve::on_decoded(peer, token, block, &shape, cx);
-                    self.judge(id, fine, now, out);
-                }
-            }
-            _ => debug_assert!(false, "an answer is of the kind of its question"),
-        }
-        self.go_on(id, now, view, out);
-    }
-}
-
-/// The ledger refused what a peer sent. Core: `MaybePunishNodeForBlock`.
-fn punish(peer: &mut Peer, rejection: Rejection, what: &'static str, guard: &mut Guard, cx: &mut Cx<'_>) {
-    match rejection.blame() {
-        Blame::Consensus | Blame::Mutated | Blame::Missing => guard.misbehaved(peer, what, cx),
-        // An inbound peer may not know yet what we know of that block.
-        Blame::Duplicate if !peer.kind.is_inbound() => guard.misbehaved(peer, what, cx),
-        Blame::Duplicate | Blame::Future | Blame::Policy | Blame::Reconsiderable | Blame::WitnessStripped => {}
     }
 }
 
