@@ -29,10 +29,13 @@ pub(crate) fn offered_services(peer: &Peer, cx: &Cx<'_>) -> u64 {
 }
 
 /// The peer wants to be told of the whole pool. Core: `ProcessMessage` MEMPOOL.
-pub(crate) fn on_mempool(peer: &mut Peer, cx: &mut Cx<'_>) {
+pub(crate) fn on_mempool(peer: &mut Peer, relay: &mut TxRelay, cx: &mut Cx<'_>) {
     let offered = offered_services(peer, cx) & NODE_BLOOM != 0 && !cx.core.upload.is_reached();
     if offered || peer.permissions.mempool {
         peer.relay.wants_pool = true;
+        if peer.relay.is_on() {
+            relay.wake(peer, cx);
+        }
     } else if !peer.permissions.no_ban {
         cx.disconnect(peer, Reason::Unserved(Kind::MemPool));
     }

@@ -162,6 +162,12 @@ impl Protocol {
         self.download.orphans()
     }
 
+    /// When a deadline of a peer is.
+    #[cfg(test)]
+    pub(crate) fn due(&self, peer: PeerId, timer: Timer) -> Option<Micros> {
+        self.core.timers.get(peer, timer)
+    }
+
     /// What is left of the upload target.
     pub fn upload_target(&self, now: Micros) -> UploadTarget {
         self.core.upload.state(now)
@@ -384,7 +390,7 @@ impl Protocol {
                 let fine = serve::on_getblocktxn(peer, request, &self.recent_block, view, cx);
                 self.judge(id, fine, now, out);
             }
-            Message::MemPool => filtered::on_mempool(peer, cx),
+            Message::MemPool => filtered::on_mempool(peer, &mut self.relay, cx),
             Message::FilterLoad(_) | Message::FilterAdd(_) | Message::FilterClear => {
                 let fine = filtered::on_filter(peer, message, &mut self.relay, cx);
                 self.judge(id, fine, now, out);

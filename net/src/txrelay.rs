@@ -124,8 +124,11 @@ pub(crate) struct TxRelay {
     by_txid: BTreeMap<Txid, u64>,
     free_bits: BTreeSet<u32>,
     bits: u32,
-    /// When those who dialled us on a network are told next: all at once, so that many links teach a spy no more.
-    inbound: BTreeMap<Network, Micros>,
+    /// When those who dialled us on a network are told next: all at once, so that many links teach a spy no more. None:
+    /// there is no news for them.
+    inbound: BTreeMap<Network, Option<Micros>>,
+    /// Peers that we dialled for whom there is no news: no timer runs.
+    resting: BTreeSet<PeerId>,
     /// Peers that are told at once, as the operator trusts them.
     quick: BTreeSet<PeerId>,
     /// The operator's own that no peer has asked for yet.
@@ -147,6 +150,7 @@ impl TxRelay {
             free_bits: BTreeSet::new(),
             bits: 0,
             inbound: BTreeMap::new(),
+            resting: BTreeSet::new(),
             quick: BTreeSet::new(),
             unbroadcast: BTreeMap::new(),
             reattempt: None,
@@ -198,19 +202,38 @@ impl TxRelay {
         if peer.permissions.no_ban {
             self.quick.insert(peer.id);
         }
+        // The first burst is due whether it tells of anything or not: before it the peer may ask for nothing.
+        self.wake(peer, cx);
+    }
+
+    /// There is news for a peer: it is told after a random time. The waits have no memory: begun with the news, they are
+    /// as long as if they had gone on all the time, and a peer without news costs nothing.
+    pub(crate) fn wake(&mut self, peer: &Peer, cx: &mut Cx<'_>) {
         if peer.kind.is_inbound() {
-            let mean = INBOUND_INVENTORY_BROADCAST_INTERVAL;
-            let first = || cx.now + exponential(mean, &mut cx.core.rng);
-            self.inbound.entry(peer.addr.host.network()).or_insert_with(first);
-        } else {
+            let at = self.inbound.entry(peer.addr.host.network()).or_default();
+            at.get_or_insert_with(|| cx.now + exponential(INBOUND_INVENTORY_BROADCAST_INTERVAL, &mut cx.core.rng));
+        } else if cx.core.timers.get(peer.id, Timer::Trickle).is_none() {
+            self.resting.remove(&peer.id);
             let at = cx.now + exponential(OUTBOUND_INVENTORY_BROADCAST_INTERVAL, &mut cx.core.rng);
             cx.core.timers.set(peer.id, Timer::Trickle, at);
         }
     }
 
+    /// There is news for everybody.
+    fn wake_all(&mut self, peers: &Peers, cx: &mut Cx<'_>) {
+        for at in self.inbound.values_mut() {
+            at.get_or_insert_with(|| cx.now + exponential(INBOUND_INVENTORY_BROADCAST_INTERVAL, &mut cx.core.rng));
+        }
+        for id in std::mem::take(&mut self.resting) {
+            peers.get(&id).into_iter().for_each(|peer| self.wake(peer, cx));
+        }
+        self.quick.iter().for_each(|id| cx.core.timers.set(*id, Timer::Trickle, cx.now));
+    }
+
     /// A peer is gone.
     pub(crate) fn on_gone(&mut self, peer: &Peer) {
         self.quick.remove(&peer.id);
+        self.resting.remove(&peer.id);
         if let Some(bit) = peer.relay.bit {
             self.log.iter_mut().for_each(|entry| entry.clear(bit));
             self.free_bits.insert(bit);
@@ -234,7 +257,7 @@ impl TxRelay {
         peers: &mut Peers,
         cx: &mut Cx<'_>,
     ) {
-        self.quick.iter().for_each(|id| cx.core.timers.set(*id, Timer::Trickle, cx.now));
+        self.wake_all(peers, cx);
         if let Some(number) = self.number(&GenTxid::Wtxid(wtxid)) {
             let entry = &self.log[(number - self.first) as usize];
             for peer in peers.values_mut() {
@@ -342,7 +365,7 @@ impl TxRelay {
 
     /// When something is due that is no peer's own timer.
     pub(crate) fn next(&self) -> Option<Micros> {
-        self.inbound.values().copied().chain(self.reattempt).min()
+        self.inbound.values().flatten().copied().chain(self.reattempt).min()
     }
 
     /// Does what is due.
@@ -351,28 +374,30 @@ impl TxRelay {
             self.announce_again(peers, view, cx);
         }
         self.look_at_floor(view, cx, peers);
-        let due: Vec<Network> =
-            self.inbound.iter().filter(|(_, at)| **at <= cx.now).map(|(network, _)| *network).collect();
+        let due: Vec<Network> = self
+            .inbound
+            .iter()
+            .filter(|(_, at)| at.is_some_and(|at| at <= cx.now))
+            .map(|(network, _)| *network)
+            .collect();
         for network in due {
             let member = |peer: &&Peer| {
                 peer.kind.is_inbound() && peer.relay.bit.is_some() && peer.addr.host.network() == network
             };
             let group: Vec<PeerId> = peers.values().filter(member).map(|peer| peer.id).collect();
-            self.burst(peers, &group, view, cx);
             if group.is_empty() {
                 self.inbound.remove(&network);
-            } else {
-                let next = cx.now + exponential(INBOUND_INVENTORY_BROADCAST_INTERVAL, &mut cx.core.rng);
-                self.inbound.insert(network, next);
+                continue;
             }
+            self.inbound.insert(network, None);
+            self.burst(peers, &group, view, cx);
         }
     }
 
     /// The timer of a peer that we dialled, or that is told at once.
     pub(crate) fn on_trickle(&mut self, peers: &mut Peers, id: PeerId, view: &impl View, cx: &mut Cx<'_>) {
         if peers.get(&id).is_some_and(|peer| !peer.kind.is_inbound()) {
-            let next = cx.now + exponential(OUTBOUND_INVENTORY_BROADCAST_INTERVAL, &mut cx.core.rng);
-            cx.core.timers.set(id, Timer::Trickle, next);
+            self.resting.insert(id);
         }
         self.burst(peers, &[id], view, cx);
     }
@@ -418,6 +443,9 @@ impl TxRelay {
             state.told_to = self.end();
             state.from = left.unwrap_or(state.told_to);
             state.again.clear();
+            if left.is_some() {
+                self.wake(peer, cx);
+            }
             if now.is_empty() {
                 continue;
             }

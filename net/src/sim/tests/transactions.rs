@@ -362,6 +362,29 @@ fn without_the_witness_flag_no_witness_is_served_and_who_wants_none_hears_nothin
 }
 
 #[test]
+fn a_peer_without_news_has_no_timer_for_them() {
+    use crate::timers::Timer;
+    let (mut world, friends) = node_with_friends(&[LinkKind::OutboundFull]);
+    let (own, id) = friends[0];
+    let due = |world: &World| world.nodes[0].protocol.due(id, Timer::Trickle);
+    assert!(due(&world).is_some(), "the first burst is due: before it the peer may ask for nothing");
+    for n in 0..5 {
+        world.run_for(MINUTE);
+        answer_pings(&mut world, own);
+        assert_eq!(due(&world), None, "there is nothing to tell");
+        world.give_tx(0, tx(n, 2000));
+        assert!(due(&world).is_some(), "there is news");
+        world.run_for(MINUTE);
+        assert_eq!((invs(&answer_pings(&mut world, own)).len(), due(&world)), (1, None));
+    }
+    for n in 0..100 {
+        world.give_tx(0, tx(10 + n, 2000));
+    }
+    assert!(world.run_while(MINUTE, |world| due(world).is_none()), "the timer goes on for ever");
+    assert_eq!(invs(&answer_pings(&mut world, own)).len(), 100, "what was too much for a burst is told by the next");
+}
+
+#[test]
 fn a_trusted_peer_is_told_at_once() {
     let (mut world, _) = node_with_friends(&[]);
     let (own, _) = friend(&mut world, LinkKind::Inbound, Permissions { no_ban: true, ..Permissions::default() });
