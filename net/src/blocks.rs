@@ -151,7 +151,10 @@ impl Blocks {
         self.useful.remove(&peer.id);
         self.woken.remove(&peer.id);
         self.sources.retain(|_, source| source.0 != peer.id);
-        self.wake_all();
+        // Of others nothing depends on it.
+        if !peer.blocks.asked.is_empty() || peer.is_preferred() {
+            self.wake_all();
+        }
     }
 
     /// The block is not under way from this peer any more.

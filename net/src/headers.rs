@@ -72,7 +72,7 @@ pub(crate) struct Headers {
     protected: usize,
     /// The announced block that led to the last early `getheaders`.
     last_early: Option<BlockHash>,
-    /// The sync with a peer was given up, and another may begin.
+    /// A sync ended, and another may begin.
     restart: bool,
 }
 
@@ -188,7 +188,7 @@ impl Headers {
         }
     }
 
-    /// Whether a sync was given up since this was last asked.
+    /// Whether a sync may begin that could not when this was last asked.
     pub(crate) fn take_restart(&mut self) -> bool {
         std::mem::take(&mut self.restart)
     }
@@ -196,6 +196,8 @@ impl Headers {
     /// A peer is gone.
     pub(crate) fn on_gone(&mut self, peer: &Peer) {
         self.syncing -= usize::from(peer.headers.sync_started);
+        // Of many that go at once, only these make room for another.
+        self.restart |= self.syncing == 0 && (peer.headers.sync_started || peer.is_preferred());
         self.protected -= usize::from(peer.headers.protected);
     }
 

@@ -283,7 +283,7 @@ impl Protocol {
         let best_time = u64::from(view.entry(view.best_header()).time);
         let recent = best_time + MAX_TIP_AGE.as_secs() > now.seconds();
         let became_recent = recent && !std::mem::replace(&mut self.recent, recent);
-        if became_recent || !gone.is_empty() || self.headers.take_restart() {
+        if became_recent | self.headers.take_restart() {
             self.headers.maybe_start(&mut self.peers, None, self.blocks.is_idle(), view, cx);
         }
         self.blocks.pump(&mut self.peers, view, cx);

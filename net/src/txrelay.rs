@@ -34,6 +34,8 @@ const FEEFILTER_VERSION: i32 = 70_013;
 const INVENTORY_BROADCAST_TARGET: usize = 70;
 /// Announcements of the largest burst. Core's name and value.
 const INVENTORY_BROADCAST_MAX: usize = 1000;
+/// Bits of peers that are gone are not cleared before there are so many of them.
+const MIN_STALE_BITS: usize = 64;
 /// All money there can be, in satoshi: as a fee rate it says that nothing is wanted.
 const MAX_MONEY: u64 = 2_100_000_000_000_000;
 
@@ -95,10 +97,8 @@ impl Entry {
         self.known[word] |= 1 << (bit % 64);
     }
 
-    fn clear(&mut self, bit: u32) {
-        if let Some(word) = self.known.get_mut((bit / 64) as usize) {
-            *word &= !(1 << (bit % 64));
-        }
+    fn clear(&mut self, bits: &[u64]) {
+        self.known.iter_mut().zip(bits).for_each(|(word, bits)| *word &= !bits);
     }
 
     fn has(&self, bit: u32) -> bool {
@@ -123,6 +123,9 @@ pub(crate) struct TxRelay {
     by_wtxid: BTreeMap<Wtxid, u64>,
     by_txid: BTreeMap<Txid, u64>,
     free_bits: BTreeSet<u32>,
+    /// Bits of peers that are gone, still set in the log: cleared all at once when they are many, as one pass over the log
+    /// costs the same for one and for all.
+    stale_bits: BTreeSet<u32>,
     bits: u32,
     /// When those who dialled us on a network are told next: all at once, so that many links teach a spy no more. None:
     /// there is no news for them.
@@ -148,6 +151,7 @@ impl TxRelay {
             by_wtxid: BTreeMap::new(),
             by_txid: BTreeMap::new(),
             free_bits: BTreeSet::new(),
+            stale_bits: BTreeSet::new(),
             bits: 0,
             inbound: BTreeMap::new(),
             resting: BTreeSet::new(),
@@ -193,11 +197,7 @@ impl TxRelay {
             return;
         }
         peer.their.iter_mut().for_each(|their| their.relay = true);
-        let bit = self.free_bits.pop_first().unwrap_or_else(|| {
-            self.bits += 1;
-            self.bits - 1
-        });
-        peer.relay.bit = Some(bit);
+        peer.relay.bit = Some(self.take_bit());
         peer.relay.from = self.end();
         if peer.permissions.no_ban {
             self.quick.insert(peer.id);
@@ -235,9 +235,22 @@ impl TxRelay {
         self.quick.remove(&peer.id);
         self.resting.remove(&peer.id);
         if let Some(bit) = peer.relay.bit {
-            self.log.iter_mut().for_each(|entry| entry.clear(bit));
-            self.free_bits.insert(bit);
+            self.stale_bits.insert(bit);
         }
+    }
+
+    /// A bit that is set nowhere in the log.
+    fn take_bit(&mut self) -> u32 {
+        if self.free_bits.is_empty() && self.stale_bits.len() >= MIN_STALE_BITS.max(self.bits as usize / 2) {
+            let mut stale = vec![0; self.bits.div_ceil(64) as usize];
+            self.stale_bits.iter().for_each(|bit| stale[(bit / 64) as usize] |= 1 << (bit % 64));
+            self.log.iter_mut().for_each(|entry| entry.clear(&stale));
+            self.free_bits = std::mem::take(&mut self.stale_bits);
+        }
+        self.free_bits.pop_first().unwrap_or_else(|| {
+            self.bits += 1;
+            self.bits - 1
+        })
     }
 
     /// A peer has a transaction, as it announced it or gave it.
@@ -553,6 +566,30 @@ fn rounded(rate: u64, rng: &mut impl Rng) -> u64 {
 mod tests {
     use super::*;
     use rand::SeedableRng;
+
+    #[test]
+    fn the_bit_of_a_peer_that_is_gone_is_set_nowhere_when_it_is_given_again() {
+        let mut relay = TxRelay::new();
+        relay.log.push_back(Entry {
+            txid: Txid::all_zeros(),
+            wtxid: Wtxid::all_zeros(),
+            known: Vec::new(),
+            relayed: Relayed::default(),
+        });
+        let mut live: VecDeque<u32> = VecDeque::new();
+        for round in 0..2000 {
+            let bit = relay.take_bit();
+            assert!(!relay.log[0].has(bit), "round {round}: bit {bit} is another peer's");
+            assert!(!live.contains(&bit), "round {round}: bit {bit} is given twice");
+            relay.log[0].set(bit);
+            live.push_back(bit);
+            if live.len() > 100 {
+                relay.stale_bits.extend(live.pop_front());
+            }
+        }
+        assert!(relay.bits <= 2 * 101 + 1, "{} bits for 101 peers", relay.bits);
+        assert!(live.iter().all(|bit| relay.log[0].has(*bit)), "who is here keeps its bit");
+    }
 
     #[test]
     fn fee_rates_are_told_in_cores_steps() {

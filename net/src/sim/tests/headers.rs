@@ -206,3 +206,24 @@ fn an_outbound_peer_that_stays_behind_is_asked_and_then_dropped() {
         assert_eq!(asked.contains(&20), ended.is_some(), "{kind:?} asked in minutes {asked:?}");
     }
 }
+
+#[test]
+fn when_the_peer_of_the_first_sync_leaves_another_begins() {
+    let params = params();
+    let mut world = world_with(&params, &[&[]], 2000);
+    let asked = |heard: &[Arc<Message>]| names(heard).contains(&"getheaders");
+    let join = |world: &mut World| {
+        let (own, _) = world.speak_to(0, LinkKind::OutboundFull, Permissions::default());
+        world.say(own, Message::Version(Box::new(hello(FULL))));
+        world.say(own, Message::Verack);
+        world.run_for(SECOND);
+        own
+    };
+    let first = join(&mut world);
+    let second = join(&mut world);
+    assert!(asked(&answer_pings(&mut world, first)), "the first is asked");
+    assert!(!asked(&answer_pings(&mut world, second)), "one at a time");
+    world.cut(first);
+    world.run_for(SECOND);
+    assert!(asked(&answer_pings(&mut world, second)), "nobody is asked any more");
+}
