@@ -13,7 +13,7 @@ mod proxy;
 mod tests;
 mod traffic;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -46,6 +46,8 @@ const MAX_EVENTS: usize = 1024;
 const MAX_SEED_ADDRESSES: usize = 32;
 /// Links that wait with the operating system until they are taken in; who finds it full tries again after seconds.
 const BACKLOG: u32 = 4096;
+/// Encodings that are kept while one burst is sent: a new block goes out as hash, header and compact block.
+const MAX_RECENT: usize = 4;
 /// Bytes queued to one peer, above which the link ends. Blocks being served and what the protocol sends unasked fit
 /// many times.
 const MAX_QUEUED: usize = 64 << 20;
@@ -149,8 +151,9 @@ pub struct Driver {
     links: BTreeMap<PeerId, Box<Link>>,
     /// Addresses that are dialled whenever there is no link.
     kept: BTreeMap<String, Arc<Dialled>>,
-    /// The message that was sent last: many peers in a row get the same, and it is encoded once.
-    last: Option<(Arc<Message>, Arc<Encoded>)>,
+    /// The messages that were sent last, the newest in front: many peers in a row get one of a few, and each of those is
+    /// encoded once.
+    recent: VecDeque<(Arc<Message>, Arc<Encoded>)>,
 }
 
 impl Driver {
@@ -169,7 +172,7 @@ impl Driver {
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
         });
-        (Driver { runtime, shared, links: BTreeMap::new(), kept: BTreeMap::new(), last: None }, receiver)
+        (Driver { runtime, shared, links: BTreeMap::new(), kept: BTreeMap::new(), recent: VecDeque::new() }, receiver)
     }
 
     /// Listens on an address from now on; gives the address with the port that it got.
@@ -321,11 +324,7 @@ impl Driver {
             self.links.remove(&to);
             return Some(Input::Closed(to));
         }
-        let encoded = match &self.last {
-            Some((last, encoded)) if Arc::ptr_eq(last, &message) => encoded.clone(),
-            _ => Arc::new(Encoded::new(&message)),
-        };
-        self.last = Some((message, encoded.clone()));
+        let encoded = encode(&mut self.recent, message);
         link.traffic.count_sent(encoded.kind(), encoded.wire_len(link.status.transport()));
         // A link that has ended says so by its event.
         let _ = link.commands.send(Command::Send(encoded, weight));
@@ -334,7 +333,7 @@ impl Driver {
 
     /// To be called when the hub has nothing to send for now.
     pub fn rest(&mut self) {
-        self.last = None;
+        self.recent.clear();
     }
 
     /// Ends a link after what was sent is written.
@@ -365,6 +364,17 @@ impl Driver {
     pub fn info(&self, peer: PeerId) -> Option<LinkInfo> {
         self.links.get(&peer).map(|link| link.info())
     }
+}
+
+/// The encoding of a message, from among those of the messages sent last if it is one of them.
+fn encode(recent: &mut VecDeque<(Arc<Message>, Arc<Encoded>)>, message: Arc<Message>) -> Arc<Encoded> {
+    if let Some((_, encoded)) = recent.iter().find(|(one, _)| Arc::ptr_eq(one, &message)) {
+        return encoded.clone();
+    }
+    let encoded = Arc::new(Encoded::new(&message));
+    recent.truncate(MAX_RECENT - 1);
+    recent.push_front((message, encoded.clone()));
+    encoded
 }
 
 impl Shared {

@@ -293,3 +293,20 @@ fn an_address_without_a_node_is_told_to_have_failed() {
         other => panic!("expected a failure that counts, got {other:?}"),
     }
 }
+
+#[test]
+fn a_burst_of_a_few_messages_encodes_each_once() {
+    let mut recent = std::collections::VecDeque::new();
+    let messages: Vec<Arc<Message>> = (0..4).map(|nonce| Arc::new(Message::Ping(nonce))).collect();
+    let first: Vec<_> = messages.iter().map(|message| super::encode(&mut recent, message.clone())).collect();
+    for round in 0..3 {
+        for (message, first) in messages.iter().zip(&first) {
+            let again = super::encode(&mut recent, message.clone());
+            assert!(Arc::ptr_eq(&again, first), "round {round}: {message:?} was encoded again");
+        }
+    }
+    for nonce in 4..100 {
+        super::encode(&mut recent, Arc::new(Message::Ping(nonce)));
+    }
+    assert_eq!(recent.len(), super::MAX_RECENT, "what is kept is bounded");
+}
