@@ -1,6 +1,8 @@
 //! Fetching blocks: who is asked for which, a window that many peers fill, and what happens to one that holds it up.
 //! Whether a block is valid the ledger says. Knows headers only by the view.
 
+mod hedge;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,8 +44,13 @@ pub(crate) struct State {
 /// A block that is under way.
 #[derive(Debug, Default)]
 struct Flight {
-    /// Who was asked for it and has not given it, in order. More than one only while compact blocks are filled.
+    /// Who was asked for it and has not given it, in order. More than one only while compact blocks are filled, and with
+    /// hedged requests.
     asked: Vec<PeerId>,
+    /// When another peer is to be asked for it as well; none with Core's policy.
+    patience: Option<Micros>,
+    /// It was asked of another, as it did not come.
+    hedged: bool,
     /// How often it came and lies with the ledger.
     judging: usize,
 }
@@ -74,6 +81,8 @@ pub(crate) struct Blocks {
     stall_timeout: Duration,
     /// Who gave a block that is not connected yet, and in which form.
     sources: BTreeMap<BlockHash, (PeerId, Form)>,
+    /// When the first of the blocks under way may have to be asked of another peer.
+    hedge: Option<Micros>,
 }
 
 impl Default for Blocks {
@@ -85,6 +94,7 @@ impl Default for Blocks {
             woken: BTreeSet::new(),
             stall_timeout: BLOCK_STALLING_TIMEOUT_DEFAULT,
             sources: BTreeMap::new(),
+            hedge: None,
         }
     }
 }
@@ -209,7 +219,10 @@ impl Blocks {
             self.downloading.insert(peer.id);
             self.start_clock(peer, cx);
         }
-        self.flights.entry(hash).or_default().asked.push(peer.id);
+        let patience = self.patience(peer, cx);
+        let flight = self.flights.entry(hash).or_default();
+        flight.asked.push(peer.id);
+        flight.patience = patience;
         peer.blocks.asked.push(hash);
     }
 

@@ -28,6 +28,10 @@ pub struct Limits {
     pub block_sources: usize,
     /// Peers that fill one compact block at a time. Core: `MAX_CMPCTBLOCKS_INFLIGHT_PER_BLOCK`.
     pub compact_tries: usize,
+    /// Peers asked for one block at a time with hedged requests (`--relay=groat`).
+    pub block_requests: usize,
+    /// Transactions' bytes that a compact block carries beside its coinbase (`--relay=groat`; BIP152 advises 10 kB).
+    pub prefilled_bytes: usize,
     /// Peers that we ask to push compact blocks. Core: `MaybeSetPeerAsAnnouncingHeaderAndIDs`.
     pub compact_pushers: usize,
     /// Transactions that are not in the pool, kept for compact blocks. Core: `DEFAULT_BLOCK_RECONSTRUCTION_EXTRA_TXN`.
@@ -79,6 +83,8 @@ impl Default for Limits {
             unasked_block_height: 288,
             block_sources: 4096,
             compact_tries: 3,
+            block_requests: 4,
+            prefilled_bytes: 10_000,
             compact_pushers: 3,
             extra_transactions: 100,
             discouraged: 50_000,

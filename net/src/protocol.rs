@@ -124,7 +124,7 @@ impl Protocol {
         let options = &self.core.config.dialling;
         let links = [self.dialling.next(options), self.surplus.next(options.automatic)];
         let transactions = [self.relay.next(), self.download.next()];
-        [self.core.timers.next()].into_iter().chain(transactions).chain(links).flatten().min()
+        [self.core.timers.next(), self.blocks.next()].into_iter().chain(transactions).chain(links).flatten().min()
     }
 
     /// The peers, by id.
@@ -231,7 +231,10 @@ impl Protocol {
                 }
                 self.relay.announce(txid, wtxid, &[], &mut self.peers, &mut cx);
             }
-            Input::BlockStored(block) => self.recent_block.on_stored(&mut self.peers, block, view, &mut cx),
+            Input::BlockStored(block) => {
+                let fetched = self.compact.take_fetched(&block.hash);
+                self.recent_block.on_stored(&mut self.peers, block, fetched, view, &mut cx);
+            }
             Input::TipChanged(connected) => {
                 self.surplus.on_tip(now);
                 self.download.on_tip(&connected, view);
@@ -321,6 +324,7 @@ impl Protocol {
             }
         }
         self.download.run(&mut self.peers, view, cx);
+        self.blocks.run(&mut self.peers, view, cx);
         self.relay.run(&mut self.peers, view, cx);
         self.surplus.run(&mut self.peers, self.blocks.is_idle(), &mut self.dialling, view, cx);
     }

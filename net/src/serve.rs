@@ -267,7 +267,7 @@ pub(crate) fn on_decoded(
     let messages = match shape {
         Shape::Whole => Vec::new(),
         Shape::Stripped => vec![Message::Block(Arc::new(stripped(&block)))],
-        Shape::Compact => vec![Message::CmpctBlock(Arc::new(compact_block(&block, cx.core.rng.random())))],
+        Shape::Compact => vec![Message::CmpctBlock(Arc::new(compact_block(&block, cx.core.rng.random(), &[])))],
         Shape::Filtered => merkle_block(peer.relay.filter.as_deref_mut(), &block),
         Shape::Transactions(request) => match block_transactions(&block, request) {
             Ok(message) => vec![message],

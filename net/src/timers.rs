@@ -118,6 +118,13 @@ pub const HEDGE_AFTER_MAX: Duration = Duration::from_secs(6);
 /// With hedged requests, who dialled us is asked for a transaction this much later.
 pub const HEDGED_NONPREF_PEER_TX_DELAY: Duration = Duration::from_millis(500);
 
+/// With hedged requests, another peer is asked for a block above the tip after four round trips, but not before this.
+pub const BLOCK_HEDGE_AFTER: Duration = Duration::from_secs(2);
+/// And not after this.
+pub const BLOCK_HEDGE_AFTER_MAX: Duration = Duration::from_secs(5);
+/// When there was nobody else to ask, this is how long until the next look.
+pub const BLOCK_HEDGE_LOOK: Duration = Duration::from_secs(1);
+
 /// With Groat's own policy, an inbound peer has to go for another no more often than this: who comes and goes in haste
 /// only drives others out.
 pub const EVICTION_INTERVAL: Duration = Duration::from_secs(1);

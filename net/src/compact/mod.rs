@@ -40,6 +40,8 @@ pub(crate) struct Compact {
     /// Peers that we asked to push, the one that was useful last at the end. Core: `lNodesAnnouncingHeaderAndIDs`.
     pushers: VecDeque<PeerId>,
     extra: Extra,
+    /// The block that was filled last, and the places of its transactions that had to be fetched for that.
+    fetched: Option<(BlockHash, Vec<u64>)>,
 }
 
 impl Compact {
@@ -188,7 +190,7 @@ impl Compact {
         let partial = match Partial::new(block, &self.extra, view) {
             Ok(partial) => partial,
             Err(Flaw::Ambiguous) => {
-                self.fail(peer, hash, tries.first, blocks, cx);
+                self.fail(peer, hash, tries.first || blocks.is_hedged(&hash), blocks, cx);
                 return Ok(());
             }
             Err(Flaw::Invalid) => {
@@ -199,8 +201,10 @@ impl Compact {
         let indexes = partial.missing();
         // Beside the first, the last place is for a peer that we dialled.
         let free = tries.count + 1 < cx.core.config.limits.compact_tries;
+        // Once somebody kept the block back, all who were asked may do what the first may.
+        let first = tries.first || blocks.is_hedged(&hash);
         let beside = peer.pushes_to_us && (!peer.kind.is_inbound() || tries.dialled || free);
-        if indexes.is_empty() || tries.first || beside {
+        if indexes.is_empty() || first || beside {
             self.tries.insert((hash, peer.id), Some(partial));
         } else {
             blocks.give_up(peer, &hash, cx);
@@ -247,9 +251,13 @@ impl Compact {
         cx: &mut Cx<'_>,
     ) -> Result<(), Misbehaviour> {
         let Some(partial) = self.tries.remove(&(hash, peer.id)).flatten() else { return Ok(()) };
-        let first = blocks.asked(&hash).first() == Some(&peer.id);
+        let first = blocks.asked(&hash).first() == Some(&peer.id) || blocks.is_hedged(&hash);
+        let fetched = partial.missing();
         match partial.fill(transactions) {
-            Ok(bytes) => blocks.deliver(peer, hash, Arc::new(bytes), Form::Compact { first }, true, cx),
+            Ok(bytes) => {
+                self.fetched = Some((hash, fetched));
+                blocks.deliver(peer, hash, Arc::new(bytes), Form::Compact { first }, true, cx);
+            }
             Err(Flaw::Ambiguous) => self.fail(peer, hash, first, blocks, cx),
             Err(Flaw::Invalid) => {
                 blocks.give_up(peer, &hash, cx);
@@ -280,10 +288,18 @@ impl Compact {
         blocks: &mut Blocks,
         cx: &mut Cx<'_>,
     ) {
+        if mutated {
+            self.take_fetched(&hash);
+        }
         if mutated && peer.closing.is_none() && (first || blocks.asked(&hash).is_empty()) {
             blocks.ask(peer, hash, cx);
             self.fail(peer, hash, true, blocks, cx);
         }
+    }
+
+    /// The places of the transactions that had to be fetched for this block: others are likely to lack them, too.
+    pub(crate) fn take_fetched(&mut self, hash: &BlockHash) -> Vec<u64> {
+        self.fetched.take_if(|(of, _)| of == hash).map_or_else(Vec::new, |(_, places)| places)
     }
 
     /// Forgets the tries of blocks that nobody is asked for any more.

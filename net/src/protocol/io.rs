@@ -42,7 +42,7 @@ pub struct Config {
     pub dialling: dial::Options,
     /// A handshake must end within this, and no peer is lost for its silence before (`-peertimeout`).
     pub peer_timeout: Duration,
-    /// How transactions are asked for (`--relay`).
+    /// How transactions and blocks are asked for (`--relay`).
     pub relay: Policy,
     /// Offer to reconcile transactions (BIP330, `-txreconciliation`).
     pub reconcile: bool,
@@ -54,13 +54,13 @@ pub struct Config {
     pub seed: [u8; 32],
 }
 
-/// How transactions are asked for.
+/// How transactions and blocks are asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
     /// With Core's timers.
     #[default]
     Core,
-    /// The next peer is asked soon, while the first may still answer.
+    /// The next peer is asked soon, while the first may still answer; compact blocks carry what peers are likely to lack.
     Groat,
 }
 

@@ -1,6 +1,8 @@
 //! Fetching blocks from many peers, from bad ones too, and telling of new ones.
 
+use super::transactions::{configured_node_with_friends, wanted};
 use super::*;
+use crate::protocol::Policy;
 use bitcoin::p2p::message_blockdata::Inventory;
 
 #[test]
@@ -206,4 +208,53 @@ fn a_limited_peer_is_asked_for_the_last_blocks_only() {
     world.say(own, Message::Headers(chain.iter().map(|block| block.header).collect()));
     world.run_for(SECOND);
     assert!(names(&answer_pings(&mut world, own)).contains(&"getdata"));
+}
+
+/// A node that is in sync, and friends that we dialled who all have the next block.
+fn friends_with_the_next_block(policy: Policy, count: usize) -> (World, Mined, Vec<PeerId>) {
+    let kinds = vec![LinkKind::OutboundFull; count];
+    let (mut world, friends) = configured_node_with_friends(&kinds, |config| config.relay = policy);
+    let block = mine(&params(), 6).remove(5);
+    for (own, _) in &friends {
+        world.say(*own, Message::Headers(vec![block.header]));
+        world.run_for(SECOND / 100);
+    }
+    (world, block, friends.iter().map(|friend| friend.0).collect())
+}
+
+#[test]
+fn a_tip_block_that_is_kept_back_comes_from_another_in_seconds_where_core_waits() {
+    for policy in [Policy::Core, Policy::Groat] {
+        let (mut world, block, friends) = friends_with_the_next_block(policy, 2);
+        let item = [Inventory::WitnessBlock(block.hash)];
+        let begun = world.now;
+        assert_eq!(wanted(&answer_pings(&mut world, friends[0])), item, "{policy:?}");
+        let mut asked = false;
+        while !asked && world.now.since(begun) < 5 * MINUTE {
+            world.run_for(SECOND / 10);
+            asked = wanted(&answer_pings(&mut world, friends[1])) == item;
+            answer_pings(&mut world, friends[0]);
+        }
+        let waited = world.now.since(begun);
+        assert_eq!(asked, policy == Policy::Groat, "{policy:?}: after {waited:?}");
+        if !asked {
+            continue;
+        }
+        assert!(waited <= 5 * SECOND, "the other was asked after {waited:?}");
+        world.say(friends[1], Message::Block(block.bytes.clone()));
+        world.run_for(SECOND);
+        assert_eq!(world.nodes[0].chain.tip(), block.hash);
+        // The first request was open all the time: the late answer does no harm.
+        world.say(friends[0], Message::Block(block.bytes.clone()));
+        world.run_for(20 * MINUTE);
+        assert!(world.nodes[0].ended.iter().all(|end| end.1 == Reason::PingTimeout), "{:?}", world.nodes[0].ended);
+    }
+}
+
+#[test]
+fn a_block_is_asked_of_four_peers_at_a_time_at_most() {
+    let (mut world, block, friends) = friends_with_the_next_block(Policy::Groat, 10);
+    world.run_for(MINUTE);
+    let asked = friends.iter().filter(|own| !wanted(&answer_pings(&mut world, **own)).is_empty()).count();
+    assert_eq!(asked, 4, "peers asked for {}", block.hash);
 }

@@ -1,7 +1,7 @@
 //! Compact blocks: pushed and asked for, filled and served, and what a hostile peer can do with them.
 
 use super::*;
-use crate::protocol::Input;
+use crate::protocol::{Input, Policy};
 use bitcoin::bip152::{BlockTransactions, BlockTransactionsRequest, HeaderAndShortIds, PrefilledTransaction, ShortId};
 use bitcoin::consensus::deserialize;
 use bitcoin::hashes::Hash;
@@ -31,7 +31,7 @@ fn decoded(block: &Mined) -> Block {
 
 /// The compact block of a block.
 fn compact(block: &Mined, nonce: u64) -> HeaderAndShortIds {
-    crate::compact::compact_block(&decoded(block), nonce)
+    crate::compact::compact_block(&decoded(block), nonce, &[])
 }
 
 fn push(block: &Mined) -> Message {
@@ -64,10 +64,17 @@ struct Scene {
 }
 
 fn scene(kinds: &[LinkKind]) -> Scene {
+    scene_under(Policy::Core, kinds)
+}
+
+fn scene_under(relay: Policy, kinds: &[LinkKind]) -> Scene {
     let params = params();
     let mut miner = Miner::new(params.clone(), 0);
     let mut chain = miner.mine(params.genesis_hash, 20);
-    let mut world = world_with(&params, &[&chain], 20);
+    let mut world = World::new(1, when(&params, 20));
+    let mut known = Chain::new(params.clone());
+    known.load(&chain);
+    world.add(crate::protocol::Config { relay, ..World::config(&params) }, known);
     let mut pushers = Vec::new();
     for kind in kinds {
         let (own, theirs) = befriend(&mut world, *kind, Permissions::default());
@@ -678,5 +685,81 @@ fn compact_blocks_go_down_a_line_of_nodes() {
         assert!(world.nodes.iter().all(|node| node.ended.is_empty()));
         let pushing = |node: &Node| node.protocol.peers().any(|peer| peer.pushes_to_us);
         assert!(world.nodes[1..].iter().all(pushing), "each asked the one before it to push");
+    }
+}
+
+#[test]
+fn transactions_kept_back_from_a_compact_block_come_from_another_in_seconds_where_core_waits() {
+    for policy in [Policy::Core, Policy::Groat] {
+        let mut scene = scene_under(policy, &[]);
+        let block = scene.mine(&payments(3));
+        give_pool(&mut scene.world, 0, &payments(2));
+        let friends: Vec<PeerId> = (0..2).map(|_| inbound(&mut scene.world).0).collect();
+        for own in &friends {
+            know_compact(&mut scene.world, *own);
+            scene.world.say(*own, Message::Headers(vec![block.header]));
+            scene.world.run_for(SECOND / 10);
+        }
+        let asked = Message::GetData(vec![Inventory::CompactBlock(block.hash)]);
+        let begun = scene.world.now;
+        scene.world.say(friends[0], push(&block));
+        let mut waited = None;
+        while waited.is_none() && scene.world.now.since(begun) < MINUTE {
+            scene.world.run_for(SECOND / 10);
+            let heard = answer_pings(&mut scene.world, friends[1]);
+            waited = heard.iter().any(|one| **one == asked).then(|| scene.world.now.since(begun));
+        }
+        assert!(answer_pings(&mut scene.world, friends[0]).iter().any(|one| **one == asked_parts(&block, &[3])));
+        let Some(waited) = waited else {
+            assert_eq!(policy, Policy::Core, "with hedged requests the other is asked");
+            continue;
+        };
+        assert_eq!(policy, Policy::Groat, "Core waits, but the other was asked after {waited:?}");
+        assert!(waited <= 5 * SECOND, "the other was asked after {waited:?}");
+        scene.world.say(friends[1], push(&block));
+        scene.world.run_for(SECOND / 10);
+        assert_eq!(*answer_pings(&mut scene.world, friends[1])[0], asked_parts(&block, &[3]));
+        scene.world.say(friends[1], parts(&block, &[3]));
+        scene.world.run_for(SECOND);
+        assert_eq!(scene.world.nodes[0].chain.tip(), block.hash);
+        // The late answer does no harm.
+        scene.world.say(friends[0], parts(&block, &[3]));
+        scene.world.run_for(SECOND);
+        scene.only_ended(&[]);
+    }
+}
+
+#[test]
+fn what_we_had_to_fetch_for_a_block_goes_with_it_and_saves_others_a_round_trip() {
+    let mut large = payment(99);
+    large.input[0].witness = Witness::from_slice(&[vec![9; 11_000]]);
+    let mut transactions = payments(50);
+    transactions.push(large.clone());
+    for policy in [Policy::Core, Policy::Groat] {
+        let mut scene = scene_under(policy, &[Inbound]);
+        let block = scene.mine(&transactions);
+        give_pool(&mut scene.world, 0, &transactions[1..49]);
+        scene.say(0, push(&block));
+        assert_eq!(scene.heard(0), [asked_parts(&block, &[1, 50, 51])]);
+        scene.say(0, parts(&block, &[1, 50, 51]));
+        assert_eq!(scene.world.nodes[0].chain.tip(), block.hash);
+        let (own, _) = inbound(&mut scene.world);
+        know_compact(&mut scene.world, own);
+        scene.world.say(own, Message::GetData(vec![Inventory::CompactBlock(block.hash)]));
+        scene.world.run_for(SECOND);
+        let heard = answer_pings(&mut scene.world, own);
+        let served = heard.iter().find(|one| matches!(***one, Message::CmpctBlock(_))).expect("a compact block");
+        // A node on the same chain that lacks the same transactions but the large one.
+        let mut other = scene_under(policy, &[Inbound]);
+        give_pool(&mut other.world, 0, &transactions[1..49]);
+        give_pool(&mut other.world, 0, &[large.clone()]);
+        other.say(0, (**served).clone());
+        match policy {
+            Policy::Core => assert_eq!(other.heard(0), [asked_parts(&block, &[1, 50])]),
+            Policy::Groat => assert_eq!((other.heard(0), other.world.nodes[0].chain.tip()), (vec![], block.hash)),
+        }
+        let Message::CmpctBlock(served) = &**served else { continue };
+        let bytes: usize = served.prefilled_txs[1..].iter().map(|one| one.tx.total_size()).sum();
+        assert!(bytes <= 10_000, "{bytes} bytes of transactions in one compact block");
     }
 }

@@ -381,6 +381,7 @@ fn a_peer_without_news_has_no_timer_for_them() {
         world.give_tx(0, tx(10 + n, 2000));
     }
     assert!(world.run_while(MINUTE, |world| due(world).is_none()), "the timer goes on for ever");
+    world.run_for(SECOND);
     assert_eq!(invs(&answer_pings(&mut world, own)).len(), 100, "what was too much for a burst is told by the next");
 }
 
