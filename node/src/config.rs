@@ -133,7 +133,7 @@ pub struct Config {
     /// Least fee that a block made here takes, in BTC for 1000 virtual bytes
     #[arg(long, value_name = "BTC", help_heading = "Mining", value_parser = btc, default_value = "0.00000001")]
     pub blockmintxfee: u64,
-    /// How transactions are asked for: core (with Core's timers) or groat (the next peer is asked soon)
+    /// How transactions and new blocks are asked for: core (with Core's timers) or groat (the next peer is asked soon)
     #[arg(long, value_name = "core|groat", help_heading = "Peers", value_parser = relay, default_value = "core")]
     pub relay: protocol::Policy,
     /// Offer to reconcile transactions (BIP330); nothing is reconciled yet
