@@ -450,6 +450,10 @@ impl Book {
     /// Decides the collisions whose test is over. Core: `ResolveCollisions_`.
     pub fn resolve_collisions(&mut self, now: u32) {
         for id in self.collisions.clone() {
+            // Making room for one before it may have cost it its place, and so its entry.
+            if !self.collisions.contains(&id) {
+                continue;
+            }
             let (addr, answered) = (self.entry(id).addr, self.entry(id).last_success);
             let holder = self.tried.get(self.tried_place(&addr)).map(|id| self.entry(id));
             let replace = match holder {
