@@ -106,9 +106,9 @@ pub enum BookError {
     /// Written by a later version.
     #[error("the peer book has format {0}, this program reads {FORMAT}; remove the file to begin a new one")]
     Format(u8),
-    /// Damaged.
+    /// Damaged. The cause is in the sentence, and so no source of its own.
     #[error("the peer book is damaged ({0}); remove the file to begin a new one")]
-    Damaged(#[from] bincode::Error),
+    Damaged(bincode::Error),
 }
 
 /// A place of an address in the book. Core: `AddressPosition`.
@@ -511,7 +511,8 @@ impl Book {
             Some(&FORMAT) | None => {}
             Some(&other) => return Err(BookError::Format(other)),
         }
-        let (_, key, entries): (u8, (u64, u64), Vec<Entry>) = coding().deserialize(bytes)?;
+        let (_, key, entries): (u8, (u64, u64), Vec<Entry>) =
+            coding().deserialize(bytes).map_err(BookError::Damaged)?;
         let mut book = Book::with_key(key);
         for mut entry in entries {
             let tried = std::mem::take(&mut entry.tried);
