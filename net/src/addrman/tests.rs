@@ -306,3 +306,17 @@ fn a_call_costs_little_in_a_full_book() {
     timed("add", 20_000, Box::new(|n| use_up(&book.add(&entry(n + 500_000), source(n), 0, NOW, &mut rng))));
     check(&book);
 }
+
+#[test]
+fn a_damaged_book_is_refused_in_one_sentence() {
+    let bytes = Book::with_key((1, 2)).to_bytes();
+    for (bytes, sentence) in [
+        (&bytes[..bytes.len() - 1], "the peer book is damaged (io error: unexpected end of file); remove the file"),
+        (&[][..], "the peer book is damaged (io error: unexpected end of file); remove the file"),
+        (&[9; 50][..], "the peer book has format 9, this program reads 1; remove the file"),
+    ] {
+        let error = Book::from_bytes(bytes, NOW).expect_err("it is damaged");
+        assert!(error.to_string().starts_with(sentence), "{error}");
+        assert!(std::error::Error::source(&error).is_none(), "who shows causes would say it twice");
+    }
+}
