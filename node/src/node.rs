@@ -76,7 +76,7 @@ impl Node {
         plan.dialling.slots = Slots::with_total(network::links_within_file_limit(config.maxconnections));
         let stored = folder.join(persist::FILE);
         let files = Files::new(folder);
-        let memory = files.read(clock::now())?;
+        let memory = files.read(clock::now(), plan.dialling.automatic)?;
         let runtime = runtime()?;
         let limits = Limits::default();
         let options = driver::Options {
