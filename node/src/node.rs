@@ -35,6 +35,8 @@ use crate::{persist, portmap, tor};
 const MAX_WAITING: usize = 1024;
 /// Blocks read at a time to be served.
 const READERS: usize = 4;
+/// Names resolved at a time beside that: a name server that does not answer must hold up no block.
+const RESOLVERS: usize = 16;
 /// How long tasks may take to end.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -228,7 +230,7 @@ fn thread<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'stat
 pub(crate) fn runtime() -> anyhow::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .max_blocking_threads(READERS)
+        .max_blocking_threads(READERS + RESOLVERS)
         .thread_name("net")
         .enable_all()
         .build()
