@@ -106,9 +106,9 @@ pub enum BookError {
     /// Written by a later version.
     #[error("the peer book has format {0}, this program reads {FORMAT}; remove the file to begin a new one")]
     Format(u8),
-    /// Damaged.
+    /// Damaged. The cause is in the sentence, and so no source of its own.
     #[error("the peer book is damaged ({0}); remove the file to begin a new one")]
-    Damaged(#[from] bincode::Error),
+    Damaged(bincode::Error),
 }
 
 /// A place of an address in the book. Core: `AddressPosition`.
@@ -450,6 +450,10 @@ impl Book {
     /// Decides the collisions whose test is over. Core: `ResolveCollisions_`.
     pub fn resolve_collisions(&mut self, now: u32) {
         for id in self.collisions.clone() {
+            // Making room for one before it may have cost it its place, and so its entry.
+            if !self.collisions.contains(&id) {
+                continue;
+            }
             let (addr, answered) = (self.entry(id).addr, self.entry(id).last_success);
             let holder = self.tried.get(self.tried_place(&addr)).map(|id| self.entry(id));
             let replace = match holder {
@@ -507,7 +511,8 @@ impl Book {
             Some(&FORMAT) | None => {}
             Some(&other) => return Err(BookError::Format(other)),
         }
-        let (_, key, entries): (u8, (u64, u64), Vec<Entry>) = coding().deserialize(bytes)?;
+        let (_, key, entries): (u8, (u64, u64), Vec<Entry>) =
+            coding().deserialize(bytes).map_err(BookError::Damaged)?;
         let mut book = Book::with_key(key);
         for mut entry in entries {
             let tried = std::mem::take(&mut entry.tried);

@@ -5,6 +5,7 @@
 //! [BIP-0037]: https://github.com/bitcoin/bips/blob/master/bip-0037.mediawiki
 //! [BIP-0111]: https://github.com/bitcoin/bips/blob/master/bip-0111.mediawiki
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bitcoin::{MerkleBlock, Txid};
@@ -83,7 +84,9 @@ pub(crate) fn merkle_block(filter: Option<&mut BloomFilter>, block: &Block) -> V
     let Some(filter) = filter else { return Vec::new() };
     let matched: Vec<usize> =
         (0..block.transactions.len()).filter(|at| filter.matches(&block.transactions[*at])).collect();
-    let matches = |txid: &Txid| matched.iter().any(|at| block.txids[*at] == *txid);
+    // A block may have 16,000 transactions and all may match: each is looked up, not searched for.
+    let wanted: BTreeSet<&Txid> = matched.iter().map(|at| &block.txids[*at]).collect();
+    let matches = |txid: &Txid| wanted.contains(txid);
     let proof = MerkleBlock::from_header_txids_with_predicate(&block.header, &block.txids, matches);
     let transactions = matched.iter().map(|at| Message::Tx(Arc::new(without_witness(&block.transactions[*at]))));
     std::iter::once(Message::MerkleBlock(Box::new(proof))).chain(transactions).collect()
@@ -92,7 +95,29 @@ pub(crate) fn merkle_block(filter: Option<&mut BloomFilter>, block: &Block) -> V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bitcoin::consensus::deserialize;
+    use bitcoin::consensus::{deserialize, serialize};
+
+    /// As many transactions as a block has room for. Searched for one by one, they would hold up all peers for long.
+    #[test]
+    fn a_block_that_matches_whole_is_proven_whole() {
+        let transaction = |n: u32| bitcoin::Transaction {
+            version: bitcoin::transaction::Version::TWO,
+            lock_time: bitcoin::absolute::LockTime::from_consensus(n),
+            input: vec![bitcoin::TxIn::default()],
+            output: Vec::new(),
+        };
+        let header = groat_chain::params::Params::main().genesis.header;
+        let whole = bitcoin::Block { header, txdata: (0..16_000).map(transaction).collect() };
+        let block = Block::decode(&serialize(&whole)).expect("a block");
+        let mut all = BloomFilter { data: Vec::new(), hash_funcs: 1, tweak: 0, flags: 0 };
+        let messages = merkle_block(Some(&mut all), &block);
+        let Message::MerkleBlock(proof) = &messages[0] else { panic!("no proof comes first") };
+        let (mut matches, mut places) = (Vec::new(), Vec::new());
+        let root = proof.txn.extract_matches(&mut matches, &mut places).expect("a proof");
+        assert_eq!(Some(root), whole.compute_merkle_root());
+        assert!(matches == block.txids, "{} of {} transactions are proven", matches.len(), block.txids.len());
+        assert_eq!(messages.len(), 16_001);
+    }
 
     #[test]
     fn proofs_of_mainnet_are_sent_as_they_came() {

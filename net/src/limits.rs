@@ -6,7 +6,7 @@
 pub struct Limits {
     /// Bytes of a peer's messages that wait for their turn, above which its socket is not read any more.
     pub inbox_bytes: usize,
-    /// Bytes queued to a peer, above which its requests wait. Core: `-maxsendbuffer`.
+    /// Bytes queued to a peer and being read for it, above which its requests wait. Core: `-maxsendbuffer`.
     pub send_pause_bytes: usize,
     /// Blocks asked of one peer at a time. Core: `MAX_BLOCKS_IN_TRANSIT_PER_PEER`.
     pub blocks_in_transit: usize,

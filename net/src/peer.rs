@@ -87,10 +87,20 @@ pub struct Their {
 /// An answer whose place in the order is taken.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// The ledger is reading it.
-    Reading(Token),
+    /// The ledger is reading it: a block of so many bytes.
+    Reading(Token, usize),
     /// It can go.
     Ready(Arc<Message>),
+}
+
+impl Answer {
+    /// About the bytes that it will put into the queue.
+    fn weight(&self) -> usize {
+        match self {
+            Answer::Reading(_, bytes) => *bytes,
+            Answer::Ready(message) => message.weight(),
+        }
+    }
 }
 
 /// A link and all that is known of it.
@@ -271,6 +281,11 @@ impl Peer {
     /// The end of the best chain that it is known to have, and the last block of that up to which all is here.
     pub fn synced(&self) -> (Option<crate::view::Id>, Option<crate::view::Id>) {
         (self.headers.best_known, self.blocks.last_common)
+    }
+
+    /// Bytes on their way to it, with those of answers that wait for their turn.
+    pub(crate) fn to_come(&self) -> usize {
+        self.queued + self.answers.iter().map(Answer::weight).sum::<usize>()
     }
 
     /// Whether what it sends now has to wait for what it sent before.

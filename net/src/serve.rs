@@ -116,7 +116,7 @@ fn may_be_served(id: Id, view: &impl View, cx: &Cx<'_>) -> bool {
 /// Goes on with what the peer asked for, as far as its queue has room.
 pub(crate) fn go_on(peer: &mut Peer, relay: &mut TxRelay, recent: &mut RecentBlock, view: &impl View, cx: &mut Cx<'_>) {
     let (reads, pause) = (cx.core.config.limits.reads_in_flight, cx.core.config.limits.send_pause_bytes);
-    while peer.closing.is_none() && peer.answers.len() < reads && peer.queued <= pause {
+    while peer.closing.is_none() && peer.answers.len() < reads && peer.to_come() <= pause {
         let Some(item) = peer.wanted.pop_front() else { break };
         match item {
             Inventory::Block(hash) | Inventory::WitnessBlock(hash) | Inventory::CompactBlock(hash) => {
@@ -196,7 +196,7 @@ fn serve_block(
     let pushed = if matches!(shape, Shape::Compact) { recent.message(&hash, cx) } else { None };
     match pushed {
         Some(message) => answer(peer, message, cx),
-        None => read(peer, hash, shape, cx),
+        None => read(peer, (hash, entry.block_bytes), shape, cx),
     }
     if peer.continuation == Some(hash) {
         // Who asked with getblocks hears of the tip, and asks again.
@@ -206,10 +206,10 @@ fn serve_block(
     }
 }
 
-fn read(peer: &mut Peer, hash: BlockHash, shape: Shape, cx: &mut Cx<'_>) {
+fn read(peer: &mut Peer, (hash, bytes): (BlockHash, usize), shape: Shape, cx: &mut Cx<'_>) {
     let work = if matches!(shape, Shape::Whole) { Work::ReadBlock(hash) } else { Work::DecodeBlock(hash) };
     let token = cx.work(peer, work, Pending::Read(shape));
-    peer.answers.push_back(Answer::Reading(token));
+    peer.answers.push_back(Answer::Reading(token, bytes));
 }
 
 /// Transactions of a block are asked for by their places. Core: `ProcessMessage` GETBLOCKTXN.
@@ -229,7 +229,7 @@ pub(crate) fn on_getblocktxn(
         return Ok(());
     };
     if entry.height + MAX_BLOCKTXN_DEPTH >= view.entry(view.tip()).height {
-        read(peer, entry.hash, Shape::Transactions(request), cx);
+        read(peer, (entry.hash, entry.block_bytes), Shape::Transactions(request), cx);
     } else {
         // As many bytes to receive as we have to read: nobody gains by asking.
         peer.wanted.push_back(Inventory::WitnessBlock(entry.hash));
@@ -283,7 +283,8 @@ pub(crate) fn on_decoded(
 
 /// Puts what was read in its place, and sends what is ready.
 fn settle(peer: &mut Peer, token: Token, messages: Vec<Message>, cx: &mut Cx<'_>) {
-    let place = peer.answers.iter().position(|answer| matches!(answer, Answer::Reading(reading) if *reading == token));
+    let place =
+        peer.answers.iter().position(|answer| matches!(answer, Answer::Reading(reading, _) if *reading == token));
     let Some(place) = place else { return };
     let rest = peer.answers.split_off(place + 1);
     peer.answers.pop_back();

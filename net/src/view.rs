@@ -30,6 +30,8 @@ pub struct Entry {
     pub parent: Option<Id>,
     /// The bytes of the block are here.
     pub has_block: bool,
+    /// Length of the block in bytes; 0 if it never was here.
+    pub block_bytes: usize,
     /// The block was here once, and so were all before it.
     pub complete: bool,
     /// The block or one before it broke a rule.
@@ -129,6 +131,7 @@ impl View for Tree {
             bits: node.bits,
             parent: node.parent(),
             has_block: node.block().is_some(),
+            block_bytes: node.size as usize,
             complete: node.chain_tx > 0,
             invalid: node.is_invalid(),
             proven: node.is_proven(),

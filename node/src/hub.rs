@@ -178,7 +178,7 @@ impl Hub {
         });
         if let Some(files) = &self.files {
             files.write_book(self.protocol.book().to_bytes());
-            files.write_anchors(self.protocol.anchors());
+            self.protocol.anchors().into_iter().for_each(|anchors| files.write_anchors(anchors));
         }
         self.unbroadcast()
     }

@@ -1,6 +1,15 @@
 //! The `groatd` full node as a library: wires the ledger to files, peers and the terminal.
 //! Holds no consensus rule and no wire byte.
 
+/// Prints a line for people, as `std::println` does. Standard output may be gone: a closed terminal, a full disk. A node
+/// goes on without it; a command whose output is its result takes `std::println`.
+macro_rules! println {
+    ($($line:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($line)*);
+    }};
+}
+
 pub mod chainstate;
 pub mod clock;
 pub mod config;

@@ -50,9 +50,10 @@ impl Files {
         Files { folder, writing: Arc::default() }
     }
 
-    /// Reads what there is; `now` in seconds since 1970. A damaged peer book is an error, since a new one would be at the
+    /// Reads what there is; `now` in seconds since 1970; `automatic`: the node dials by itself, else the anchors stay for a
+    /// run that does. A damaged peer book is an error, since a new one would be at the
     /// mercy of whoever is asked first. The anchors are taken but once: after a crash they may be what led to it.
-    pub fn read(&self, now: u32) -> anyhow::Result<Memory> {
+    pub fn read(&self, now: u32, automatic: bool) -> anyhow::Result<Memory> {
         let book = match self.bytes(PEERS)? {
             None => None,
             Some(bytes) => {
@@ -60,14 +61,7 @@ impl Files {
                 Some(Book::from_bytes(&bytes, now).with_context(|| format!("{} cannot be used", path.display()))?)
             }
         };
-        let anchors = match self.bytes(ANCHORS)?.map(|bytes| Message::decode(Kind::AddrV2, bytes)) {
-            Some(Message::AddrV2(anchors)) => anchors,
-            _ => Vec::new(),
-        };
-        match fs::remove_file(self.folder.join(ANCHORS)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error).context("anchors.dat cannot be removed")?,
-            _ => {}
-        }
+        let anchors = if automatic { self.take_anchors()? } else { Vec::new() };
         let mut bans = self.bytes(BANS)?.map_or_else(Bans::default, |bytes| {
             read_bans(&bytes).unwrap_or_else(|error| {
                 println!("{BANS} cannot be read, no ban of it holds: {error}");
@@ -76,6 +70,18 @@ impl Files {
         });
         bans.sweep(u64::from(now));
         Ok(Memory { book, anchors, bans })
+    }
+
+    fn take_anchors(&self) -> anyhow::Result<Vec<AddrEntry>> {
+        let anchors = match self.bytes(ANCHORS)?.map(|bytes| Message::decode(Kind::AddrV2, bytes)) {
+            Some(Message::AddrV2(anchors)) => anchors,
+            _ => Vec::new(),
+        };
+        match fs::remove_file(self.folder.join(ANCHORS)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error).context("anchors.dat cannot be removed")?,
+            _ => {}
+        }
+        Ok(anchors)
     }
 
     fn bytes(&self, name: &str) -> anyhow::Result<Option<Vec<u8>>> {
@@ -165,31 +171,32 @@ mod tests {
             { "version": 1, "ban_created": 10, "banned_until": 100, "address": "1.2.3.0/24" });
         assert_eq!(json["banned_nets"][0], first);
         assert_eq!(json["banned_nets"][1]["address"], "2001:db8::1/128");
-        assert_eq!(files.read(50).expect("readable").bans, bans);
-        assert_eq!(files.read(150).expect("readable").bans.len(), 1);
+        assert_eq!(files.read(50, true).expect("readable").bans, bans);
+        assert_eq!(files.read(150, true).expect("readable").bans.len(), 1);
         fs::write(folder.path().join(BANS), "{").expect("writable");
-        assert!(files.read(50).expect("bad bans do not stop the node").bans.is_empty());
+        assert!(files.read(50, true).expect("bad bans do not stop the node").bans.is_empty());
     }
 
     #[test]
     fn the_book_comes_back_and_a_damaged_one_stops_the_start() {
         let (folder, files) = files();
-        assert!(files.read(50).expect("nothing is there").book.is_none());
+        assert!(files.read(50, true).expect("nothing is there").book.is_none());
         let book = Book::new(&mut rand::rng());
         files.write_book(book.to_bytes());
-        assert!(files.read(50).expect("readable").book.is_some_and(|book| book.is_empty()));
+        assert!(files.read(50, true).expect("readable").book.is_some_and(|book| book.is_empty()));
         fs::write(folder.path().join(PEERS), "no book").expect("writable");
-        let error = format!("{:#}", files.read(50).expect_err("it is damaged"));
+        let error = format!("{:#}", files.read(50, true).expect_err("it is damaged"));
         assert!(error.contains("peers.dat") && error.contains("remove the file"), "{error}");
     }
 
     #[test]
-    fn anchors_are_taken_once() {
+    fn anchors_are_taken_once_by_a_node_that_dials() {
         let (_folder, files) = files();
         let addr = NetAddr { host: Host::TorV3([5; 32]), port: 8333 };
         let anchors = vec![AddrEntry { time: 5, services: 9, addr }];
         files.write_anchors(anchors.clone());
-        assert_eq!(files.read(50).expect("readable").anchors, anchors);
-        assert!(files.read(50).expect("readable").anchors.is_empty());
+        assert!(files.read(50, false).expect("readable").anchors.is_empty(), "whom to dial the operator says");
+        assert_eq!(files.read(50, true).expect("readable").anchors, anchors);
+        assert!(files.read(50, true).expect("readable").anchors.is_empty());
     }
 }

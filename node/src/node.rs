@@ -35,6 +35,8 @@ use crate::{persist, portmap, tor};
 const MAX_WAITING: usize = 1024;
 /// Blocks read at a time to be served.
 const READERS: usize = 4;
+/// Names resolved at a time beside that: a name server that does not answer must hold up no block.
+const RESOLVERS: usize = 16;
 /// How long tasks may take to end.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -76,7 +78,7 @@ impl Node {
         plan.dialling.slots = Slots::with_total(network::links_within_file_limit(config.maxconnections));
         let stored = folder.join(persist::FILE);
         let files = Files::new(folder);
-        let memory = files.read(clock::now())?;
+        let memory = files.read(clock::now(), plan.dialling.automatic)?;
         let runtime = runtime()?;
         let limits = Limits::default();
         let options = driver::Options {
@@ -228,7 +230,7 @@ fn thread<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'stat
 pub(crate) fn runtime() -> anyhow::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .max_blocking_threads(READERS)
+        .max_blocking_threads(READERS + RESOLVERS)
         .thread_name("net")
         .enable_all()
         .build()

@@ -210,16 +210,17 @@ fn coin_stats(state: &mut Chainstate, json: bool, stop: &AtomicBool) -> anyhow::
         format!("{}.{:08}", total.to_sat() / Amount::ONE_BTC.to_sat(), total.to_sat() % Amount::ONE_BTC.to_sat());
     let muhash = stats.hash.map(|hash| hash.to_string()).unwrap_or_default();
     if json {
-        println!(
+        std::println!(
             "{{\"height\":{height},\"bestblock\":\"{best_block}\",\"txouts\":{},\"bogosize\":{},\"muhash\":\"{muhash}\",\"total_amount\":{total}}}",
-            stats.txouts, stats.bogosize,
+            stats.txouts,
+            stats.bogosize,
         );
     } else {
-        println!("height        {height}");
-        println!("bestblock     {best_block}");
-        println!("txouts        {}", stats.txouts);
-        println!("total_amount  {total}");
-        println!("muhash        {muhash}");
+        std::println!("height        {height}");
+        std::println!("bestblock     {best_block}");
+        std::println!("txouts        {}", stats.txouts);
+        std::println!("total_amount  {total}");
+        std::println!("muhash        {muhash}");
     }
     Ok(())
 }

@@ -5,13 +5,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use bitcoin::consensus::encode::{deserialize, serialize};
 use bitcoin::{Amount, Block, Transaction};
 use groat_chain::store::import::BlockFile;
+use groat_tests::bitcoind::free_port;
 use groat_tests::chaingen::full;
 use groat_tests::groatd::{Groatd, Said, Stats, binary, block_file, copy_folder, flip, framed, repeat, signal, wide};
 use groat_tests::regtest::{self, MAGIC};
+use groat_tests::running::PATIENCE;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -495,6 +498,25 @@ fn rebuilding_gives_the_same_coins() {
         test.ends_as_expected();
         assert!(std::fs::read(file).unwrap() == before, "{option} changed the block file; {}", repeat());
     }
+}
+
+/// Its log went to a terminal that is closed or to a disk that is full.
+#[test]
+fn a_node_goes_on_when_nothing_can_be_printed() {
+    let test = Test::new();
+    let full = std::fs::File::create("/dev/full").unwrap();
+    let port = format!("--rpcport={}", free_port());
+    let mut process = test.groatd.command(["--listen=0", &port]).stdout(full).spawn().unwrap();
+    let begun = Instant::now();
+    while !test.groatd.chain_folder().join(".cookie").exists() {
+        assert_eq!(process.try_wait().unwrap(), None, "it ended by itself");
+        assert!(begun.elapsed() < PATIENCE, "no cookie after {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    signal(&process, "TERM");
+    let output = process.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && errors.is_empty(), "expected status 0, got {}: {errors}", output.status);
 }
 
 #[test]

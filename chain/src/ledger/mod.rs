@@ -465,7 +465,10 @@ impl Ledger {
             self.unsaved.insert(id);
         }
         drop(tree);
-        if self.is_better(id) { self.publish(id).map(Some) } else { Ok(None) }
+        // The operator may have called the published tip invalid while a reorganisation was in flight: then every block is
+        // better, but who follows needs the coins at the tip.
+        let in_step = self.change.disconnected.is_empty() || id == self.tip;
+        if in_step && self.is_better(id) { self.publish(id).map(Some) } else { Ok(None) }
     }
 
     /// Whether a proven block takes the place of the published tip.

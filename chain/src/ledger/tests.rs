@@ -36,7 +36,20 @@ enum Kind {
 
 fn open(store: &Arc<MemStore>, params: &Arc<Params>, threads: usize, table_bytes: usize) -> Ledger {
     let options = Options { assumed_valid: None, table_bytes, prune: None };
-    Ledger::open(params.clone(), store.clone(), Arc::new(Pool::new(threads)), options).unwrap()
+    let mut ledger = Ledger::open(params.clone(), store.clone(), Arc::new(Pool::new(threads)), options).unwrap();
+    ledger.set_follower(Box::new(InStep));
+    ledger
+}
+
+/// Holds each change against what [`Follow`] promises.
+struct InStep;
+
+impl Follow for InStep {
+    fn follow(&mut self, change: &Change, tip: Id, ledger: &Ledger) -> Result<(), LedgerError> {
+        let tip = ledger.tree().read().node(tip).hash;
+        assert!(change.disconnected.is_empty() || ledger.tip() == tip, "the coins are ahead of a reorganisation");
+        Ok(())
+    }
 }
 
 impl World {
@@ -333,6 +346,44 @@ fn a_block_in_flight_that_the_operator_leaves_is_not_published() {
     ledger.invalidate(&chain[2]).unwrap();
     ledger.activate_fully().unwrap();
     assert_eq!(world.check(&mut ledger), chain[1]);
+}
+
+#[test]
+fn a_reorganisation_is_told_with_the_coins_at_its_tip_when_the_operator_leaves_the_old_tip_meanwhile() {
+    let mut world = World::new();
+    let params = world.params.clone();
+    let pool = Arc::new(Pool::new(1));
+    let options = Options { assumed_valid: None, table_bytes: 1 << 20, prune: None };
+    let mut ledger = Ledger::open(params.clone(), Arc::new(MemStore::new()), pool.clone(), options).unwrap();
+    ledger.set_follower(Box::new(InStep));
+    let mut branch = |ledger: &mut Ledger, count| {
+        let mut chain = vec![params.genesis_hash];
+        for _ in 0..count {
+            chain.push(world.mine(*chain.last().unwrap(), 3, Kind::Valid));
+            world.give(ledger, chain.last().unwrap()).unwrap();
+        }
+        chain
+    };
+    let old = branch(&mut ledger, 4);
+    ledger.activate_fully().unwrap();
+    // No script is done by itself from now on.
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (begun, begins) = std::sync::mpsc::channel();
+    pool.submit(true, move || {
+        begun.send(()).unwrap();
+        let _ = held.recv();
+    });
+    begins.recv().unwrap();
+    let new = branch(&mut ledger, 6);
+    // Four blocks back, three forth.
+    for _ in 0..7 {
+        ledger.activate_best_chain().unwrap();
+    }
+    assert_eq!((ledger.tip(), ledger.tree().read().tip()), (new[3], ledger.tree().read().get(&old[4]).unwrap()));
+    ledger.invalidate(&old[4]).unwrap();
+    ledger.activate_fully().unwrap();
+    assert_eq!(world.check(&mut ledger), new[6]);
+    drop(release);
 }
 
 #[test]

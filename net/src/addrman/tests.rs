@@ -96,6 +96,41 @@ fn rivals(book: &Book) -> (AddrEntry, AddrEntry) {
     panic!("512 places and 65536 addresses");
 }
 
+/// Deciding one collision puts the old holder back among the new ones, where it may take the place of another address
+/// whose collision is decided in the same go.
+#[test]
+fn an_address_that_loses_its_place_while_collisions_are_decided_is_passed_over() {
+    let (source, told) = (Host::V4([8, 8, 8, 8]), |n: u32| {
+        let [a, b, c, d] = n.to_be_bytes();
+        v4(50 + a, 60 + b, c, d)
+    });
+    let mut book = Book::with_key((1, 2));
+    let (old, first) = rivals(&book);
+    let back = book.new_place(&old.addr, &source);
+    // Of one group, and so in the same bucket of the new table: some of them in the old holder's place there.
+    let displaced = (0..1 << 17).map(told).find(|other| {
+        let free = other.addr != old.addr && other.addr != first.addr;
+        free && book.new_place(&other.addr, &source) == back
+    });
+    let displaced = displaced.expect("64 places and 65536 addresses");
+    let holder = (0..1 << 17).map(told).find(|other| {
+        let place = book.tried_place(&other.addr);
+        let free = ![old.addr, first.addr, displaced.addr].contains(&other.addr);
+        free && place == book.tried_place(&displaced.addr)
+    });
+    let holder = holder.expect("512 places and 65536 addresses");
+    // Numbers go up: the one that is displaced is decided last.
+    for (told, tried) in [(&old, true), (&first, false), (&holder, true), (&displaced, false)] {
+        assert!(book.add(told, source, 0, NOW, &mut rng()), "{}", told.addr);
+        assert_eq!(book.good(&told.addr, NOW), tried, "{}", told.addr);
+    }
+    assert_eq!(book.collisions.len(), 2, "both wait");
+    book.resolve_collisions(NOW + 10 * HOUR);
+    assert!(book.find(&displaced.addr).is_none(), "the old holder has its place");
+    assert!(book.collisions.is_empty());
+    check(&book);
+}
+
 #[test]
 fn a_tried_address_is_tested_before_another_takes_its_place() {
     for (answers, at, kept) in [(true, NOW + 5 * HOUR, true), (false, NOW + 5 * HOUR, false)] {
@@ -270,4 +305,18 @@ fn a_call_costs_little_in_a_full_book() {
     timed("good", 20_000, Box::new(|n| use_up(&book.good(&at(n), NOW + n))));
     timed("add", 20_000, Box::new(|n| use_up(&book.add(&entry(n + 500_000), source(n), 0, NOW, &mut rng))));
     check(&book);
+}
+
+#[test]
+fn a_damaged_book_is_refused_in_one_sentence() {
+    let bytes = Book::with_key((1, 2)).to_bytes();
+    for (bytes, sentence) in [
+        (&bytes[..bytes.len() - 1], "the peer book is damaged (io error: unexpected end of file); remove the file"),
+        (&[][..], "the peer book is damaged (io error: unexpected end of file); remove the file"),
+        (&[9; 50][..], "the peer book has format 9, this program reads 1; remove the file"),
+    ] {
+        let error = Book::from_bytes(bytes, NOW).expect_err("it is damaged");
+        assert!(error.to_string().starts_with(sentence), "{error}");
+        assert!(std::error::Error::source(&error).is_none(), "who shows causes would say it twice");
+    }
 }

@@ -43,12 +43,14 @@ impl Protocol {
         &self.book
     }
 
-    /// The peers for blocks only: to be written down at the end. Core: `GetCurrentBlockRelayOnlyConns`.
-    pub fn anchors(&self) -> Vec<AddrEntry> {
+    /// The peers for blocks only: to be written down at the end. None where the operator names all peers: what is written
+    /// down stays, for a run that dials by itself. Core: `GetCurrentBlockRelayOnlyConns`.
+    pub fn anchors(&self) -> Option<Vec<AddrEntry>> {
         let open = |peer: &&Peer| peer.kind == LinkKind::BlockRelay && peer.ready;
         let entry =
             |peer: &Peer| AddrEntry { time: peer.since.seconds32(), services: peer.services(), addr: peer.addr };
-        self.peers.values().filter(open).map(entry).take(MAX_BLOCK_RELAY_ONLY_ANCHORS).collect()
+        let anchors = self.peers.values().filter(open).map(entry).take(MAX_BLOCK_RELAY_ONLY_ANCHORS);
+        self.core.config.dialling.automatic.then(|| anchors.collect())
     }
 
     /// The bans: to be written down at [`Output::BansChanged`]. Some may be over.

@@ -95,7 +95,8 @@ fn a_full_queue_stops_the_serving_until_it_is_written() {
     world.say(own, Message::GetData(chain.iter().map(|block| Inventory::WitnessBlock(block.hash)).collect()));
     world.say(own, Message::Ping(1));
     world.run_for(SECOND);
-    assert!(world.nodes[0].sent_bytes < 4_000_000, "{} bytes in the queue", world.nodes[0].sent_bytes);
+    // As much as may be queued, and the block that passes that.
+    assert!(world.nodes[0].sent_bytes < 1_500_000, "{} bytes in the queue", world.nodes[0].sent_bytes);
     world.run_for(3 * MINUTE);
     let mut heard = answer_pings(&mut world, own);
     heard.retain(|message| !matches!(**message, Message::FeeFilter(_)));

@@ -144,7 +144,7 @@ fn the_links_for_blocks_of_the_last_run_come_back_first() {
     let mut world = village(30);
     world.run_for(HOUR);
     let node = &world.nodes[7].protocol;
-    let (anchors, book) = (node.anchors(), node.book().to_bytes());
+    let (anchors, book) = (node.anchors().expect("it dials"), node.book().to_bytes());
     assert_eq!(anchors.len(), 2);
     let mut protocol = Protocol::new(Config { seed: [9; 32], ..wild(&params(), 7) });
     let book = crate::addrman::Book::from_bytes(&book, world.now.seconds32()).expect("a book");
