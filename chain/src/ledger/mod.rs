@@ -465,7 +465,10 @@ impl Ledger {
             self.unsaved.insert(id);
         }
         drop(tree);
-        if self.is_better(id) { self.publish(id).map(Some) } else { Ok(None) }
+        // With more in flight the coins are ahead of this block. Where blocks were taken back that must not be published: it
+        // happens when the published tip is called invalid with blocks in flight that were no better than it before.
+        let in_step = self.change.disconnected.is_empty() || self.in_flight.is_empty();
+        if in_step && self.is_better(id) { self.publish(id).map(Some) } else { Ok(None) }
     }
 
     /// Whether a proven block takes the place of the published tip.

@@ -39,7 +39,7 @@ impl Follow for Follower {
     fn follow(&mut self, change: &Change, tip: Id, ledger: &Ledger) -> Result<(), LedgerError> {
         let hash = ledger.tree().read().node(tip).hash;
         let now = (self.now)();
-        self.pool.write().tip = None;
+        self.pool.write().leave_tip();
         for block in &change.connected {
             self.pool.write().let_floor_fall(now);
             for from in (0..block.transactions.len()).step_by(AT_ONCE) {
@@ -114,6 +114,12 @@ impl Follower {
 }
 
 impl Mempool {
+    /// The chain changes: what was judged before is to be judged again, even if no transaction comes or goes.
+    fn leave_tip(&mut self) {
+        self.tip = None;
+        self.generation += 1;
+    }
+
     /// These transactions of a block joined the chain: they leave, and so do others that spend the same outputs, with all
     /// that spend of them. Core: `removeForBlock`.
     fn connect(&mut self, block: &Block, part: Range<usize>) {

@@ -1,6 +1,9 @@
 //! The pool on a ledger in memory: what comes in and what does not, what blocks and reorganisations do to it, and that
 //! its indexes are always those that its transactions make.
 
+mod in_flight;
+mod verdicts;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -46,6 +49,14 @@ fn transaction(inputs: &[OutPoint], outputs: &[u64]) -> Transaction {
     }
 }
 
+fn commit_to_witnesses(block: &mut bitcoin::Block) {
+    let root = block.witness_root().unwrap();
+    let commitment = bitcoin::Block::compute_witness_commitment(&root, &[0; 32]).to_byte_array();
+    let script_pubkey = [&[0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed], &commitment[..]].concat().into();
+    block.txdata[0].input[0].witness = Witness::from_slice(&[[0; 32]]);
+    block.txdata[0].output.push(TxOut { value: Amount::ZERO, script_pubkey });
+}
+
 /// A ledger, its pool, and blocks for both.
 struct Node {
     ledger: Ledger,
@@ -58,11 +69,15 @@ struct Node {
 
 impl Node {
     fn new(policy: Policy) -> Node {
-        let mut params = Params::regtest(&RegtestOptions::default());
+        Node::with(policy, &RegtestOptions::default(), Pool::new(0))
+    }
+
+    fn with(policy: Policy, regtest: &RegtestOptions, threads: Pool) -> Node {
+        let mut params = Params::regtest(regtest);
         params.coinbase_maturity = 2;
         let options = Options { assumed_valid: None, table_bytes: 1 << 20, prune: None };
-        let (params, pool) = (Arc::new(params), Arc::new(Pool::new(0)));
-        let mut ledger = Ledger::open(params.clone(), Arc::new(MemStore::default()), pool, options).unwrap();
+        let (params, threads) = (Arc::new(params), Arc::new(threads));
+        let mut ledger = Ledger::open(params.clone(), Arc::new(MemStore::default()), threads, options).unwrap();
         let pool = Arc::new(RwLock::new(Mempool::new(policy, params.genesis_hash)));
         let verdicts = Arc::new(VerdictCache::new(1 << 20, [1; 32]));
         let clock = Arc::new(std::sync::atomic::AtomicU64::new(NOW));
@@ -113,6 +128,13 @@ impl Node {
 
     /// Mines a block on `parent`, with the fees unclaimed, and lets the ledger go where it wants.
     fn mine(&mut self, parent: BlockHash, transactions: &[Transaction]) -> BlockHash {
+        let hash = self.hand_in(parent, transactions);
+        assert_eq!(self.ledger.activate_fully().unwrap(), [], "the block is valid");
+        hash
+    }
+
+    /// Makes a block on `parent` and gives it to the ledger, which does not connect it yet.
+    fn hand_in(&mut self, parent: BlockHash, transactions: &[Transaction]) -> BlockHash {
         self.salt += 1;
         let height = self.height(parent) + 1;
         let mut coinbase = transaction(&[OutPoint::null()], &[SUBSIDY / 4; 4]);
@@ -128,6 +150,9 @@ impl Node {
             },
             txdata: [&[coinbase], transactions].concat(),
         };
+        if block.txdata.iter().any(|tx| tx.input.iter().any(|input| !input.witness.is_empty())) {
+            commit_to_witnesses(&mut block);
+        }
         block.header.merkle_root = block.compute_merkle_root().unwrap();
         let params = self.ledger.params().clone();
         while check_proof_of_work(block.block_hash(), block.header.bits, &params).is_err() {
@@ -137,7 +162,6 @@ impl Node {
         let incoming = Incoming::decode(bitcoin::consensus::serialize(&block), &params).unwrap();
         self.ledger.accept_block(incoming, None, NOW as u32).unwrap().unwrap();
         self.blocks.insert(hash, block);
-        assert_eq!(self.ledger.activate_fully().unwrap(), [], "the block is valid");
         hash
     }
 
