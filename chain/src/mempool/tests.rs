@@ -362,6 +362,35 @@ fn what_a_reorganisation_makes_premature_leaves() {
 }
 
 #[test]
+fn of_many_blocks_that_are_taken_back_the_lowest_return() {
+    let mut node = Node::grown(Node::lax(), 4);
+    let fork = node.tip();
+    let mut spends = Vec::new();
+    for height in 1..=3 {
+        for vout in 0..4 {
+            let tx = transaction(&node.coinbase(height)[vout..=vout], &[SUBSIDY / 4 - 1000]);
+            node.mine(node.tip(), std::slice::from_ref(&tx));
+            spends.push(tx);
+        }
+    }
+    // What spends of the highest and of the lowest stays as long as they do.
+    let child = |tx: &Transaction| transaction(&[OutPoint::new(tx.compute_txid(), 0)], &[SUBSIDY / 4 - 2000]);
+    let (of_lowest, of_highest) = (child(&spends[0]), child(&spends[11]));
+    node.accept(&of_lowest).unwrap();
+    node.accept(&of_highest).unwrap();
+    let first = node.ledger.tree().read().active(5).map(|id| node.ledger.tree().read().node(id).hash).unwrap();
+    node.ledger.invalidate(&first).unwrap();
+    assert_eq!(node.ledger.activate_fully().unwrap(), []);
+    assert_eq!(node.tip(), fork);
+    let size = bitcoin::consensus::serialize(&node.blocks[&first]).len();
+    let held = crate::ledger::MAX_DISCONNECTED_TX_POOL_BYTES / size;
+    assert!((2..12).contains(&held), "{held} blocks of {size} bytes are held");
+    let expected: BTreeSet<Txid> = spends[..held].iter().chain([&of_lowest]).map(Transaction::compute_txid).collect();
+    assert_eq!(node.ids(), expected);
+    node.check();
+}
+
+#[test]
 fn a_full_pool_throws_out_what_pays_least_and_asks_for_more() {
     let one = |node: &Node, vout: usize, fee| transaction(&node.coinbase(1)[vout..=vout], &[SUBSIDY / 4 - fee]);
     let plenty = Node::grown(Node::lax(), 3);
