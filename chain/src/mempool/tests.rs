@@ -243,6 +243,8 @@ fn reasons_come_in_cores_order() {
     let node = Node::grown(Node::lax(), 5);
     let coins = node.coinbase(1);
     let good = transaction(&coins[..1], &[SUBSIDY / 4 - 1000]);
+    let held_back = transaction(&coins[..1], &[SUBSIDY / 4 - 2000]);
+    node.pool.write().prioritise(held_back.compute_txid(), -3000);
     let mut early = good.clone();
     (early.lock_time, early.input[0].sequence) = (LockTime::from_consensus(6), Sequence::ZERO);
     let mut waits = good.clone();
@@ -261,6 +263,7 @@ fn reasons_come_in_cores_order() {
         (young, Rejection::BadTxnsPrematureSpendOfCoinbase),
         (transaction(&coins[..1], &[SUBSIDY / 4 + 1]), Rejection::BadTxnsInBelowout),
         (transaction(&coins[..1], &[SUBSIDY / 4]), Rejection::MinRelayFeeNotMet),
+        (held_back, Rejection::MinRelayFeeNotMet),
     ] {
         assert_eq!(node.accept(&tx), Err(reason), "{tx:?}");
     }
@@ -299,6 +302,19 @@ fn a_mined_transaction_leaves_and_its_child_stays() {
     assert_eq!(node.ids(), [child.compute_txid()].into());
     node.check();
     assert_eq!(node.accept(&parent), Err(Rejection::TxnAlreadyKnown), "the chain has its output");
+}
+
+#[test]
+fn a_mined_transaction_is_known_by_its_first_outputs() {
+    let mut node = Node::grown(Node::lax(), 4);
+    let mined = transaction(&node.coinbase(1)[..1], &[1000; 17]);
+    node.mine(node.tip(), std::slice::from_ref(&mined));
+    assert_eq!(node.accept(&mined), Err(Rejection::TxnAlreadyKnown));
+    let outputs = (0..16).map(|vout| OutPoint::new(mined.compute_txid(), vout)).collect::<Vec<_>>();
+    node.mine(node.tip(), &[transaction(&outputs[1..], &[1])]);
+    assert_eq!(node.accept(&mined), Err(Rejection::TxnAlreadyKnown), "the first is unspent");
+    node.mine(node.tip(), &[transaction(&outputs[..1], &[1])]);
+    assert_eq!(node.accept(&mined), Err(Rejection::MissingInputs), "the last is not looked at");
 }
 
 #[test]
