@@ -32,8 +32,9 @@ pub struct Follower {
     pub returned: Box<dyn FnMut(Txid, Wtxid) + Send>,
 }
 
-/// Transactions of a block that are looked at while the pool is held: readers wait for less than a millisecond.
-const AT_ONCE: usize = 256;
+/// Transactions of a block that are looked at while the pool is held. Readers wait for less than a millisecond, and where
+/// each leaves a full cluster behind, which is ordered anew, for a few.
+const AT_ONCE: usize = 32;
 
 impl Follow for Follower {
     fn follow(&mut self, change: &Change, tip: Id, ledger: &Ledger) -> Result<(), LedgerError> {
