@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use bitcoin::Txid;
 use groat_chain::mempool::{Dump, Dumped};
+use parking_lot::Mutex;
 
 use crate::clock;
 use crate::handle::{NodeHandle, Stopped};
@@ -60,11 +61,38 @@ fn offer(node: &NodeHandle, dump: Dump) -> Result<Loaded, Stopped> {
 /// `unbroadcast` are the transactions that no peer has asked for yet.
 pub fn save(node: &NodeHandle, unbroadcast: BTreeSet<Txid>, path: &Path) -> io::Result<()> {
     let dump = node.mempool().read().dump(unbroadcast);
+    write(&dump.encode(rand::random()), path)
+}
+
+fn write(bytes: &[u8], path: &Path) -> io::Result<()> {
+    /// One at a time: others would write to the same new file.
+    static WRITING: Mutex<()> = Mutex::new(());
+    let _alone = WRITING.lock();
     let new = path.with_extension("dat.new");
     let mut file = std::fs::File::create(&new)?;
-    file.write_all(&dump.encode(rand::random()))?;
+    file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&new, path)?;
     // The name, too, has to be on disk.
     std::fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_saves_at_the_same_time_leaves_one_whole_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join(FILE);
+        let save = |length: usize| {
+            for _ in 0..20 {
+                write(&vec![length as u8; length << 12], &path).expect("it is written");
+                let read = std::fs::read(&path).expect("it is there");
+                let whole = read.iter().all(|byte| usize::from(*byte) << 12 == read.len());
+                assert!(whole, "{} bytes of more than one", read.len());
+            }
+        };
+        std::thread::scope(|scope| (1..5).for_each(|length| drop(scope.spawn(move || save(length)))));
+    }
 }

@@ -121,9 +121,36 @@ pub enum Accepted {
 #[derive(Debug, Default)]
 pub struct Change {
     /// From the old tip down to the fork.
-    pub disconnected: Vec<Arc<Block>>,
+    pub disconnected: Vec<Disconnected>,
     /// From the fork up to the new tip.
     pub connected: Vec<Arc<Block>>,
+}
+
+/// A block that left the published chain.
+#[derive(Clone, Debug)]
+pub struct Disconnected {
+    /// Its hash.
+    pub hash: BlockHash,
+    /// The block; none where those below it fill [`MAX_DISCONNECTED_TX_POOL_BYTES`].
+    pub block: Option<Arc<Block>>,
+}
+
+/// Bytes of blocks that are held while they are taken back, however many there are: the lowest stay. Core's name and
+/// value, which there counts memory. Tests have blocks of a few hundred bytes, and reach it.
+pub const MAX_DISCONNECTED_TX_POOL_BYTES: usize = if cfg!(test) { 2000 } else { 20_000_000 };
+
+impl Change {
+    fn disconnect(&mut self, block: Arc<Block>) {
+        self.disconnected.push(Disconnected { hash: block.hash, block: Some(block) });
+        let mut left = MAX_DISCONNECTED_TX_POOL_BYTES;
+        for held in self.disconnected.iter_mut().rev() {
+            let Some(size) = held.block.as_ref().map(|block| block.size) else { break };
+            match left.checked_sub(size) {
+                Some(rest) => left = rest,
+                None => (held.block, left) = (None, 0),
+            }
+        }
+    }
 }
 
 /// Who keeps in step with the published chain.
@@ -465,8 +492,8 @@ impl Ledger {
             self.unsaved.insert(id);
         }
         drop(tree);
-        // The operator may have called the published tip invalid while a reorganisation was in flight: then every block is
-        // better, but who follows needs the coins at the tip.
+        // With more in flight the coins are ahead of this block. Where blocks were taken back that must not be published: it
+        // happens when the published tip is called invalid with blocks in flight that were no better than it before.
         let in_step = self.change.disconnected.is_empty() || id == self.tip;
         if in_step && self.is_better(id) { self.publish(id).map(Some) } else { Ok(None) }
     }
@@ -719,7 +746,7 @@ impl Ledger {
             if self.change.connected.last().is_some_and(|last| last.hash == block.hash) {
                 self.change.connected.pop();
             } else {
-                self.change.disconnected.push(block);
+                self.change.disconnect(block);
             }
         }
         self.tip = parent;

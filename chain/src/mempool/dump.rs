@@ -136,6 +136,7 @@ const HEAD: usize = 8 + 1 + 8;
 mod tests {
     use super::*;
     use bitcoin::hashes::Hash;
+    use proptest::prelude::*;
 
     fn example() -> Dump {
         let tx = |lock| Transaction {
@@ -163,6 +164,25 @@ mod tests {
         let mut bytes = 1u64.to_le_bytes().to_vec();
         bytes.extend(&example().encode([0; 8])[HEAD..]);
         assert_eq!(Dump::decode(bytes).unwrap(), example());
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_and_counts_without_end_are_read_to_their_end(
+            version in 0u64..4,
+            count in prop_oneof![0u64..4, Just(u64::MAX)],
+            rest in prop::collection::vec(any::<u8>(), 0..200),
+            change in (any::<prop::sample::Index>(), any::<u8>()),
+        ) {
+            let head = [version.to_le_bytes(), count.to_le_bytes()].concat();
+            if let Ok(dump) = Dump::decode([&head[..], &rest].concat()) {
+                prop_assert!(version == 1 && count < 4, "{dump:?} of {head:?}");
+            }
+            let mut whole = example().encode([7; 8]);
+            let at = change.0.index(whole.len());
+            whole[at] = change.1;
+            let _ = Dump::decode(whole);
+        }
     }
 
     #[test]

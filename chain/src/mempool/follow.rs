@@ -9,7 +9,7 @@ use bitcoin::{OutPoint, Transaction, Txid, Wtxid};
 use parking_lot::RwLock;
 
 use super::accept::{Limits, stage};
-use super::{Key, Mempool};
+use super::{Entry, Key, Mempool};
 use crate::block::Block;
 use crate::coins::Coin;
 use crate::ledger::{Change, Follow, Ledger, LedgerError};
@@ -32,14 +32,15 @@ pub struct Follower {
     pub returned: Box<dyn FnMut(Txid, Wtxid) + Send>,
 }
 
-/// Transactions of a block that are looked at while the pool is held: readers wait for less than a millisecond.
-const AT_ONCE: usize = 256;
+/// Transactions of a block that are looked at while the pool is held. Readers wait for less than a millisecond, and where
+/// each leaves a full cluster behind, which is ordered anew, for a few.
+const AT_ONCE: usize = 32;
 
 impl Follow for Follower {
     fn follow(&mut self, change: &Change, tip: Id, ledger: &Ledger) -> Result<(), LedgerError> {
         let hash = ledger.tree().read().node(tip).hash;
         let now = (self.now)();
-        self.pool.write().tip = None;
+        self.pool.write().leave_tip();
         for block in &change.connected {
             self.pool.write().let_floor_fall(now);
             for from in (0..block.transactions.len()).step_by(AT_ONCE) {
@@ -50,7 +51,8 @@ impl Follow for Follower {
         if !change.disconnected.is_empty() {
             assert_eq!(ledger.tip(), hash, "the coins are those of the new tip");
             self.refill(change, now, ledger)?;
-            self.drop_premature(ledger)?;
+            let forgotten = change.disconnected.iter().any(|disconnected| disconnected.block.is_none());
+            self.drop_premature(forgotten, ledger)?;
             self.pool.write().limit(now);
         }
         self.pool.write().tip = Some(hash);
@@ -63,7 +65,7 @@ impl Follower {
     /// that spends of it. Core: `MaybeUpdateMempoolForReorg`.
     fn refill(&mut self, change: &Change, now: u64, ledger: &Ledger) -> Result<(), LedgerError> {
         let mined: HashSet<&Txid> = change.connected.iter().flat_map(|block| &block.txids).collect();
-        for block in change.disconnected.iter().rev() {
+        for block in change.disconnected.iter().rev().filter_map(|disconnected| disconnected.block.as_ref()) {
             for (number, tx) in block.transactions.iter().enumerate() {
                 let (txid, wtxid) = (block.txids[number], block.wtxids[number]);
                 if mined.contains(&txid) || self.pool.read().get(&txid).is_some() {
@@ -94,10 +96,12 @@ impl Follower {
     }
 
     /// Takes out what the next block could not hold any more: it waits for a time or a height, or spends a coinbase that
-    /// is too young. Core: `removeForReorg`.
-    fn drop_premature(&self, ledger: &Ledger) -> Result<(), LedgerError> {
+    /// is too young. Core: `removeForReorg`. With `all` it looks at every transaction: some may spend of blocks that were
+    /// taken back and forgotten.
+    fn drop_premature(&self, all: bool, ledger: &Ledger) -> Result<(), LedgerError> {
         let pool = self.pool.read();
-        let waiting: Vec<Txid> = pool.iter().filter(|entry| entry.depends_on_height).map(|entry| entry.txid).collect();
+        let waits = |entry: &&Entry| all || entry.depends_on_height;
+        let waiting: Vec<Txid> = pool.iter().filter(waits).map(|entry| entry.txid).collect();
         drop(pool);
         for txid in waiting {
             let pool = self.pool.read();
@@ -114,6 +118,12 @@ impl Follower {
 }
 
 impl Mempool {
+    /// The chain changes: what was judged before is to be judged again, even if no transaction comes or goes.
+    fn leave_tip(&mut self) {
+        self.tip = None;
+        self.generation += 1;
+    }
+
     /// These transactions of a block joined the chain: they leave, and so do others that spend the same outputs, with all
     /// that spend of them. Core: `removeForBlock`.
     fn connect(&mut self, block: &Block, part: Range<usize>) {

@@ -75,15 +75,20 @@ impl Mempool {
         if self.oldest >= time {
             return 0;
         }
-        let old: Vec<_> = self.iter().filter(|entry| entry.time < time).map(|entry| entry.txid).collect();
-        let mut expired = 0;
+        let (mut old, mut expired) = (Vec::new(), 0);
+        self.oldest = u64::MAX;
+        for entry in self.entries.iter().flatten() {
+            match entry.time < time {
+                true => old.push(entry.txid),
+                false => self.oldest = self.oldest.min(entry.time),
+            }
+        }
         for txid in old {
             // It may have gone with one that it spends of.
             if let Some(key) = self.by_txid.get(&txid).copied() {
                 expired += self.remove_recursive(key);
             }
         }
-        self.oldest = self.iter().map(|entry| entry.time).min().unwrap_or(u64::MAX);
         expired
     }
 }

@@ -1,6 +1,9 @@
 //! The pool on a ledger in memory: what comes in and what does not, what blocks and reorganisations do to it, and that
 //! its indexes are always those that its transactions make.
 
+mod in_flight;
+mod verdicts;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -46,6 +49,14 @@ fn transaction(inputs: &[OutPoint], outputs: &[u64]) -> Transaction {
     }
 }
 
+fn commit_to_witnesses(block: &mut bitcoin::Block) {
+    let root = block.witness_root().unwrap();
+    let commitment = bitcoin::Block::compute_witness_commitment(&root, &[0; 32]).to_byte_array();
+    let script_pubkey = [&[0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed], &commitment[..]].concat().into();
+    block.txdata[0].input[0].witness = Witness::from_slice(&[[0; 32]]);
+    block.txdata[0].output.push(TxOut { value: Amount::ZERO, script_pubkey });
+}
+
 /// A ledger, its pool, and blocks for both.
 struct Node {
     ledger: Ledger,
@@ -58,11 +69,15 @@ struct Node {
 
 impl Node {
     fn new(policy: Policy) -> Node {
-        let mut params = Params::regtest(&RegtestOptions::default());
+        Node::with(policy, &RegtestOptions::default(), Pool::new(0))
+    }
+
+    fn with(policy: Policy, regtest: &RegtestOptions, threads: Pool) -> Node {
+        let mut params = Params::regtest(regtest);
         params.coinbase_maturity = 2;
         let options = Options { assumed_valid: None, table_bytes: 1 << 20, prune: None };
-        let (params, pool) = (Arc::new(params), Arc::new(Pool::new(0)));
-        let mut ledger = Ledger::open(params.clone(), Arc::new(MemStore::default()), pool, options).unwrap();
+        let (params, threads) = (Arc::new(params), Arc::new(threads));
+        let mut ledger = Ledger::open(params.clone(), Arc::new(MemStore::default()), threads, options).unwrap();
         let pool = Arc::new(RwLock::new(Mempool::new(policy, params.genesis_hash)));
         let verdicts = Arc::new(VerdictCache::new(1 << 20, [1; 32]));
         let clock = Arc::new(std::sync::atomic::AtomicU64::new(NOW));
@@ -113,6 +128,13 @@ impl Node {
 
     /// Mines a block on `parent`, with the fees unclaimed, and lets the ledger go where it wants.
     fn mine(&mut self, parent: BlockHash, transactions: &[Transaction]) -> BlockHash {
+        let hash = self.hand_in(parent, transactions);
+        assert_eq!(self.ledger.activate_fully().unwrap(), [], "the block is valid");
+        hash
+    }
+
+    /// Makes a block on `parent` and gives it to the ledger, which does not connect it yet.
+    fn hand_in(&mut self, parent: BlockHash, transactions: &[Transaction]) -> BlockHash {
         self.salt += 1;
         let height = self.height(parent) + 1;
         let mut coinbase = transaction(&[OutPoint::null()], &[SUBSIDY / 4; 4]);
@@ -128,6 +150,9 @@ impl Node {
             },
             txdata: [&[coinbase], transactions].concat(),
         };
+        if block.txdata.iter().any(|tx| tx.input.iter().any(|input| !input.witness.is_empty())) {
+            commit_to_witnesses(&mut block);
+        }
         block.header.merkle_root = block.compute_merkle_root().unwrap();
         let params = self.ledger.params().clone();
         while check_proof_of_work(block.block_hash(), block.header.bits, &params).is_err() {
@@ -137,7 +162,6 @@ impl Node {
         let incoming = Incoming::decode(bitcoin::consensus::serialize(&block), &params).unwrap();
         self.ledger.accept_block(incoming, None, NOW as u32).unwrap().unwrap();
         self.blocks.insert(hash, block);
-        assert_eq!(self.ledger.activate_fully().unwrap(), [], "the block is valid");
         hash
     }
 
@@ -219,6 +243,8 @@ fn reasons_come_in_cores_order() {
     let node = Node::grown(Node::lax(), 5);
     let coins = node.coinbase(1);
     let good = transaction(&coins[..1], &[SUBSIDY / 4 - 1000]);
+    let held_back = transaction(&coins[..1], &[SUBSIDY / 4 - 2000]);
+    node.pool.write().prioritise(held_back.compute_txid(), -3000);
     let mut early = good.clone();
     (early.lock_time, early.input[0].sequence) = (LockTime::from_consensus(6), Sequence::ZERO);
     let mut waits = good.clone();
@@ -237,6 +263,7 @@ fn reasons_come_in_cores_order() {
         (young, Rejection::BadTxnsPrematureSpendOfCoinbase),
         (transaction(&coins[..1], &[SUBSIDY / 4 + 1]), Rejection::BadTxnsInBelowout),
         (transaction(&coins[..1], &[SUBSIDY / 4]), Rejection::MinRelayFeeNotMet),
+        (held_back, Rejection::MinRelayFeeNotMet),
     ] {
         assert_eq!(node.accept(&tx), Err(reason), "{tx:?}");
     }
@@ -275,6 +302,19 @@ fn a_mined_transaction_leaves_and_its_child_stays() {
     assert_eq!(node.ids(), [child.compute_txid()].into());
     node.check();
     assert_eq!(node.accept(&parent), Err(Rejection::TxnAlreadyKnown), "the chain has its output");
+}
+
+#[test]
+fn a_mined_transaction_is_known_by_its_first_outputs() {
+    let mut node = Node::grown(Node::lax(), 4);
+    let mined = transaction(&node.coinbase(1)[..1], &[1000; 17]);
+    node.mine(node.tip(), std::slice::from_ref(&mined));
+    assert_eq!(node.accept(&mined), Err(Rejection::TxnAlreadyKnown));
+    let outputs = (0..16).map(|vout| OutPoint::new(mined.compute_txid(), vout)).collect::<Vec<_>>();
+    node.mine(node.tip(), &[transaction(&outputs[1..], &[1])]);
+    assert_eq!(node.accept(&mined), Err(Rejection::TxnAlreadyKnown), "the first is unspent");
+    node.mine(node.tip(), &[transaction(&outputs[..1], &[1])]);
+    assert_eq!(node.accept(&mined), Err(Rejection::MissingInputs), "the last is not looked at");
 }
 
 #[test]
@@ -334,6 +374,35 @@ fn what_a_reorganisation_makes_premature_leaves() {
     assert_eq!(node.ledger.activate_fully().unwrap(), []);
     assert_eq!(node.tip(), fork);
     assert_eq!(node.ids(), BTreeSet::new());
+    node.check();
+}
+
+#[test]
+fn of_many_blocks_that_are_taken_back_the_lowest_return() {
+    let mut node = Node::grown(Node::lax(), 4);
+    let fork = node.tip();
+    let mut spends = Vec::new();
+    for height in 1..=3 {
+        for vout in 0..4 {
+            let tx = transaction(&node.coinbase(height)[vout..=vout], &[SUBSIDY / 4 - 1000]);
+            node.mine(node.tip(), std::slice::from_ref(&tx));
+            spends.push(tx);
+        }
+    }
+    // What spends of the highest and of the lowest stays as long as they do.
+    let child = |tx: &Transaction| transaction(&[OutPoint::new(tx.compute_txid(), 0)], &[SUBSIDY / 4 - 2000]);
+    let (of_lowest, of_highest) = (child(&spends[0]), child(&spends[11]));
+    node.accept(&of_lowest).unwrap();
+    node.accept(&of_highest).unwrap();
+    let first = node.ledger.tree().read().active(5).map(|id| node.ledger.tree().read().node(id).hash).unwrap();
+    node.ledger.invalidate(&first).unwrap();
+    assert_eq!(node.ledger.activate_fully().unwrap(), []);
+    assert_eq!(node.tip(), fork);
+    let size = bitcoin::consensus::serialize(&node.blocks[&first]).len();
+    let held = crate::ledger::MAX_DISCONNECTED_TX_POOL_BYTES / size;
+    assert!((2..12).contains(&held), "{held} blocks of {size} bytes are held");
+    let expected: BTreeSet<Txid> = spends[..held].iter().chain([&of_lowest]).map(Transaction::compute_txid).collect();
+    assert_eq!(node.ids(), expected);
     node.check();
 }
 

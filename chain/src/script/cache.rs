@@ -32,8 +32,10 @@ impl VerdictCache {
 
     /// The key of a signature of `kind` (a byte that tells ECDSA from Schnorr) with its message, public key and bytes.
     pub(super) fn signature_key(&self, kind: u8, [message, key, signature]: [&[u8]; 3]) -> [u8; 32] {
-        // The message has 32 bytes and the key's length follows from its first byte: no two checks share a key.
-        let hasher = self.salted.clone().chain_update([kind]).chain_update(message);
+        // The message has 32 bytes; the key, which a script may give any length, is told from the signature by its own.
+        // So no two checks share a key of the cache.
+        let length = (key.len() as u32).to_le_bytes();
+        let hasher = self.salted.clone().chain_update([kind]).chain_update(message).chain_update(length);
         hasher.chain_update(key).chain_update(signature).finalize().into()
     }
 
@@ -82,6 +84,15 @@ mod tests {
         cache.insert(&key);
         assert!(cache.contains(&key));
         assert!(!cache.contains(&cache.transaction_key(&wtxid, Flags::STANDARD)));
+    }
+
+    #[test]
+    fn bytes_that_move_from_the_key_to_the_signature_are_another_check() {
+        let cache = VerdictCache::new(1 << 20, [7; 32]);
+        let (message, bytes) = ([1; 32], [2; 105]);
+        let at = |end: usize| cache.signature_key(b'E', [&message, &bytes[..end], &bytes[end..]]);
+        assert_ne!(at(33), at(32), "a key that is cut short is no key");
+        assert_ne!(at(33), at(65));
     }
 
     #[test]
