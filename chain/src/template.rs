@@ -172,6 +172,7 @@ mod tests {
     use super::*;
     use crate::mempool::{BlockLimits, Chosen};
     use crate::rules::block::{check_body, contextual_check_block};
+    use crate::rules::header::contextual_check_header;
     use crate::tree::{Id, Tree};
 
     /// A tree whose chain has these times after the first block, and its end.
@@ -237,6 +238,41 @@ mod tests {
         assert_eq!((soon.bits_until, late.bits_until), (begin + 1800, u32::MAX));
         assert_eq!(late.bits, crate::rules::pow::to_compact(params.pow_limit));
         assert_eq!(soon.bits, next_work_required(&tree.branch(tip), begin + 1800, &params));
+    }
+
+    /// Testnet4 with short periods, mined on a simulated clock: first fast, so that it gets hard, then with long pauses.
+    #[test]
+    fn on_testnet4_a_pause_makes_one_easy_block_and_the_difficulty_stays() {
+        let params = Params { retarget_interval: 20, ..Params::by_name("testnet4").expect("a known network") };
+        let limit = crate::rules::pow::to_compact(params.pow_limit);
+        let (mut tree, mut tip) = tree_of(&params, &[]);
+        let (mut now, mut first_of_period, mut easy) = (params.genesis.header.time, limit, 0);
+        for height in 1..400_u32 {
+            let random = height.wrapping_mul(2_654_435_761) >> 20;
+            let gap = match height {
+                ..60 => 100,
+                _ if height.is_multiple_of(5) => 1300 + random % 1500,
+                _ => random % 500,
+            };
+            let (before, branch) = (tree.node(tip).time, tree.branch(tip));
+            now = now.max(before) + gap;
+            let place = Place::on(&branch, tree.node(tip).hash, &params, now);
+            let template = Template::new(place, ScriptBuf::new(), Selected::default());
+            let header = template.header(&template.coinbase);
+            let judged = contextual_check_header(&header, &branch, &params, now);
+            assert_eq!(judged, Ok(()), "height {height}");
+            if height.is_multiple_of(20) {
+                first_of_period = header.bits;
+                assert!(height < 80 || header.bits != limit, "an easy block has spoilt the difficulty at {height}");
+            } else if now > before + 1200 {
+                assert_eq!(header.bits, limit, "height {height} after {gap} seconds");
+                easy += 1;
+            } else {
+                assert_eq!(header.bits, first_of_period, "height {height} after {gap} seconds");
+            }
+            tip = tree.insert(&header, header.block_hash(), tip);
+        }
+        assert!((40..80).contains(&easy), "{easy} easy blocks");
     }
 
     #[test]

@@ -49,10 +49,10 @@ fn bare() -> impl FnMut() {
     move || {
         for _ in 0..STRIDE {
             let mut state = midstate;
-            compress256(&mut state, &[std::hint::black_box(tail)]);
+            compress256(&mut state, std::slice::from_ref(std::hint::black_box(&tail)));
             put(&mut again, &state);
             state = INITIAL;
-            compress256(&mut state, &[again]);
+            compress256(&mut state, std::slice::from_ref(&again));
             std::hint::black_box(state);
         }
     }
