@@ -8,7 +8,8 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::args::{Arg, Args, Kind};
 use super::error::*;
-use super::{Rpc, addresses, bans, blockchain, coins, control, mempool, mining, network, peerinfo, rawtransactions};
+use super::{Rpc, addresses, bans, blockchain, coins, control, fees, mempool, mining, network, peerinfo};
+use super::{rawtransactions, template};
 
 /// A result as JSON text, or an error.
 pub type Answer = Result<Box<RawValue>, RpcError>;
@@ -29,9 +30,10 @@ pub struct Method {
 
 /// All methods, by the files they are in.
 pub fn all() -> impl Iterator<Item = &'static Method> {
-    let chain = [blockchain::METHODS, coins::METHODS, mining::METHODS, mempool::METHODS, rawtransactions::METHODS];
+    let chain = [blockchain::METHODS, coins::METHODS, mining::METHODS, template::METHODS];
+    let transactions = [mempool::METHODS, rawtransactions::METHODS, fees::METHODS];
     let peers = [addresses::METHODS, bans::METHODS, network::METHODS, peerinfo::METHODS];
-    [control::METHODS].into_iter().chain(chain).chain(peers).flatten()
+    [control::METHODS].into_iter().chain(chain).chain(transactions).chain(peers).flatten()
 }
 
 /// Carries out a call.
@@ -82,7 +84,7 @@ impl Method {
                 Kind::Text | Kind::Hex | Kind::Any => write!(line, "\"{}\"", arg.name()),
                 Kind::Array(elements) => write!(line, "[{elements},...]"),
                 Kind::Number | Kind::Bool => write!(line, "{}", arg.name()),
-                Kind::Loose(shown) => write!(line, "{shown}"),
+                Kind::Object(shown) | Kind::Loose(shown) => write!(line, "{shown}"),
             }
             .expect("a string takes what is written");
         }
@@ -102,6 +104,7 @@ impl Method {
                 Kind::Number => "numeric",
                 Kind::Bool => "boolean",
                 Kind::Array(_) => "json array",
+                Kind::Object(_) => "json object",
                 Kind::Loose(_) => "numeric, string or json",
             };
             let needed = if arg.required { "required" } else { "optional" };
