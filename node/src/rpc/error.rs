@@ -21,6 +21,8 @@ pub const RPC_TYPE_ERROR: i32 = -3;
 pub const RPC_INVALID_ADDRESS_OR_KEY: i32 = -5;
 /// An argument of the right type with a wrong value.
 pub const RPC_INVALID_PARAMETER: i32 = -8;
+/// The first sync has not ended.
+pub const RPC_CLIENT_IN_INITIAL_DOWNLOAD: i32 = -10;
 /// The store failed.
 pub const RPC_DATABASE_ERROR: i32 = -20;
 /// Bytes that are no block, header or transaction.

@@ -8,7 +8,9 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::args::{Arg, Args, Kind};
 use super::error::*;
-use super::{Rpc, addresses, bans, blockchain, coins, control, mempool, mining, network, peerinfo, rawtransactions};
+use super::{
+    Rpc, addresses, bans, blockchain, coins, control, mempool, mining, network, peerinfo, rawtransactions, submit,
+};
 
 /// A result as JSON text, or an error.
 pub type Answer = Result<Box<RawValue>, RpcError>;
@@ -30,6 +32,7 @@ pub struct Method {
 /// All methods, by the files they are in.
 pub fn all() -> impl Iterator<Item = &'static Method> {
     let chain = [blockchain::METHODS, coins::METHODS, mining::METHODS, mempool::METHODS, rawtransactions::METHODS];
+    let chain = chain.into_iter().chain([submit::METHODS]);
     let peers = [addresses::METHODS, bans::METHODS, network::METHODS, peerinfo::METHODS];
     [control::METHODS].into_iter().chain(chain).chain(peers).flatten()
 }

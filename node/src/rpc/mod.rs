@@ -33,6 +33,7 @@ mod rawtransactions;
 mod request;
 mod script;
 mod show;
+mod submit;
 #[cfg(test)]
 mod tests;
 
