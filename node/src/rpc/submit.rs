@@ -285,7 +285,6 @@ fn submitpackage(rpc: &Rpc, args: &Args) -> Answer {
     for (tx, outcome) in transactions.iter().zip(outcomes) {
         let txid = tx.compute_txid();
         let mut member = Member { txid: txid.to_string(), ..Member::default() };
-        let first = matches!(outcome, Outcome::Accepted(_));
         match outcome {
             Outcome::Accepted(accepted) => {
                 (member.vsize, member.fees) = (Some(accepted.vsize), Some(Paid::new(&accepted)));
@@ -298,7 +297,8 @@ fn submitpackage(rpc: &Rpc, args: &Args) -> Answer {
         }
         let held = node.mempool().read().get(&txid).map(|entry| entry.wtxid);
         if let Some(wtxid) = held {
-            node.broadcast(txid, wtxid, first)?;
+            // As Core has it: only what comes alone is told of again until a peer asks for it.
+            node.broadcast(txid, wtxid, false)?;
         }
         results.insert(tx.compute_wtxid().to_string(), member);
     }
