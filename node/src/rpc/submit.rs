@@ -256,7 +256,7 @@ fn submitpackage(rpc: &Rpc, args: &Args) -> Answer {
         #[serde(rename = "tx-results")]
         results: BTreeMap<String, Member>,
         #[serde(rename = "replaced-transactions")]
-        replaced: BTreeSet<String>,
+        replaced: Vec<String>,
     }
     #[derive(Default, Serialize)]
     struct Member {
@@ -281,14 +281,14 @@ fn submitpackage(rpc: &Rpc, args: &Args) -> Answer {
     }
     let node = rpc.node()?;
     let Judged { error, outcomes } = node.offer_package(transactions.clone(), Purpose::Take, max_rate)?;
-    let (mut results, mut replaced) = (BTreeMap::new(), BTreeSet::new());
+    let (mut results, mut replaced) = (BTreeMap::new(), BTreeSet::<Txid>::new());
     for (tx, outcome) in transactions.iter().zip(outcomes) {
         let txid = tx.compute_txid();
         let mut member = Member { txid: txid.to_string(), ..Member::default() };
         match outcome {
             Outcome::Accepted(accepted) => {
                 (member.vsize, member.fees) = (Some(accepted.vsize), Some(Paid::new(&accepted)));
-                replaced.extend(accepted.replaced.iter().map(|tx| tx.compute_txid().to_string()));
+                replaced.extend(accepted.replaced.iter().map(|tx| tx.compute_txid()));
             }
             Outcome::Known { vsize, fee } => (member.vsize, member.fees) = (Some(vsize), Some(Paid::before(fee))),
             Outcome::OtherWitness(wtxid) => member.other_wtxid = Some(wtxid.to_string()),
@@ -303,5 +303,6 @@ fn submitpackage(rpc: &Rpc, args: &Args) -> Answer {
         results.insert(tx.compute_wtxid().to_string(), member);
     }
     let package_msg = error.map_or("success".into(), |error| error.to_string());
+    let replaced = replaced.iter().map(Txid::to_string).collect();
     answer(Submitted { package_msg, results, replaced })
 }

@@ -304,3 +304,57 @@ fn random_packages_get_the_same_verdict_from_bitcoind() {
         "testmempoolaccept: package-contains-duplicates",
     ]);
 }
+
+#[test]
+fn what_is_asked_of_the_pool_has_the_same_answer_from_bitcoind() {
+    let Some(mut world) = World::new(13) else { return };
+    for case in 0..60 {
+        world.offer_one(case);
+        world.mine_if_full(case);
+    }
+    let same = |method: &str, params: Value| {
+        let ours = world.pair.groat().call(method, params.clone());
+        let theirs = world.pair.core.rpc().call(method, params.clone());
+        assert_eq!(ours, theirs, "{method} {params}: groatd (left), bitcoind (right); {}", repeat());
+        ours
+    };
+    let held: Vec<String> = world.held.keys().map(Txid::to_string).collect();
+    for (number, txid) in held.iter().enumerate().take(6) {
+        same("prioritisetransaction", json!([txid, 0, 1000 * number as i64 - 2000])).unwrap();
+    }
+    same("prioritisetransaction", json!(["ab".repeat(32), null, 5])).unwrap();
+    same("prioritisetransaction", json!([held[0], 1, 5])).unwrap_err();
+    let set = same("getprioritisedtransactions", json!([])).unwrap();
+    assert_eq!(set.as_object().unwrap().len(), 6, "one was given nothing");
+    let outputs: Vec<Value> = (world.all.keys().take(100))
+        .map(|outpoint| json!({"txid": outpoint.txid.to_string(), "vout": outpoint.vout}))
+        .collect();
+    same("gettxspendingprevout", json!([outputs])).unwrap();
+    same("gettxspendingprevout", json!([outputs, {"return_spending_tx": true}])).unwrap();
+    for wrong in [
+        json!([[]]),
+        json!([[{"txid": held[0]}]]),
+        json!([[{"txid": held[0], "vout": -1}]]),
+        json!([[{"txid": held[0], "vout": "1"}]]),
+        json!([[{"txid": held[0], "vout": 0, "n": 1}]]),
+        json!([outputs, {"mempool_only": false}]),
+        json!([outputs, {"mempool": false}]),
+    ] {
+        same("gettxspendingprevout", wrong).unwrap_err();
+    }
+    // Of chunks that pay alike both may name others, so only what holds for every order is compared.
+    let sums = |rpc: &Rpc, txid: &String| {
+        let cluster = rpc.call("getmempoolcluster", json!([txid])).unwrap();
+        (cluster["clusterweight"].clone(), cluster["txcount"].clone(), cluster["chunks"][0]["chunkfee"].is_number())
+    };
+    for txid in &held {
+        assert_eq!(sums(world.pair.groat(), txid), sums(world.pair.core.rpc(), txid), "{txid}; {}", repeat());
+    }
+    same("getmempoolcluster", json!(["ab".repeat(32)])).unwrap_err();
+    let ends = |rpc: &Rpc| {
+        let diagram = rpc.call("getmempoolfeeratediagram", json!([])).unwrap();
+        let corners = diagram.as_array().unwrap();
+        (corners[0].clone(), corners[corners.len() - 1].clone())
+    };
+    assert_eq!(ends(world.pair.groat()), ends(world.pair.core.rpc()));
+}
