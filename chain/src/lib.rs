@@ -20,6 +20,7 @@
 //! | [`pool`] | the checking threads |
 //! | [`ledger`] | the single writer: headers, blocks, the best chain step by step, flushes |
 //! | [`mempool`] | transactions that could be in the next block: acceptance, policy, what a block takes |
+//! | [`template`] | the next block, for who mines it |
 //! | [`muhash`] | the hash of the coin set |
 //! | [`stats`] | the totals of the coin set |
 
@@ -36,4 +37,5 @@ pub mod script;
 pub mod stats;
 pub mod store;
 pub mod table;
+pub mod template;
 pub mod tree;

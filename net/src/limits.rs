@@ -104,3 +104,29 @@ impl Default for Limits {
         }
     }
 }
+
+impl Limits {
+    /// Bounds that a few messages reach: for tests of what happens there.
+    pub fn small() -> Limits {
+        Limits {
+            inbox_bytes: 2000,
+            send_pause_bytes: 10_000,
+            blocks_in_transit: 3,
+            unjudged_block_bytes: 1000,
+            block_window: 8,
+            reads_in_flight: 2,
+            block_sources: 4,
+            discouraged: 3,
+            known_addresses: 10,
+            address_answers: 2,
+            orphan_weight_per_peer: 2000,
+            orphan_score: 30,
+            recent_confirmed: 8,
+            transaction_log: 16,
+            announced_transactions: 20,
+            requested_transactions: 4,
+            recent_rejects: 8,
+            ..Limits::default()
+        }
+    }
+}

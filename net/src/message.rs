@@ -324,7 +324,7 @@ impl Message {
         24 + match self {
             Message::Block(bytes) => bytes.len(),
             Message::Headers(headers) => headers.len() * 81,
-            Message::Inv(items) | Message::GetData(items) | Message::NotFound(items) => items.len() * 36,
+            Message::Inv(items) | Message::GetData(items) | Message::NotFound(items) => 1 + items.len() * 36,
             Message::Addr(entries) | Message::AddrV2(entries) => entries.len() * 30,
             Message::Tx(tx) => tx.total_size(),
             Message::BlockTxn(txs) => txs.transactions.iter().map(Transaction::total_size).sum(),
@@ -333,7 +333,10 @@ impl Message {
             Message::CFilter(filter) => filter.filter.len(),
             Message::CFHeaders(headers) => headers.filter_hashes.len() * 32,
             Message::CFCheckpt(points) => points.filter_headers.len() * 32,
+            Message::GetHeaders(locate) | Message::GetBlocks(locate) => 37 + locate.locator.len() * 32,
             Message::Unknown { payload, .. } => payload.len(),
+            Message::Ping(_) | Message::Pong(_) | Message::FeeFilter(_) | Message::SendCmpct { .. } => 9,
+            Message::Verack | Message::WtxidRelay | Message::SendAddrV2 | Message::SendHeaders | Message::GetAddr => 0,
             _ => 100,
         }
     }

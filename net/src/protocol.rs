@@ -8,6 +8,8 @@ mod io;
 mod links;
 mod operator;
 mod turns;
+#[cfg(any(test, feature = "sim"))]
+mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

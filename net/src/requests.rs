@@ -295,7 +295,7 @@ impl Requests {
     }
 
     /// Announcements of a peer, and requests to it under way.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn load(&self, peer: PeerId) -> (usize, usize) {
         self.by_peer.get(&peer).map_or((0, 0), |load| (load.announced.len(), load.requested))
     }

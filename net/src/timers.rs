@@ -1,6 +1,8 @@
 //! Time, and the one table of deadlines. A deadline is data: who, what for, when. Nothing here waits.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::binary_heap::PeekMut;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::Add;
 use std::time::Duration;
 
@@ -179,51 +181,98 @@ pub enum Timer {
     Fetch,
 }
 
-/// All deadlines.
+/// All deadlines. A heap finds the first one; an entry of it may be out of date and is put right when it comes to the
+/// top. So a deadline that moves to a later time, as those of pings do all the time, costs nothing until then.
 #[derive(Debug, Default)]
 pub struct Timers {
-    by_time: BTreeSet<(Micros, PeerId, Timer)>,
-    by_peer: BTreeMap<(PeerId, Timer), Micros>,
+    heap: BinaryHeap<Reverse<(Micros, PeerId, Timer)>>,
+    by_peer: BTreeMap<PeerId, [Deadline; TIMERS]>,
 }
+
+/// Kinds of timers.
+const TIMERS: usize = Timer::Fetch as usize + 1;
+
+#[derive(Clone, Copy, Debug)]
+struct Deadline {
+    /// When it comes.
+    at: Micros,
+    /// The time of its earliest entry in the heap.
+    entry: Micros,
+}
+
+/// None: no clock shows this.
+const NEVER: Micros = Micros(u64::MAX);
 
 impl Timers {
     /// Sets a deadline, in place of the one that the peer had for the same.
     pub fn set(&mut self, peer: PeerId, timer: Timer, at: Micros) {
-        self.stop(peer, timer);
-        self.by_peer.insert((peer, timer), at);
-        self.by_time.insert((at, peer, timer));
+        let row = self.by_peer.entry(peer).or_insert([Deadline { at: NEVER, entry: NEVER }; TIMERS]);
+        let deadline = &mut row[timer as usize];
+        deadline.at = at;
+        if at < deadline.entry {
+            deadline.entry = at;
+            self.heap.push(Reverse((at, peer, timer)));
+        }
+        self.tidy();
     }
 
     /// Takes a deadline away.
     pub fn stop(&mut self, peer: PeerId, timer: Timer) {
-        if let Some(at) = self.by_peer.remove(&(peer, timer)) {
-            self.by_time.remove(&(at, peer, timer));
+        if let Some(row) = self.by_peer.get_mut(&peer) {
+            row[timer as usize].at = NEVER;
+            self.tidy();
         }
     }
 
     /// Takes all deadlines of a peer away.
     pub fn forget(&mut self, peer: PeerId) {
-        let all = (peer, Timer::Handshake)..(PeerId(peer.0 + 1), Timer::Handshake);
-        let timers: Vec<Timer> = self.by_peer.range(all).map(|((_, timer), _)| *timer).collect();
-        timers.into_iter().for_each(|timer| self.stop(peer, timer));
+        self.by_peer.remove(&peer);
+        self.tidy();
     }
 
     /// When the peer's deadline is.
     pub fn get(&self, peer: PeerId, timer: Timer) -> Option<Micros> {
-        self.by_peer.get(&(peer, timer)).copied()
+        self.by_peer.get(&peer).map(|row| row[timer as usize].at).filter(|at| *at != NEVER)
     }
 
     /// The earliest deadline.
     pub fn next(&self) -> Option<Micros> {
-        self.by_time.first().map(|entry| entry.0)
+        self.heap.peek().map(|entry| entry.0.0)
     }
 
     /// Takes one deadline that has come, earliest first.
     pub fn pop(&mut self, now: Micros) -> Option<(PeerId, Timer)> {
-        let (at, peer, timer) = *self.by_time.first().filter(|entry| entry.0 <= now)?;
-        self.by_time.remove(&(at, peer, timer));
-        self.by_peer.remove(&(peer, timer));
+        let Reverse((_, peer, timer)) = *self.heap.peek().filter(|entry| entry.0.0 <= now)?;
+        self.stop(peer, timer);
         Some((peer, timer))
+    }
+
+    /// Sees to it that the first entry of the heap is a deadline, and that the heap is not much longer than it need be.
+    fn tidy(&mut self) {
+        while let Some(mut first) = self.heap.peek_mut() {
+            let Reverse((at, peer, timer)) = *first;
+            let deadline = self.by_peer.get_mut(&peer).map(|row| &mut row[timer as usize]);
+            // Another entry of the same deadline may come before this one.
+            let Some(deadline) = deadline.filter(|deadline| deadline.entry == at) else {
+                PeekMut::pop(first);
+                continue;
+            };
+            if deadline.at == at {
+                break;
+            }
+            deadline.entry = deadline.at;
+            if deadline.at == NEVER {
+                PeekMut::pop(first);
+            } else {
+                *first = Reverse((deadline.at, peer, timer));
+            }
+        }
+        if self.heap.len() > 2 * TIMERS * (self.by_peer.len() + 8) {
+            let by_peer = &self.by_peer;
+            self.heap.retain(|Reverse((at, peer, timer))| {
+                by_peer.get(peer).is_some_and(|row| row[*timer as usize].entry == *at)
+            });
+        }
     }
 }
 
@@ -259,5 +308,38 @@ mod tests {
         timers.set(peer, Timer::FeeFilter, Micros(40));
         timers.forget(peer);
         assert_eq!(timers.next(), None);
+    }
+    #[test]
+    fn deadlines_are_those_of_a_plain_table_whatever_is_set_and_stopped() {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+        let (mut timers, mut table) = (Timers::default(), BTreeMap::new());
+        let kinds = [Timer::Handshake, Timer::Ping, Timer::Pong, Timer::Stall, Timer::Trickle];
+        for now in (0..200_000).map(|n| Micros(n / 8)) {
+            let (peer, timer) = (PeerId(rng.random_range(0..6)), kinds[rng.random_range(0..kinds.len())]);
+            match rng.random_range(0..10) {
+                0..6 => {
+                    let at = now + Duration::from_micros(1 << rng.random_range(0..12));
+                    timers.set(peer, timer, at);
+                    table.insert((peer, timer), at);
+                }
+                6..8 => {
+                    timers.stop(peer, timer);
+                    table.remove(&(peer, timer));
+                }
+                8 => {
+                    timers.forget(peer);
+                    table.retain(|(other, _), _| *other != peer);
+                }
+                _ => {
+                    let first = table.iter().map(|((peer, timer), at)| (*at, *peer, *timer)).min();
+                    let due = first.filter(|first| first.0 <= now).map(|(_, peer, timer)| (peer, timer));
+                    assert_eq!(timers.pop(now), due);
+                    due.and_then(|due| table.remove(&due));
+                }
+            }
+            assert_eq!(timers.next(), table.values().min().copied());
+            assert_eq!(timers.get(peer, timer), table.get(&(peer, timer)).copied());
+            assert!(timers.heap.len() <= 2 * TIMERS * 14 + 1, "{} entries", timers.heap.len());
+        }
     }
 }

@@ -354,6 +354,12 @@ impl TxDownload {
         ids.for_each(|id| self.requests.answered(peer, id.bytes(), now));
     }
 
+    /// Announcements of a peer, and requests to it under way.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn load(&self, peer: PeerId) -> (usize, usize) {
+        self.requests.load(peer)
+    }
+
     /// When something is due.
     pub(crate) fn next(&self) -> Option<Micros> {
         self.requests.next()

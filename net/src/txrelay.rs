@@ -376,6 +376,12 @@ impl TxRelay {
         Some(Arc::new(block.transactions[places[place].1].clone()))
     }
 
+    /// Entries in the log.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn log_length(&self) -> usize {
+        self.log.len()
+    }
+
     /// When something is due that is no peer's own timer.
     pub(crate) fn next(&self) -> Option<Micros> {
         self.inbound.values().flatten().copied().chain(self.reattempt).min()

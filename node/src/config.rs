@@ -8,8 +8,11 @@ use anyhow::bail;
 use bitcoin::{Amount, Denomination};
 use clap::{CommandFactory, Parser, Subcommand};
 use groat_chain::mempool::{BlockLimits, Policy};
+use groat_chain::params::Params;
 use groat_chain::rules::block::MAX_BLOCK_WEIGHT;
 use groat_net::protocol;
+
+use crate::miner;
 
 pub use peers::Peers;
 
@@ -133,7 +136,16 @@ pub struct Config {
     /// Least fee that a block made here takes, in BTC for 1000 virtual bytes
     #[arg(long, value_name = "BTC", help_heading = "Mining", value_parser = btc, default_value = "0.00000001")]
     pub blockmintxfee: u64,
-    /// How transactions and new blocks are asked for: core (with Core's timers) or groat (the next peer is asked soon)
+    /// Mine with this machine's processor and give the rewards to this address; regtest: a block a second at most
+    #[arg(long, value_name = "ADDRESS", help_heading = "Mining")]
+    pub mine_to: Option<String>,
+    /// Threads that mine, at the lowest priority
+    #[arg(long, value_name = "N", help_heading = "Mining", default_value_t = 1)]
+    pub mine_threads: usize,
+    /// File with the key (WIF or hex) that solves a signet's challenge
+    #[arg(long, value_name = "FILE", help_heading = "Mining")]
+    pub signet_key_file: Option<PathBuf>,
+    /// How transactions are asked for: core (with Core's timers) or groat (the next peer is asked soon)
     #[arg(long, value_name = "core|groat", help_heading = "Peers", value_parser = relay, default_value = "core")]
     pub relay: protocol::Policy,
     /// Offer to reconcile transactions (BIP330); nothing is reconciled yet
@@ -244,6 +256,16 @@ impl Config {
             bail!("-blockreservedweight takes {MINIMUM_BLOCK_RESERVED_WEIGHT} to -blockmaxweight, not {reserved}");
         }
         Ok(BlockLimits { max_weight: most, reserved_weight: reserved, min_fee: self.blockmintxfee })
+    }
+
+    /// What the built-in miner is to do, if it is to mine.
+    pub fn mining(&self, params: &Params) -> anyhow::Result<Option<miner::Options>> {
+        if self.mine_to.is_none() && self.signet_key_file.is_some() {
+            bail!("--signet-key-file is for mining: say with --mine-to who gets the rewards");
+        }
+        let key = self.signet_key_file.as_deref();
+        let to = self.mine_to.as_ref();
+        to.map(|to| miner::Options::new(to, self.mine_threads, self.block_limits()?, key, params)).transpose()
     }
 
     /// The folder of all data.

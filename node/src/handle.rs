@@ -3,11 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc as std_mpsc;
 
 use bitcoin::{BlockHash, Transaction, Txid, Wtxid};
-use groat_chain::ledger::{Incoming, Ledger, LedgerError};
+use groat_chain::block::Block;
+use groat_chain::ledger::{Incoming, Ledger, LedgerError, Proposal};
 use groat_chain::mempool::{Accepted, FeeRate, Judged, Mempool, Refusal};
 use groat_chain::params::Params;
 use groat_chain::rejection::Rejection;
@@ -57,7 +58,10 @@ pub struct NodeHandle {
     pub(crate) params: Arc<Params>,
     pub(crate) ledger: Arc<Queue>,
     pub(crate) hub: mpsc::Sender<Ask>,
+    pub(crate) tips: watch::Receiver<BlockHash>,
     pub(crate) stop: Arc<watch::Sender<bool>>,
+    /// Hashes a second of the built-in miner; 0: it does not mine.
+    pub(crate) hash_rate: Arc<AtomicU64>,
 }
 
 impl NodeHandle {
@@ -92,6 +96,21 @@ impl NodeHandle {
         let tree = self.tree.read();
         let node = tree.node(tree.tip());
         (node.hash, node.height)
+    }
+
+    /// Holds the published tip: for who waits for another one.
+    pub fn tips(&self) -> watch::Receiver<BlockHash> {
+        self.tips.clone()
+    }
+
+    /// Hashes a second of the built-in miner; 0: it does not mine.
+    pub fn hash_rate(&self) -> u64 {
+        self.hash_rate.load(Ordering::Relaxed)
+    }
+
+    /// What this block would be on top of the tip, but for its proof of work.
+    pub fn propose(&self, block: Arc<Block>, now: u32) -> Result<Proposal, Stopped> {
+        self.with_ledger(move |ledger| ledger.propose(&block, now))
     }
 
     /// Hands a serialized block in, as a miner does, and waits for the verdict.

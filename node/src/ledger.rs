@@ -14,6 +14,7 @@ use groat_chain::tree::Id;
 use groat_net::protocol::{Done, Token, Verdict};
 use groat_net::timers::MAX_TIP_AGE;
 use parking_lot::{Condvar, Mutex};
+use tokio::sync::watch;
 
 use crate::handle::Submitted;
 use crate::import::now;
@@ -171,6 +172,8 @@ struct Thread<'a, L> {
     ledger: &'a mut Ledger,
     transactions: &'a Transactions,
     queue: &'a Arc<Queue>,
+    /// Where who waits for another tip finds it.
+    tip: &'a watch::Sender<BlockHash>,
     listener: L,
     /// Blocks handed in by interfaces, until it shows whether they are connected.
     submitted: Vec<(BlockHash, mpsc::Sender<Submitted>)>,
@@ -188,6 +191,7 @@ pub fn run(
     ledger: &mut Ledger,
     transactions: &Transactions,
     queue: &Arc<Queue>,
+    tip: &watch::Sender<BlockHash>,
     listener: impl Listener,
 ) -> Result<(), LedgerError> {
     let begun = Instant::now();
@@ -195,6 +199,7 @@ pub fn run(
         ledger,
         transactions,
         queue,
+        tip,
         listener,
         submitted: Vec::new(),
         when_idle: Vec::new(),
@@ -315,6 +320,7 @@ impl<L: Listener> Thread<'_, L> {
             Step::Idle => return false,
             Step::Moved(None) => {}
             Step::Moved(Some(change)) => {
+                self.tip.send_replace(self.published().0);
                 self.transactions.tell_of_returned(&mut self.listener);
                 self.listener.tip_changed(change.connected.iter().map(|block| block.hash).collect());
                 if self.in_sync {
@@ -361,14 +367,17 @@ impl<L: Listener> Thread<'_, L> {
         young && tip.work >= self.ledger.params().minimum_chain_work
     }
 
+    /// Hash and height of the published tip.
+    fn published(&self) -> (BlockHash, u32) {
+        let tree = self.ledger.tree();
+        let tree = tree.read();
+        let tip = tree.node(tree.tip());
+        (tip.hash, tip.height)
+    }
+
     /// Prints the tip unless it was, or one was printed less than `pause` ago.
     fn print_tip(&mut self, pause: Duration) {
-        let tree = self.ledger.tree();
-        let (hash, height) = {
-            let tree = tree.read();
-            let tip = tree.node(tree.tip());
-            (tip.hash, tip.height)
-        };
+        let (hash, height) = self.published();
         if self.told != Some(hash) && (self.told.is_none() || self.printed.elapsed() >= pause) {
             println!("tip {hash} at height {height}");
             self.told = Some(hash);

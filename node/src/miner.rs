@@ -1,176 +1,403 @@
-//! Block templates and the search for a nonce. Knows no RPC.
+//! The built-in miner: threads of the lowest priority that look for the next block's nonce, and one that keeps their work
+//! fresh. Knows no RPC; blocks go the way of those that are handed in.
 
-use bitcoin::absolute::LockTime;
-use bitcoin::block::{Header, Version};
-use bitcoin::hashes::Hash;
-use bitcoin::opcodes::OP_0;
-use bitcoin::script::Builder;
-use bitcoin::{
-    Amount, Block, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut, Witness, transaction,
-};
-use groat_chain::mempool::{BlockLimits, Mempool, Selected};
-use groat_chain::params::{Buried, Params};
-use groat_chain::rules::connect::subsidy;
-use groat_chain::rules::deployment::{compute_block_version, is_active};
-use groat_chain::rules::header::{MAX_TIMEWARP, median_time_past};
-use groat_chain::rules::pow::{check_proof_of_work, next_work_required};
-use groat_chain::tree::{Id, Tree};
+pub mod search;
+mod signet;
 
-/// How the script of a witness commitment begins: OP_RETURN, a push of 36 bytes, the tag (BIP141).
-const COMMITMENT_HEAD: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-/// What `getmininginfo` tells of a template.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Summary {
-    /// Weight with what is kept free.
-    pub weight: u64,
-    /// Transactions without the coinbase.
-    pub transactions: usize,
+use anyhow::{Context, bail};
+use bitcoin::address::NetworkUnchecked;
+use bitcoin::block::Header;
+use bitcoin::consensus::encode::serialize;
+use bitcoin::{Address, BlockHash, Network, ScriptBuf, Transaction};
+use groat_chain::mempool::{BlockLimits, Selected};
+use groat_chain::params::{AddressSet, Params};
+use groat_chain::template::{Place, Template};
+use parking_lot::{Condvar, Mutex};
+
+use crate::clock::now;
+use crate::handle::{NodeHandle, Stopped, Submitted};
+use crate::node::thread;
+use search::Search;
+use signet::Signer;
+
+/// How often the pool is looked at while it follows a change of the chain.
+const POOL_PAUSE: Duration = Duration::from_millis(1);
+
+/// A template and the state of the pool that it was made from.
+pub struct Fresh {
+    /// The next block.
+    pub template: Template,
+    /// See [`groat_chain::mempool::Mempool::generation`].
+    pub generation: u64,
 }
 
-/// What a block on top of `parent` takes of the pool, which must be in step with it.
-pub fn select(tree: &Tree, parent: Id, pool: &Mempool, limits: &BlockLimits) -> Selected {
-    let branch = tree.branch(parent);
-    pool.select(limits, tree.node(parent).height + 1, median_time_past(&branch))
-}
-
-/// A block on top of `parent` that pays the subsidy and `fees` to `script` and holds `transactions`. It lacks only the
-/// nonce. `now` is in seconds since 1970. Core: `CreateNewBlock`.
-pub fn template(
-    tree: &Tree,
-    parent: Id,
-    params: &Params,
-    now: u32,
+/// The block on the tip that pays to `script`; with what the pool gives, or nothing.
+pub fn next_block(
+    node: &NodeHandle,
     script: ScriptBuf,
-    transactions: Vec<Transaction>,
-    fees: Amount,
-) -> Block {
-    let (branch, before) = (tree.branch(parent), tree.node(parent));
-    let height = before.height + 1;
-    let mut time = now.max(median_time_past(&branch) + 1);
-    if height.is_multiple_of(params.retarget_interval) {
-        time = time.max(before.time.saturating_sub(MAX_TIMEWARP));
-    }
-    let mut block = Block {
-        header: Header {
-            version: Version::from_consensus(compute_block_version(&branch, params)),
-            prev_blockhash: before.hash,
-            merkle_root: TxMerkleNode::all_zeros(),
-            time,
-            bits: next_work_required(&branch, time, params),
-            nonce: 0,
-        },
-        txdata: vec![coinbase(height, subsidy(height, params) + fees, script)],
-    };
-    block.txdata.extend(transactions);
-    if is_active(Buried::Segwit, height, params) {
-        commit_to_witnesses(&mut block);
-    }
-    block.header.merkle_root = block.compute_merkle_root().expect("the block has a coinbase");
-    block
-}
-
-/// What is known of a template.
-pub fn summary(block: &Block, limits: &BlockLimits) -> Summary {
-    let others = &block.txdata[1..];
-    let weight: u64 = others.iter().map(|transaction| transaction.weight().to_wu()).sum();
-    Summary { weight: limits.reserved_weight + weight, transactions: others.len() }
-}
-
-/// Begins with its height (BIP34) and is locked until the block before, so that no two are alike (BIP54).
-fn coinbase(height: u32, value: Amount, script_pubkey: ScriptBuf) -> Transaction {
-    let mut script = Builder::new().push_int(height.into());
-    if height <= 16 {
-        // The height alone is one byte, and at least two are needed.
-        script = script.push_opcode(OP_0);
-    }
-    Transaction {
-        version: transaction::Version::TWO,
-        lock_time: LockTime::from_consensus(height - 1),
-        input: vec![TxIn {
-            previous_output: OutPoint::null(),
-            script_sig: script.into_script(),
-            sequence: Sequence::ENABLE_LOCKTIME_NO_RBF,
-            witness: Witness::new(),
-        }],
-        output: vec![TxOut { value, script_pubkey }],
-    }
-}
-
-/// Gives the coinbase its reserved value and the output that commits to all witnesses ([BIP-0141]).
-///
-/// [BIP-0141]: https://github.com/bitcoin/bips/blob/master/bip-0141.mediawiki
-fn commit_to_witnesses(block: &mut Block) {
-    let reserved = [0; 32];
-    let root = block.witness_root().expect("the block has a coinbase");
-    let commitment = Block::compute_witness_commitment(&root, &reserved);
-    let script_pubkey = [&COMMITMENT_HEAD[..], commitment.as_byte_array()].concat().into();
-    block.txdata[0].input[0].witness = Witness::from_slice(&[reserved]);
-    block.txdata[0].output.push(TxOut { value: Amount::ZERO, script_pubkey });
-}
-
-/// Counts the nonce up until the hash meets the target. False when `tries` are used up, when all nonces are, or when
-/// `stopped` says so.
-pub fn search(header: &mut Header, params: &Params, tries: &mut u64, stopped: impl Fn() -> bool) -> bool {
-    /// Tries between two questions whether to stop.
-    const STRIDE: u32 = 1 << 16;
-    while *tries > 0 {
-        if check_proof_of_work(header.block_hash(), header.bits, params).is_ok() {
-            return true;
+    limits: &BlockLimits,
+    with_pool: bool,
+) -> Result<Fresh, Stopped> {
+    let (place, selected, generation) = loop {
+        let (tree, pool) = (node.tree().read(), node.mempool().read());
+        let tip = tree.node(tree.tip()).hash;
+        if with_pool && pool.tip() != Some(tip) {
+            drop((tree, pool));
+            if *node.stopping().borrow() {
+                return Err(Stopped);
+            }
+            std::thread::sleep(POOL_PAUSE);
+            continue;
         }
-        if header.nonce == u32::MAX || header.nonce.is_multiple_of(STRIDE) && stopped() {
+        let place = Place::on(&tree.branch(tree.tip()), tip, node.params(), now());
+        let selected =
+            if with_pool { pool.select(limits, place.height, place.median_time) } else { Selected::nothing(limits) };
+        break (place, selected, pool.generation());
+    };
+    Ok(Fresh { template: Template::new(place, script, selected), generation })
+}
+
+/// What an operator wants of the miner.
+pub struct Options {
+    /// Who gets the rewards.
+    script: ScriptBuf,
+    /// Threads that look for nonces.
+    threads: usize,
+    /// What a block takes.
+    limits: BlockLimits,
+    /// Who solves the challenge of a signet.
+    signer: Option<Signer>,
+}
+
+/// Whoever may mine on a signet whose challenge is this.
+const ANYBODY: [u8; 1] = [0x51];
+
+impl Options {
+    /// Makes sense of what the command line says.
+    pub fn new(
+        address: &str,
+        threads: usize,
+        limits: BlockLimits,
+        key: Option<&Path>,
+        params: &Params,
+    ) -> anyhow::Result<Options> {
+        let signer = match (&params.signet_challenge, key) {
+            (Some(challenge), Some(path)) => Some(Signer::from_file(path, challenge)?),
+            (Some(challenge), None) if challenge.as_bytes() != ANYBODY => {
+                bail!("on a signet only who has its key can mine: give it with --signet-key-file")
+            }
+            (None, Some(_)) => bail!("--signet-key-file is for a signet, and {} is none", params.name),
+            (_, None) => None,
+        };
+        Ok(Options { script: pays_to(address, params)?, threads: threads.max(1), limits, signer })
+    }
+}
+
+/// The script of an address of this network.
+fn pays_to(text: &str, params: &Params) -> anyhow::Result<ScriptBuf> {
+    let address: Address<NetworkUnchecked> =
+        text.parse().with_context(|| format!("--mine-to takes an address, and \"{text}\" is none"))?;
+    let known = [
+        (AddressSet::Main, Network::Bitcoin, "the main network"),
+        (AddressSet::Test, Network::Testnet, "the test networks"),
+        (AddressSet::Regtest, Network::Regtest, "regtest"),
+    ];
+    let own = known.iter().find(|(set, ..)| *set == params.address_set).expect("all sets are there");
+    if address.is_valid_for_network(own.1) {
+        return Ok(address.assume_checked().script_pubkey());
+    }
+    let other = known.iter().find(|(_, network, _)| address.is_valid_for_network(*network));
+    let whose = other.map_or("another network", |(.., name)| name);
+    bail!("{text} is an address of {whose}, and this node is on {}: give --mine-to one of {}", params.name, own.2)
+}
+
+/// Blocks that headers may be ahead of the tip; with more the node is catching up, and mining would be for nothing.
+const MAX_BEHIND: u32 = 6;
+/// What the threads look for is made anew when the pool has changed, at most this often.
+const REFRESH: Duration = Duration::from_secs(5);
+/// How often the time, the hash rate and whether to mine at all are looked at.
+const TICK: Duration = Duration::from_millis(500);
+/// Where blocks take no work, one is mined at most this often: a disk should not fill up.
+const GENTLE_PAUSE: Duration = Duration::from_secs(1);
+/// Wait after a block of ours was refused: there is a fault, and more of the same would not help.
+const REFUSED_PAUSE: Duration = Duration::from_secs(30);
+/// How often the hash rate is printed.
+const PRINT_INTERVAL: Duration = Duration::from_secs(60);
+/// Tries between two looks at whether there is other work.
+const STRIDE: u32 = 1 << 15;
+
+/// What the threads work on.
+struct Job {
+    template: Template,
+    generation: u64,
+    made: Instant,
+}
+
+/// What the miner's threads share.
+struct Shared {
+    node: NodeHandle,
+    options: Options,
+    job: Mutex<Option<Arc<Job>>>,
+    changed: Condvar,
+    /// Changes with the job.
+    number: AtomicU64,
+    extra_nonce: AtomicU64,
+    hashes: AtomicU64,
+    /// A block on top of this one is found and being judged.
+    solved: Mutex<Option<BlockHash>>,
+    /// None is mined before.
+    pause_until: Mutex<Instant>,
+}
+
+/// The miner's threads: they end when the node is told to stop.
+pub struct Miner {
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Miner {
+    /// Starts to mine.
+    pub fn start(node: NodeHandle, options: Options) -> anyhow::Result<Miner> {
+        let count = options.threads;
+        let shared = Arc::new(Shared {
+            node,
+            options,
+            job: Mutex::new(None),
+            changed: Condvar::new(),
+            number: AtomicU64::new(0),
+            extra_nonce: AtomicU64::new(0),
+            hashes: AtomicU64::new(0),
+            solved: Mutex::new(None),
+            pause_until: Mutex::new(Instant::now()),
+        });
+        let lead = shared.clone();
+        let mut threads = vec![thread("miner", move || lead.lead())?];
+        for number in 0..count {
+            let shared = shared.clone();
+            threads.push(thread(&format!("mine{number}"), move || shared.mine())?);
+        }
+        Ok(Miner { threads })
+    }
+
+    /// Waits until the threads have ended.
+    pub fn wait(self) {
+        self.threads.into_iter().for_each(|thread| thread.join().expect("the miner does not panic"));
+    }
+}
+
+impl Shared {
+    fn is_stopping(&self) -> bool {
+        *self.node.stopping().borrow()
+    }
+
+    /// Keeps the job fresh until the node stops.
+    fn lead(&self) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let runtime = runtime.expect("a runtime without sockets needs nothing of the system");
+        let (mut tips, mut stopping) = (self.node.tips(), self.node.stopping());
+        let (mut counted, mut printed) = (Instant::now(), Instant::now());
+        while !self.is_stopping() {
+            let tip = *tips.borrow_and_update();
+            let wanted = self.may_mine(tip).then(|| self.refreshed(tip));
+            match wanted {
+                None => self.give(None),
+                Some(Ok(Some(job))) => self.give(Some(job)),
+                Some(Ok(None)) => {}
+                Some(Err(Stopped)) => break,
+            }
+            runtime.block_on(async {
+                tokio::select! {
+                    _ = tips.changed() => {}
+                    _ = stopping.changed() => {}
+                    () = tokio::time::sleep(TICK) => {}
+                }
+            });
+            let span = counted.elapsed();
+            if span > REFRESH {
+                let hashes = self.hashes.swap(0, Ordering::Relaxed);
+                self.node.hash_rate.store((hashes as f64 / span.as_secs_f64()) as u64, Ordering::Relaxed);
+                counted = Instant::now();
+            }
+            if printed.elapsed() > PRINT_INTERVAL {
+                printed = Instant::now();
+                let rate = self.node.hash_rate() as f64 / 1e6;
+                println!("mining on height {} at {rate:.2} million hashes a second", self.node.tip().1 + 1);
+            }
+        }
+        self.give(None);
+    }
+
+    /// Whether a block found now would be worth something: the node is not catching up, and stands on the chain that is
+    /// the network's.
+    fn may_mine(&self, tip: BlockHash) -> bool {
+        if Instant::now() < *self.pause_until.lock() || *self.solved.lock() == Some(tip) {
             return false;
         }
-        header.nonce += 1;
-        *tries -= 1;
+        let tree = self.node.tree().read();
+        let (tip, best) = (tree.node(tree.tip()), tree.node(tree.best_header()));
+        best.height <= tip.height + MAX_BEHIND && tip.work >= self.node.params().minimum_chain_work
     }
-    false
+
+    /// A new job, unless the one that there is will do.
+    fn refreshed(&self, tip: BlockHash) -> Result<Option<Job>, Stopped> {
+        let current = self.job.lock().clone();
+        let good = current.is_some_and(|job| {
+            let place = &job.template.place;
+            let fees = job.generation != self.node.mempool().read().generation();
+            place.parent == tip && now() <= place.bits_until && !(fees && job.made.elapsed() > REFRESH)
+        });
+        if good {
+            return Ok(None);
+        }
+        let script = self.options.script.clone();
+        let Fresh { template, generation } = next_block(&self.node, script, &self.options.limits, true)?;
+        Ok(Some(Job { template, generation, made: Instant::now() }))
+    }
+
+    fn give(&self, job: Option<Job>) {
+        let mut place = self.job.lock();
+        if job.is_none() && place.is_none() && !self.is_stopping() {
+            return;
+        }
+        *place = job.map(Arc::new);
+        self.number.fetch_add(1, Ordering::Relaxed);
+        drop(place);
+        self.changed.notify_all();
+    }
+
+    /// A thread that looks for nonces.
+    fn mine(&self) {
+        // Whatever else this machine does comes first. Elsewhere a priority is the whole process's.
+        #[cfg(target_os = "linux")]
+        let _ = rustix::process::setpriority_process(None, 19);
+        while let Some((job, number)) = self.next_job() {
+            self.work(&job, number);
+        }
+    }
+
+    /// Waits for a job; none: the node stops.
+    fn next_job(&self) -> Option<(Arc<Job>, u64)> {
+        let mut place = self.job.lock();
+        loop {
+            if self.is_stopping() {
+                return None;
+            }
+            if let Some(job) = &*place {
+                return Some((job.clone(), self.number.load(Ordering::Relaxed)));
+            }
+            self.changed.wait_for(&mut place, TICK);
+        }
+    }
+
+    /// Looks for a nonce until there is other work, or all nonces of one coinbase are tried.
+    fn work(&self, job: &Job, number: u64) {
+        let (template, params) = (&job.template, self.node.params());
+        let mut coinbase = template.coinbase_with(self.extra_nonce.fetch_add(1, Ordering::Relaxed));
+        let time = now().clamp(template.place.min_time, template.place.bits_until);
+        let on_time = |coinbase: &Transaction| Header { time, ..template.header(coinbase) };
+        let mut header = match &self.options.signer {
+            Some(signer) => signer.solve(&mut coinbase, on_time),
+            None => on_time(&coinbase),
+        };
+        let Some(mut search) = Search::new(&header, params) else { return };
+        let mut from = 0;
+        loop {
+            if let Some(nonce) = search.run(from, STRIDE) {
+                self.hashes.fetch_add(u64::from(nonce - from + 1), Ordering::Relaxed);
+                header.nonce = nonce;
+                return self.hand_in(template, header, coinbase, number);
+            }
+            self.hashes.fetch_add(STRIDE.into(), Ordering::Relaxed);
+            let Some(next) = from.checked_add(STRIDE) else { return };
+            from = next;
+            if self.number.load(Ordering::Relaxed) != number {
+                return;
+            }
+            // A solution of a signet holds for one time.
+            if self.options.signer.is_none() {
+                header.time = now().clamp(header.time, template.place.bits_until);
+                search.set_time(header.time, header.bits);
+            }
+            if cfg!(not(target_os = "linux")) {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// Hands a found block in; the work on it ends, unless another thread was first.
+    fn hand_in(&self, template: &Template, header: Header, coinbase: Transaction, number: u64) {
+        {
+            let mut place = self.job.lock();
+            if self.number.load(Ordering::Relaxed) != number {
+                return;
+            }
+            *place = None;
+            self.number.fetch_add(1, Ordering::Relaxed);
+            *self.solved.lock() = Some(template.place.parent);
+            if self.node.params().no_retargeting {
+                *self.pause_until.lock() = Instant::now() + GENTLE_PAUSE;
+            }
+        }
+        let (hash, height) = (header.block_hash(), template.place.height);
+        let block = template.block(header, coinbase);
+        match self.node.submit_block(serialize(&block)) {
+            Ok(Submitted::Accepted) => println!("mined block {hash} at height {height}"),
+            Ok(Submitted::Inconclusive | Submitted::Duplicate) => {
+                println!("mined block {hash} at height {height}, too late: another one was first");
+            }
+            Ok(Submitted::Rejected(rejection)) => {
+                println!("block {hash} was mined here at height {height} and refused: {rejection}");
+                *self.pause_until.lock() = Instant::now() + REFUSED_PAUSE;
+            }
+            Ok(Submitted::Undecodable) => unreachable!("a block that was written can be read"),
+            Err(Stopped) => {}
+        }
+        *self.solved.lock() = None;
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use groat_chain::rules::block::{check_block, contextual_check_block};
-
-    fn chain_of(blocks: u32, params: &Params) -> (Tree, Id) {
-        let mut tree = Tree::new(&params.genesis.header);
-        let mut tip = Id::GENESIS;
-        for _ in 0..blocks {
-            let mut block =
-                template(&tree, tip, params, params.genesis.header.time, ScriptBuf::new(), Vec::new(), Amount::ZERO);
-            assert!(search(&mut block.header, params, &mut 1_000_000, || false), "no nonce in a million tries");
-            tip = tree.insert(&block.header, block.block_hash(), tip);
-        }
-        (tree, tip)
-    }
 
     #[test]
-    fn a_template_with_its_nonce_keeps_the_rules_of_blocks() {
-        let params = Params::by_name("regtest").expect("a known network");
-        for height in [1, 2, 16, 17, 18, 130] {
-            let (tree, tip) = chain_of(height - 1, &params);
-            let mut block =
-                template(&tree, tip, &params, 0, ScriptBuf::from_bytes(vec![0x51]), Vec::new(), Amount::ZERO);
-            assert!(search(&mut block.header, &params, &mut 1_000_000, || false), "no nonce in a million tries");
-            let bytes = bitcoin::consensus::serialize(&block);
-            let block = groat_chain::block::Block::decode(&bytes).expect("it was just written");
-            assert_eq!(check_block(&block, &params), Ok(()), "height {height}");
-            let verdict = contextual_check_block(&block, &tree.branch(tip), &params);
-            assert_eq!(verdict, Ok(()), "height {height}");
-            assert_eq!(block.header.version.to_consensus(), 0x2000_0000, "height {height}");
+    fn an_address_of_another_network_is_refused_with_that_networks_name() {
+        let main = "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4";
+        let test = "tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx";
+        for (network, address, expected) in [
+            ("regtest", main, "an address of the main network"),
+            ("regtest", test, "an address of the test networks"),
+            ("testnet4", main, "an address of the main network"),
+            ("main", test, "an address of the test networks"),
+            ("main", "mrX9vMRYLfVy1BnZbc5gZjuyaqH3ZW2ZHz", "an address of the test networks"),
+            ("main", "nonsense", "takes an address"),
+        ] {
+            let params = Params::by_name(network).expect("a known network");
+            let error = pays_to(address, &params).expect_err("it is no address of this network");
+            assert!(error.to_string().contains(expected), "{address} on {network}: {error}");
+        }
+        for (network, address) in [("main", main), ("testnet4", test), ("signet", test)] {
+            let params = Params::by_name(network).expect("a known network");
+            assert!(pays_to(address, &params).is_ok(), "{address} on {network}");
         }
     }
 
     #[test]
-    fn the_search_ends_when_its_tries_are_used_up_or_it_is_told_to() {
-        let params = Params::by_name("main").expect("a known network");
-        let mut header = params.genesis.header;
-        (header.nonce, header.time) = (0, header.time + 1);
-        let mut tries = 1000;
-        assert!(!search(&mut header, &params, &mut tries, || false));
-        assert_eq!((tries, header.nonce), (0, 1000));
-        header.nonce = 0;
-        assert!(!search(&mut header, &params, &mut 1000, || true));
-        assert_eq!(header.nonce, 0, "it went on after it was told to stop");
+    fn a_signet_asks_for_its_key_and_other_networks_for_none() {
+        let address = "tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx";
+        let signet = Params::by_name("signet").expect("a known network");
+        let error =
+            Options::new(address, 1, BlockLimits::default(), None, &signet).err().map(|error| error.to_string());
+        assert!(error.is_some_and(|error| error.contains("--signet-key-file")));
+        let testnet = Params::by_name("testnet4").expect("a known network");
+        let error = Options::new(address, 1, BlockLimits::default(), Some(Path::new("key")), &testnet).err();
+        assert!(error.is_some_and(|error| error.to_string().contains("testnet4 is none")));
+        let anybodys = Params::signet(Some(ScriptBuf::from_bytes(ANYBODY.to_vec())));
+        assert!(Options::new(address, 1, BlockLimits::default(), None, &anybodys).is_ok());
     }
 }

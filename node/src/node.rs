@@ -136,6 +136,7 @@ impl Node {
         let (told, from_ledger) = mpsc::channel(MAX_WAITING);
         let (asks, from_interfaces) = mpsc::channel(MAX_WAITING);
         let (stop, stopping) = watch::channel(false);
+        let (tip, tips) = watch::channel(ledger.tip());
         let queue = Arc::new(Queue::default());
         let hub = Hub {
             protocol,
@@ -152,12 +153,23 @@ impl Node {
         };
         let inbox = Inbox { told: from_ledger, asks: from_interfaces, events, stop: stopping };
         let (loaded, stop) = (Arc::new(AtomicBool::new(true)), Arc::new(stop));
-        let handle = NodeHandle { tree, mempool, loaded, store, params, ledger: queue.clone(), hub: asks, stop };
+        let handle = NodeHandle {
+            tree,
+            mempool,
+            loaded,
+            store,
+            params,
+            ledger: queue.clone(),
+            hub: asks,
+            tips,
+            stop,
+            hash_rate: Arc::default(),
+        };
         let inside = runtime.handle().clone();
         let hub = thread("hub", move || hub.run(inbox, &inside))?;
         let (stops, news) = (handle.clone(), told.clone());
         let ledger = thread("ledger", move || {
-            let ended = ledger::run(&mut ledger, &transactions, &queue, told);
+            let ended = ledger::run(&mut ledger, &transactions, &queue, &tip, told);
             // Without its ledger a node is none.
             stops.stop();
             ended
@@ -210,7 +222,10 @@ pub fn user_agent() -> String {
 }
 
 /// A thread with a name. One that panics ends the process: a node without it would only seem to run.
-fn thread<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<JoinHandle<T>> {
+pub(crate) fn thread<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> anyhow::Result<JoinHandle<T>> {
     struct AbortOnPanic;
     impl Drop for AbortOnPanic {
         fn drop(&mut self) {

@@ -14,6 +14,7 @@ use crate::chainstate::{self, Chainstate};
 use crate::config::{Coins, Command, Config};
 use crate::handle::NodeHandle;
 use crate::import::{self, Imported, Source};
+use crate::miner::Miner;
 use crate::network;
 use crate::node::{self, Node};
 use crate::progress::{Progress, Reading};
@@ -42,7 +43,9 @@ fn run(config: &Config) -> anyhow::Result<()> {
     }
     if config.command.is_none() {
         // What makes no sense is refused before anything is written.
-        network::plan(config, &chainstate::network(config)?, &config.data_folder())?;
+        let params = chainstate::network(config)?;
+        network::plan(config, &params, &config.data_folder())?;
+        config.mining(&params)?;
     }
     let mut state = chainstate::open(config)?;
     if config.reindex {
@@ -83,6 +86,7 @@ fn run_node(
         block_limits: config.block_limits()?,
         ban_time: config.peers.bantime,
     };
+    let mining = config.mining(state.ledger.params())?;
     let node = Node::start(config, state)?;
     signalled.set(node.handle().clone()).unwrap_or_else(|_| unreachable!("one node a process"));
     if stop.load(Ordering::SeqCst) {
@@ -95,7 +99,12 @@ fn run_node(
         Ok(None) => {}
         Err(_) => handle.stop(),
     }
+    let miner = mining.map(|options| Miner::start(handle.clone(), options)).transpose();
+    if miner.is_err() {
+        handle.stop();
+    }
     node.wait()?;
+    miner?.into_iter().for_each(Miner::wait);
     // Answers under way go out, and the cookie goes.
     drop(server?);
     let (tip, height) = handle.tip();

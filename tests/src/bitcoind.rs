@@ -174,6 +174,11 @@ impl Rpc {
         Rpc { address, authorization: base64(secret.trim().as_bytes()), connection: Mutex::new(None) }
     }
 
+    /// Another connection to the server of `other`.
+    pub fn with_authorization_of(other: &Rpc) -> Rpc {
+        Rpc { address: other.address, authorization: other.authorization.clone(), connection: Mutex::new(None) }
+    }
+
     /// Where the server listens.
     pub fn address(&self) -> SocketAddr {
         self.address

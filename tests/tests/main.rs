@@ -7,6 +7,7 @@ mod crash;
 mod differential;
 mod hostile;
 mod mempool;
+mod mining;
 mod networks;
 mod oracle;
 mod peers;

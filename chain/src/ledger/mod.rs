@@ -8,6 +8,7 @@
 mod ahead;
 mod flush;
 mod open;
+mod propose;
 mod scripts;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use crate::table::{CoinTable, Found};
 use crate::tree::{Id, Tree};
 
 use ahead::{Ahead, Prefetched};
+pub use propose::Proposal;
 use scripts::ScriptRun;
 pub use verify::Verified;
 
@@ -575,8 +577,7 @@ impl Ledger {
                     return Ok(step);
                 }
                 self.check_witness_again(id, &block)?;
-                let implied = rules::connect::bip34_implies_bip30(&self.params);
-                let rejection = if implied && self.overwrites(&block)? { Rejection::BadTxnsBip30 } else { rejection };
+                let rejection = self.in_cores_words(&block, rejection)?;
                 self.refuse(id, &rejection);
                 return Ok(Step::Refused(block.hash, rejection));
             }
@@ -592,6 +593,13 @@ impl Ledger {
         self.tip = id;
         self.in_flight.push_back(InFlight { id, block, spent, scripts });
         Ok(Step::Moved(None))
+    }
+
+    /// The reason that Core would give to refuse a block that does not connect: see
+    /// [`rules::connect::bip34_implies_bip30`].
+    fn in_cores_words(&self, block: &Block, rejection: Rejection) -> Result<Rejection, LedgerError> {
+        let implied = rules::connect::bip34_implies_bip30(&self.params);
+        Ok(if implied && self.overwrites(block)? { Rejection::BadTxnsBip30 } else { rejection })
     }
 
     fn run_scripts(&self, block: &Arc<Block>, spent: &Arc<Vec<Coin>>, flags: Flags) -> ScriptRun {

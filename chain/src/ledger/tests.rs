@@ -539,3 +539,38 @@ proptest! {
         prop_assert!(verified.is_ok(), "{verified:?}");
     }
 }
+
+#[test]
+fn a_proposed_block_is_judged_and_leaves_nothing() {
+    let mut world = World::new();
+    let mut ledger = open(&Arc::new(MemStore::new()), &world.params.clone(), 1, 1 << 20);
+    let mut tip = world.params.genesis_hash;
+    for _ in 0..4 {
+        tip = world.mine(tip, 2, Kind::Valid);
+        world.give(&mut ledger, &tip).unwrap();
+    }
+    ledger.activate_fully().unwrap();
+    let below = world.blocks[&tip].header.prev_blockhash;
+    let kinds = [
+        (tip, Kind::Valid, Proposal::Valid),
+        (tip, Kind::Missing, Proposal::Rejected(Rejection::BadTxnsInputsMissingorspent)),
+        (below, Kind::Valid, Proposal::NotOnTip),
+    ];
+    for (parent, kind, expected) in kinds {
+        let hash = world.mine(parent, 2, kind);
+        let mut block = world.blocks[&hash].clone();
+        // Proof of work is not asked for.
+        while rules::pow::check_proof_of_work(block.block_hash(), block.header.bits, &world.params).is_ok() {
+            block.header.nonce += 1;
+        }
+        let block = Arc::new(Block::decode(&bitcoin::consensus::serialize(&block)).unwrap());
+        assert_eq!(ledger.propose(&block, NOW).unwrap(), expected, "{kind:?}");
+        assert_eq!(ledger.tree.read().get(&block.hash), None, "its header is not kept");
+        assert_eq!(world.check(&mut ledger), tip);
+    }
+    let hash = world.mine(tip, 2, Kind::BadScript);
+    let block = Arc::new(Block::decode(&bitcoin::consensus::serialize(&world.blocks[&hash])).unwrap());
+    let said = ledger.propose(&block, NOW).unwrap();
+    assert!(matches!(said, Proposal::Rejected(Rejection::BlockScript(_))), "{said:?}");
+    assert_eq!(world.check(&mut ledger), tip);
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bitcoin::Transaction;
+use bitcoin::{Transaction, Txid, Wtxid};
 
 use super::Mempool;
 use super::fee::FeeRate;
@@ -47,6 +47,12 @@ pub struct Selected {
 pub struct Chosen {
     /// The transaction.
     pub tx: Arc<Transaction>,
+    /// Its id without witness.
+    pub txid: Txid,
+    /// Its id with witness.
+    pub wtxid: Wtxid,
+    /// Its weight.
+    pub weight: u64,
     /// What it pays, in satoshi.
     pub fee: u64,
     /// What its signature operations cost.
@@ -60,11 +66,30 @@ const MAX_CONSECUTIVE_FAILURES: u32 = 1000;
 /// What a nearly full block has left. Core: `BLOCK_FULL_ENOUGH_WEIGHT_DELTA`.
 const BLOCK_FULL_ENOUGH_WEIGHT_DELTA: u64 = 4000;
 
+impl Chosen {
+    /// A transaction whose fee nobody claims.
+    pub fn unpaid(tx: Transaction) -> Chosen {
+        let (txid, wtxid, weight) = (tx.compute_txid(), tx.compute_wtxid(), tx.weight().to_wu());
+        Chosen { tx: Arc::new(tx), txid, wtxid, weight, fee: 0, sigop_cost: 0 }
+    }
+}
+
+impl Selected {
+    /// Nothing, with what is kept free.
+    pub fn nothing(limits: &BlockLimits) -> Selected {
+        Selected { weight: limits.reserved_weight, sigop_cost: RESERVED_SIGOP_COST, ..Selected::default() }
+    }
+}
+
 impl Mempool {
+    /// A number that is another one after every change of the pool.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// What a block at `height`, whose lock times are held against `time`, takes.
     pub fn select(&self, limits: &BlockLimits, height: u32, time: u32) -> Selected {
-        let mut selected =
-            Selected { weight: limits.reserved_weight, sigop_cost: RESERVED_SIGOP_COST, ..Selected::default() };
+        let mut selected = Selected::nothing(limits);
         let least = FeeRate { fee: i64::try_from(limits.min_fee).unwrap_or(i64::MAX), size: 1000 };
         // What comes later in their order may spend of what was left out.
         let mut skipped = BTreeSet::new();
@@ -94,8 +119,14 @@ impl Mempool {
             for entry in entries() {
                 selected.weight += entry.weight;
                 selected.fees += entry.fee;
-                let (tx, fee, sigop_cost) = (entry.tx.clone(), entry.fee, entry.sigop_cost);
-                selected.transactions.push(Chosen { tx, fee, sigop_cost });
+                selected.transactions.push(Chosen {
+                    tx: entry.tx.clone(),
+                    txid: entry.txid,
+                    wtxid: entry.wtxid,
+                    weight: entry.weight,
+                    fee: entry.fee,
+                    sigop_cost: entry.sigop_cost,
+                });
             }
             selected.sigop_cost += sigop_cost;
         }

@@ -23,7 +23,7 @@ pub const WITNESS_SCALE_FACTOR: usize = 4;
 /// Length of the shortest output script that commits to witnesses (BIP141).
 pub const MINIMUM_WITNESS_COMMITMENT: usize = 38;
 /// How such a script begins: OP_RETURN, a push of 36 bytes, and four bytes of its own.
-const WITNESS_COMMITMENT_HEAD: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
+pub const WITNESS_COMMITMENT_HEAD: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
 
 /// The rules that a block keeps wherever it stands, in Core's order (`CheckBlock`). Those that tell a changed body
 /// from the one that was mined come before all that could mark the hash as invalid.

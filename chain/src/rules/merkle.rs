@@ -21,6 +21,27 @@ pub fn merkle_root(leaves: impl IntoIterator<Item = [u8; 32]>) -> ([u8; 32], boo
     (level.first().copied().unwrap_or_default(), mutated)
 }
 
+/// The hashes that lead from the first leaf to the root, given the leaves after it: a miner changes the coinbase often,
+/// and the others seldom.
+pub fn merkle_path(others: impl IntoIterator<Item = [u8; 32]>) -> Vec<[u8; 32]> {
+    let mut level: Vec<[u8; 32]> = std::iter::once([0; 32]).chain(others).collect();
+    let mut path = Vec::new();
+    while level.len() > 1 {
+        path.push(level[1]);
+        for to in 1..level.len().div_ceil(2) {
+            let left = 2 * to;
+            level[to] = hash_pair(&level[left], level.get(left + 1).unwrap_or(&level[left]));
+        }
+        level.truncate(level.len().div_ceil(2));
+    }
+    path
+}
+
+/// The root over a first leaf and those whose [`merkle_path`] is given.
+pub fn root_by_path(first: [u8; 32], path: &[[u8; 32]]) -> [u8; 32] {
+    path.iter().fold(first, |hash, right| hash_pair(&hash, right))
+}
+
 /// SHA256 of SHA256 of two hashes: three compressions, with nothing between them.
 fn hash_pair(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
     const INITIAL: [u32; 8] =
@@ -86,5 +107,14 @@ mod tests {
         assert_eq!(merkle_root(repeated), (merkle_root(honest).0, true), "the example of CVE-2012-2459");
         let triple = [1, 2, 3, 3].map(leaf);
         assert_eq!(merkle_root(triple), (merkle_root([1, 2, 3].map(leaf)).0, true), "a repeated last leaf");
+    }
+
+    #[test]
+    fn the_path_of_the_first_leaf_leads_to_the_root() {
+        for count in 1..=40 {
+            let leaves: Vec<[u8; 32]> = (0..count).map(leaf).collect();
+            let path = merkle_path(leaves[1..].iter().copied());
+            assert_eq!(root_by_path(leaves[0], &path), merkle_root(leaves.iter().copied()).0, "{count} leaves");
+        }
     }
 }

@@ -9,15 +9,17 @@ use crate::coins::Coin;
 use crate::params::Params;
 use crate::rejection::Rejection;
 use crate::script::{Flags, Sighashes, verify_input};
+use bitcoin::block::Header;
 use bitcoin::consensus::{Decodable, Encodable};
 use bitcoin::hashes::Hash;
 use bitcoin::script::{Builder, PushBytesBuf};
 use bitcoin::{
-    Amount, OutPoint, Script, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness, absolute, opcodes, transaction,
+    Amount, OutPoint, Script, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut, Witness, absolute, opcodes,
+    transaction,
 };
 
 /// What a solution begins with, in the output that commits to witnesses.
-const SIGNET_HEADER: [u8; 4] = [0xec, 0xc7, 0xda, 0xa2];
+pub const SIGNET_HEADER: [u8; 4] = [0xec, 0xc7, 0xda, 0xa2];
 
 /// On a signet, every block but the first solves the challenge: [`Rejection::BadSignetBlksig`] `bad-signet-blksig`.
 /// BIP325. Core: `CheckSignetBlockSolution`.
@@ -53,17 +55,29 @@ fn solution(block: &Block, challenge: &Script) -> Option<Transaction> {
     unsolved.output[position].script_pubkey = cleared;
     let others = block.txids[1..].iter().map(|txid| txid.to_byte_array());
     let (root, _) = merkle_root(std::iter::once(unsolved.compute_txid().to_byte_array()).chain(others));
+    let unsolved = Header { merkle_root: TxMerkleNode::from_byte_array(root), ..block.header };
+    Some(spend(&unsolved, challenge, script_sig, witness))
+}
+
+/// What a miner signs: the spend without its solution. `header` is that of the block whose commitment ends with a push
+/// of [`SIGNET_HEADER`] alone.
+pub fn to_sign(header: &Header, challenge: &Script) -> Transaction {
+    spend(header, challenge, ScriptBuf::new(), Witness::new())
+}
+
+/// The spend of an output that is locked by the challenge and commits to the header.
+fn spend(header: &Header, challenge: &Script, script_sig: ScriptBuf, witness: Witness) -> Transaction {
     let mut message = Vec::with_capacity(72);
-    block.header.version.consensus_encode(&mut message).expect("memory takes all");
-    message.extend_from_slice(block.header.prev_blockhash.as_byte_array());
-    message.extend_from_slice(&root);
-    message.extend_from_slice(&block.header.time.to_le_bytes());
+    header.version.consensus_encode(&mut message).expect("memory takes all");
+    message.extend_from_slice(header.prev_blockhash.as_byte_array());
+    message.extend_from_slice(header.merkle_root.as_byte_array());
+    message.extend_from_slice(&header.time.to_le_bytes());
     let message = PushBytesBuf::try_from(message).expect("72 bytes can be pushed");
 
     let script = Builder::new().push_opcode(opcodes::OP_0).push_slice(message).into_script();
     let spent = transaction(OutPoint::null(), script, Witness::new(), challenge.to_owned());
     let output = ScriptBuf::from_bytes(vec![opcodes::all::OP_RETURN.to_u8()]);
-    Some(transaction(OutPoint::new(spent.compute_txid(), 0), script_sig, witness, output))
+    transaction(OutPoint::new(spent.compute_txid(), 0), script_sig, witness, output)
 }
 
 /// A transaction of version 0 with one input and one output of nothing.

@@ -8,6 +8,7 @@ mod handshake;
 mod headers;
 mod light;
 mod orphans;
+mod scenarios;
 mod serve;
 mod slots;
 mod transactions;

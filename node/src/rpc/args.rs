@@ -20,6 +20,8 @@ pub enum Kind {
     Bool,
     /// An array; with its elements as the usage line shows them.
     Array(&'static str),
+    /// An object; as the usage line shows it.
+    Object(&'static str),
     /// Whatever comes.
     Any,
     /// Whatever comes; as the usage line shows it.
@@ -68,6 +70,7 @@ impl Arg {
             Kind::Number => "number",
             Kind::Bool => "bool",
             Kind::Array(_) => "array",
+            Kind::Object(_) => "object",
             Kind::Any | Kind::Loose(_) => return None,
         })
     }

@@ -236,7 +236,7 @@ fn getblockchaininfo(rpc: &Rpc, _: &Args) -> Answer {
 
 /// Whether the chain has not come near the network's tip yet; once it has, this stays false.
 /// Core: `IsInitialBlockDownload`.
-fn is_initial_block_download(rpc: &Rpc, node: &NodeHandle) -> bool {
+pub fn is_initial_block_download(rpc: &Rpc, node: &NodeHandle) -> bool {
     if rpc.in_sync.load(Ordering::Relaxed) {
         return false;
     }

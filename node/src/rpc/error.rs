@@ -21,7 +21,9 @@ pub const RPC_TYPE_ERROR: i32 = -3;
 pub const RPC_INVALID_ADDRESS_OR_KEY: i32 = -5;
 /// An argument of the right type with a wrong value.
 pub const RPC_INVALID_PARAMETER: i32 = -8;
-/// The first sync has not ended.
+/// There is no peer.
+pub const RPC_CLIENT_NOT_CONNECTED: i32 = -9;
+/// The node is catching up.
 pub const RPC_CLIENT_IN_INITIAL_DOWNLOAD: i32 = -10;
 /// The store failed.
 pub const RPC_DATABASE_ERROR: i32 = -20;

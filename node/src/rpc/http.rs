@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use super::Rpc;
 use super::auth::is_from_elsewhere;
 use super::request::{self, Reply};
+use super::template::{MAX_LONG_POLLS, wait_for_other};
 
 /// Calls that run at once. Core: `DEFAULT_HTTP_THREADS`.
 pub const THREADS: usize = 16;
@@ -32,11 +33,14 @@ struct Http {
     threads: Semaphore,
     /// Calls that run or wait.
     calls: AtomicUsize,
+    /// Calls that may wait for another block template. They take no thread from others, nor a place.
+    long_polls: Semaphore,
 }
 
 /// Everything that the server answers to.
 pub fn routes(rpc: Arc<Rpc>) -> Router {
-    let http = Arc::new(Http { rpc, threads: Semaphore::new(THREADS), calls: AtomicUsize::new(0) });
+    let (threads, long_polls) = (Semaphore::new(THREADS), Semaphore::new(MAX_LONG_POLLS));
+    let http = Arc::new(Http { rpc, threads, calls: AtomicUsize::new(0), long_polls });
     Router::new().fallback(answer).with_state(http)
 }
 
@@ -61,7 +65,7 @@ async fn answer(State(http): State<Arc<Http>>, request: Request) -> Response<Bod
     if is_form(request.headers()) {
         return plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a call is JSON: send Content-Type: application/json");
     }
-    let Some(_place) = Place::take(&http.calls) else {
+    let Some(place) = Place::take(&http.calls) else {
         return plain(StatusCode::SERVICE_UNAVAILABLE, "Work queue depth exceeded");
     };
     if length(request.headers()).is_some_and(|length| length > MAX_BODY) {
@@ -71,6 +75,13 @@ async fn answer(State(http): State<Arc<Http>>, request: Request) -> Response<Bod
         Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, ""),
         Ok(Err(_)) => return plain(StatusCode::PAYLOAD_TOO_LARGE, ""),
         Ok(Ok(body)) => body,
+    };
+    drop(place);
+    if let Ok(_waiting) = http.long_polls.try_acquire() {
+        wait_for_other(&http.rpc, &body).await;
+    }
+    let Some(_place) = Place::take(&http.calls) else {
+        return plain(StatusCode::SERVICE_UNAVAILABLE, "Work queue depth exceeded");
     };
     let _thread = http.threads.acquire().await.expect("the semaphore is never closed");
     let rpc = http.rpc.clone();

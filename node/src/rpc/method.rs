@@ -8,9 +8,8 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::args::{Arg, Args, Kind};
 use super::error::*;
-use super::{
-    Rpc, addresses, bans, blockchain, coins, control, mempool, mining, network, peerinfo, rawtransactions, submit,
-};
+use super::{Rpc, addresses, bans, blockchain, coins, control, fees, mempool, mining, network, peerinfo};
+use super::{rawtransactions, submit, template};
 
 /// A result as JSON text, or an error.
 pub type Answer = Result<Box<RawValue>, RpcError>;
@@ -31,10 +30,10 @@ pub struct Method {
 
 /// All methods, by the files they are in.
 pub fn all() -> impl Iterator<Item = &'static Method> {
-    let chain = [blockchain::METHODS, coins::METHODS, mining::METHODS, mempool::METHODS, rawtransactions::METHODS];
-    let chain = chain.into_iter().chain([submit::METHODS]);
+    let chain = [blockchain::METHODS, coins::METHODS, mining::METHODS, template::METHODS];
+    let transactions = [mempool::METHODS, rawtransactions::METHODS, submit::METHODS, fees::METHODS];
     let peers = [addresses::METHODS, bans::METHODS, network::METHODS, peerinfo::METHODS];
-    [control::METHODS].into_iter().chain(chain).chain(peers).flatten()
+    [control::METHODS].into_iter().chain(chain).chain(transactions).chain(peers).flatten()
 }
 
 /// Carries out a call.
@@ -85,7 +84,7 @@ impl Method {
                 Kind::Text | Kind::Hex | Kind::Any => write!(line, "\"{}\"", arg.name()),
                 Kind::Array(elements) => write!(line, "[{elements},...]"),
                 Kind::Number | Kind::Bool => write!(line, "{}", arg.name()),
-                Kind::Loose(shown) => write!(line, "{shown}"),
+                Kind::Object(shown) | Kind::Loose(shown) => write!(line, "{shown}"),
             }
             .expect("a string takes what is written");
         }
@@ -105,6 +104,7 @@ impl Method {
                 Kind::Number => "numeric",
                 Kind::Bool => "boolean",
                 Kind::Array(_) => "json array",
+                Kind::Object(_) => "json object",
                 Kind::Loose(_) => "numeric, string or json",
             };
             let needed = if arg.required { "required" } else { "optional" };

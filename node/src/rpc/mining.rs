@@ -1,17 +1,20 @@
 //! Methods for miners: blocks handed in, blocks made on demand. Core: `src/rpc/mining.cpp`.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::sync::Arc;
 
 use bitcoin::block::Header;
 use bitcoin::consensus::encode::{deserialize, deserialize_hex, serialize, serialize_hex};
 use bitcoin::{Amount, Block, ScriptBuf, Transaction, Txid, Witness};
+use groat_chain::ledger::Proposal;
+use groat_chain::mempool::{Chosen, Selected};
 use groat_chain::params::Buried;
 use groat_chain::rules::block::witness_commitment;
 use groat_chain::rules::deployment::is_active;
 use groat_chain::rules::header::median_time_past;
 use groat_chain::rules::pow::next_work_required;
-use groat_chain::tree::Tree;
+use groat_chain::template::Template;
+use groat_chain::tree::{Id, Tree};
 use hex::{DisplayHex, FromHex};
 use serde::Serialize;
 use serde_json::Value;
@@ -25,8 +28,8 @@ use super::rawtransactions::decode_transaction;
 use super::script::{from_address, from_descriptor};
 use super::show;
 use crate::clock::now;
-use crate::handle::{NodeHandle, Stopped, Submitted};
-use crate::miner;
+use crate::handle::{NodeHandle, Submitted};
+use crate::miner::{self, search::search};
 
 /// See [`super::method::all`].
 pub const METHODS: &[Method] = &[
@@ -71,6 +74,20 @@ pub const METHODS: &[Method] = &[
         run: getmininginfo,
     },
     Method {
+        name: "getnetworkhashps",
+        group: "mining",
+        args: &[
+            Arg::optional(
+                "nblocks",
+                Kind::Number,
+                "From how many blocks; -1: those since the last change of difficulty.",
+            ),
+            Arg::optional("height", Kind::Number, "As of this height; -1: of the tip."),
+        ],
+        about: "Hashes a second that the network's miners try, as the last blocks show.",
+        run: getnetworkhashps,
+    },
+    Method {
         name: "submitblock",
         group: "mining",
         args: &[
@@ -109,7 +126,7 @@ fn submitblock(rpc: &Rpc, args: &Args) -> Answer {
 }
 
 /// Some miners leave the coinbase's reserved value out: it is zeros then. Core: `UpdateUncommittedBlockStructures`.
-fn with_reserved_value(node: &NodeHandle, bytes: Vec<u8>) -> Vec<u8> {
+pub fn with_reserved_value(node: &NodeHandle, bytes: Vec<u8>) -> Vec<u8> {
     let Ok(mut block) = deserialize::<Block>(&bytes) else { return bytes };
     let Some(coinbase) = block.txdata.first().filter(|first| first.is_coinbase()) else { return bytes };
     let commits = witness_commitment(coinbase).is_some() && coinbase.input[0].witness.is_empty();
@@ -205,32 +222,42 @@ enum Content {
     Given(Vec<Transaction>),
 }
 
-/// How often the pool is looked at while it follows a change of the chain.
-const POOL_PAUSE: Duration = Duration::from_millis(1);
+/// What `getmininginfo` tells of a template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Weight with what is kept free.
+    weight: u64,
+    /// Transactions without the coinbase.
+    transactions: usize,
+}
+
+impl Summary {
+    /// What a template took of the pool.
+    pub fn of(template: &Template) -> Summary {
+        Summary { weight: template.selected.weight, transactions: template.selected.transactions.len() }
+    }
+}
 
 /// A block on the tip that lacks only the nonce.
-fn template(rpc: &Rpc, node: &NodeHandle, script: &ScriptBuf, content: &Content) -> Result<Block, RpcError> {
-    loop {
-        let (tree, pool) = (node.tree().read(), node.mempool().read());
-        let (parent, params) = (tree.tip(), node.params());
-        let (transactions, fees) = match content {
-            Content::Given(transactions) => (transactions.clone(), Amount::ZERO),
-            Content::Pool if pool.tip() != Some(tree.node(parent).hash) => {
-                drop((tree, pool));
-                if *node.stopping().borrow() {
-                    return Err(Stopped.into());
-                }
-                std::thread::sleep(POOL_PAUSE);
-                continue;
-            }
-            Content::Pool => {
-                let selected = miner::select(&tree, parent, &pool, &rpc.config.block_limits);
-                let transactions = selected.transactions.iter().map(|chosen| (*chosen.tx).clone()).collect();
-                (transactions, Amount::from_sat(selected.fees))
-            }
-        };
-        return Ok(miner::template(&tree, parent, params, now(), script.clone(), transactions, fees));
-    }
+fn template(rpc: &Rpc, node: &NodeHandle, script: ScriptBuf, content: Content) -> Result<Block, RpcError> {
+    let limits = &rpc.config.block_limits;
+    let with_pool = matches!(content, Content::Pool);
+    let mut template = miner::next_block(node, script.clone(), limits, with_pool)?.template;
+    *rpc.last.lock() = Some(Summary::of(&template));
+    let block = |template: Template| template.block(template.header(&template.coinbase), template.coinbase.clone());
+    let Content::Given(transactions) = content else { return Ok(block(template)) };
+    let mut selected = Selected::nothing(limits);
+    selected.transactions = transactions.into_iter().map(Chosen::unpaid).collect();
+    template = Template::new(template.place, script, selected);
+    let block = block(template);
+    let decoded = groat_chain::block::Block::decode(&serialize(&block));
+    let decoded = decoded.map_err(|_| RpcError::new(RPC_VERIFY_ERROR, "Block decode failed"))?;
+    let judged = match node.propose(Arc::new(decoded), now())? {
+        Proposal::Valid => return Ok(block),
+        Proposal::NotOnTip => super::template::NOT_ON_TIP.to_string(),
+        Proposal::Rejected(rejection) => rejection.to_string(),
+    };
+    Err(RpcError::new(RPC_VERIFY_ERROR, format!("TestBlockValidity failed: {judged}")))
 }
 
 /// Mines a block on the tip and hands it in; none if no nonce was found.
@@ -242,19 +269,15 @@ fn mine(
     submit: bool,
 ) -> Result<Option<Block>, RpcError> {
     let node = rpc.node()?;
-    let mut last = rpc.mining.lock();
-    let mut block = template(rpc, node, &script, &content)?;
-    *last = Some(miner::summary(&block, &rpc.config.block_limits));
+    let _alone = rpc.mining.lock();
+    let mut block = template(rpc, node, script, content)?;
     let stopping = node.stopping();
-    if !miner::search(&mut block.header, node.params(), tries, || *stopping.borrow()) {
+    if !search(&mut block.header, node.params(), tries, || *stopping.borrow()) {
         return Ok(None);
     }
     if submit {
         match node.submit_block(serialize(&block))? {
             Submitted::Accepted | Submitted::Inconclusive | Submitted::Duplicate => {}
-            Submitted::Rejected(rejection) if block.txdata.len() > 1 => {
-                return Err(RpcError::new(RPC_VERIFY_ERROR, format!("TestBlockValidity failed: {rejection}")));
-            }
             Submitted::Rejected(_) | Submitted::Undecodable => {
                 return Err(RpcError::new(RPC_INTERNAL_ERROR, "ProcessNewBlock, block not accepted"));
             }
@@ -275,6 +298,9 @@ fn getmininginfo(rpc: &Rpc, _: &Args) -> Answer {
         difficulty: Real,
         target: String,
         networkhashps: Real,
+        /// Not one of Core's: there only while this node mines.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hashespersec: Option<u64>,
         pooledtx: usize,
         blockmintxfee: Btc,
         chain: &'a str,
@@ -290,8 +316,7 @@ fn getmininginfo(rpc: &Rpc, _: &Args) -> Answer {
         difficulty: Real,
         target: String,
     }
-    // A block may be in the making for long: what is told of it can wait.
-    let last = rpc.mining.try_lock().and_then(|last| *last);
+    let last = *rpc.last.lock();
     let node = rpc.node()?;
     let params = node.params();
     let tree = node.tree().read();
@@ -305,7 +330,8 @@ fn getmininginfo(rpc: &Rpc, _: &Args) -> Answer {
         bits: show::bits(tip.bits),
         difficulty: show::difficulty(tip.bits),
         target: show::target(tip.bits, params),
-        networkhashps: Real(network_hashes_per_second(&tree)),
+        networkhashps: Real(network_hashes_per_second(&tree, tree.tip(), HASHPS_BLOCKS)),
+        hashespersec: Some(node.hash_rate()).filter(|rate| *rate > 0),
         pooledtx: node.mempool().read().len(),
         blockmintxfee: Btc(Amount::from_sat(rpc.config.block_limits.min_fee)),
         chain: &params.name,
@@ -320,14 +346,32 @@ fn getmininginfo(rpc: &Rpc, _: &Args) -> Answer {
     })
 }
 
-/// Core: `GetNetworkHashPS`, for the tip and [`HASHPS_BLOCKS`].
-fn network_hashes_per_second(tree: &Tree) -> f64 {
-    let tip = tree.node(tree.tip()).height;
-    let first = tip.saturating_sub(HASHPS_BLOCKS);
-    let ids = (first..=tip).filter_map(|height| tree.active(height));
+fn getnetworkhashps(rpc: &Rpc, args: &Args) -> Answer {
+    let blocks = args.int::<i32>(0)?.unwrap_or(HASHPS_BLOCKS as i32);
+    let height = args.int::<i32>(1)?.unwrap_or(-1);
+    let refuse = |text: &str| RpcError::new(RPC_INVALID_PARAMETER, text);
+    if blocks < -1 || blocks == 0 {
+        return Err(refuse("Invalid nblocks. Must be a positive number or -1."));
+    }
+    let node = rpc.node()?;
+    let tree = node.tree().read();
+    let end = match u32::try_from(height) {
+        Ok(height) => tree.active(height),
+        Err(_) => Some(tree.tip()).filter(|_| height == -1),
+    };
+    let end = end.ok_or_else(|| refuse("Block does not exist at specified height"))?;
+    let since_retarget = tree.node(end).height % node.params().retarget_interval + 1;
+    answer(Real(network_hashes_per_second(&tree, end, u32::try_from(blocks).unwrap_or(since_retarget))))
+}
+
+/// Core: `GetNetworkHashPS`, for the active chain up to `end` and its last `blocks` blocks.
+fn network_hashes_per_second(tree: &Tree, end: Id, blocks: u32) -> f64 {
+    let last = tree.node(end).height;
+    let first = last.saturating_sub(blocks);
+    let ids = (first..=last).filter_map(|height| tree.active(height));
     let times: BTreeSet<u32> = ids.map(|id| tree.node(id).time).collect();
     let span = times.last().zip(times.first()).map_or(0, |(last, first)| last - first);
     let Some(first) = tree.active(first).filter(|_| span > 0) else { return 0.0 };
-    let work = (tree.node(tree.tip()).work - tree.node(first).work).to_be_bytes();
+    let work = (tree.node(end).work - tree.node(first).work).to_be_bytes();
     work.iter().fold(0.0, |sum, byte| sum * 256.0 + f64::from(*byte)) / f64::from(span)
 }

@@ -8,7 +8,8 @@
 //! | `request` | JSON-RPC: requests and replies of each version, batches, notifications |
 //! | `method`, `args` | what a method is; its arguments by position and by name, and their types |
 //! | `control`, `blockchain`, `coins`, `mining` | methods about the server, the chain and new blocks |
-//! | `mempool`, `rawtransactions` | methods about transactions |
+//! | `template` | the next block for miners elsewhere, and blocks that they propose |
+//! | `mempool`, `rawtransactions`, `fees` | methods about transactions and what they should pay |
 //! | `network`, `peerinfo`, `bans`, `addresses` | methods about links, bans and the peer book |
 //! | `show`, `script`, `number`, `amount` | headers, blocks, transactions, scripts and amounts as JSON |
 //! | `error` | codes |
@@ -22,6 +23,7 @@ mod blockchain;
 mod coins;
 mod control;
 mod error;
+mod fees;
 mod http;
 mod mempool;
 mod method;
@@ -34,6 +36,7 @@ mod request;
 mod script;
 mod show;
 mod submit;
+mod template;
 #[cfg(test)]
 mod tests;
 
@@ -86,8 +89,14 @@ struct Rpc {
     calls: control::Calls,
     /// The chain has come near the network's tip once.
     in_sync: AtomicBool,
-    /// One block is mined at a time: two at once would compete. Inside: the last template, if there was one.
-    mining: Mutex<Option<crate::miner::Summary>>,
+    /// One block is mined at a time: two at once would compete.
+    mining: Mutex<()>,
+    /// What the last template took, if there was one.
+    last: Mutex<Option<mining::Summary>>,
+    /// What `getblocktemplate` gave last.
+    template: Mutex<Option<template::Given>>,
+    /// What the last blocks ask for a place.
+    fees: Mutex<fees::Recent>,
 }
 
 impl Rpc {
@@ -141,7 +150,10 @@ impl Server {
             warm_up: Mutex::new("Loading…"),
             calls: control::Calls::default(),
             in_sync: AtomicBool::new(false),
-            mining: Mutex::new(None),
+            mining: Mutex::new(()),
+            last: Mutex::new(None),
+            template: Mutex::new(None),
+            fees: Mutex::new(fees::Recent::default()),
         });
         let (end, ended) = tokio::sync::oneshot::channel();
         let routes = http::routes(rpc.clone());

@@ -88,7 +88,7 @@ fn a_peer_that_sends_too_much_meanwhile_is_not_read() {
     let (own, theirs) = inbound(&mut world);
     let item = bitcoin::p2p::message_blockdata::Inventory::WitnessBlock(chain[0].hash);
     world.say(own, Message::GetData(vec![item]));
-    for nonce in 0..3000 {
+    for nonce in 0..9000 {
         world.say(own, Message::Ping(nonce));
     }
     world.run_for(SECOND);
@@ -97,7 +97,7 @@ fn a_peer_that_sends_too_much_meanwhile_is_not_read() {
     assert!(world.nodes[0].paused.is_empty());
     let heard = world.heard(own);
     let pongs = heard.iter().filter(|message| matches!(***message, Message::Pong(_))).count();
-    assert_eq!((pongs, world.nodes[0].pauses), (3000, 1));
+    assert_eq!((pongs, world.nodes[0].pauses), (9000, 1));
 }
 
 #[test]

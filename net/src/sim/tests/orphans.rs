@@ -259,7 +259,7 @@ fn what_was_confirmed_is_served_not_asked_for_and_wanted_again_after_a_reorganis
     let params = params();
     let next = Miner::new(params.clone(), 0).mine(params.genesis_hash, 6).remove(5);
     world.give_block(0, &next);
-    world.input(0, Input::BlockConnected(block(&[&parent, &orphan])));
+    world.inform(0, Input::BlockConnected(block(&[&parent, &orphan])));
     assert_eq!(orphans(&world), (0, 0), "what spends the same can never be");
     let ask = |world: &mut World, item: Inventory| {
         world.say(friends[1].0, Message::Inv(vec![item]));
@@ -315,7 +315,7 @@ proptest! {
                 2 | 3 => world.say(own, Message::Tx(tx.clone())),
                 4 => world.say(own, Message::NotFound(vec![item(tx), by_txid(tx)])),
                 5 => world.say(own, Message::GetData(vec![item(tx), by_txid(tx)])),
-                6 if which < 3 => world.input(0, Input::BlockConnected(block(&[tx]))),
+                6 if which < 3 => world.inform(0, Input::BlockConnected(block(&[tx]))),
                 7 if which < 6 => {
                     world.cut(own);
                     friends[who] = friend(&mut world, kinds[who], Permissions::default());

@@ -288,7 +288,7 @@ fn the_operators_transaction_is_announced_until_somebody_asks_for_it() {
     let (txid, wtxid) = (sent.compute_txid(), sent.compute_wtxid());
     let unbroadcast = |world: &World| world.nodes[0].protocol.unbroadcast().count();
     world.give_tx(0, sent.clone());
-    world.input(0, Input::Broadcast { txid, wtxid, first: true });
+    world.inform(0, Input::Broadcast { txid, wtxid, first: true });
     world.run_for(MINUTE);
     assert_eq!(invs(&answer_pings(&mut world, friends[0].0)), [wtxid]);
     let (late, _) = friend(&mut world, LinkKind::Inbound, Permissions::default());
@@ -314,7 +314,7 @@ fn the_operators_transaction_is_announced_until_somebody_asks_for_it() {
     let other = tx(2, 2000);
     let (txid, wtxid) = (other.compute_txid(), other.compute_wtxid());
     world.give_tx(0, other);
-    world.input(0, Input::Broadcast { txid, wtxid, first: true });
+    world.inform(0, Input::Broadcast { txid, wtxid, first: true });
     world.nodes[0].chain.pool.clear();
     world.run_for(16 * MINUTE);
     assert_eq!(unbroadcast(&world), 0);

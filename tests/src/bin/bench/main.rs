@@ -1,6 +1,7 @@
 //! Benches of the whole program: each prints a table as it is. Nothing else should run meanwhile.
 
 mod import;
+mod mine;
 mod node;
 mod peers;
 mod process;
@@ -26,6 +27,8 @@ enum Bench {
     Sync(sync::Sync),
     /// Links thousands of peers with one groatd.
     Peers(peers::Peers),
+    /// Compares the built-in miner with the ceiling of its hash function.
+    Mine(mine::Mine),
 }
 
 fn main() -> Result<()> {
@@ -33,5 +36,6 @@ fn main() -> Result<()> {
         Bench::Import(race) => import::run(&race),
         Bench::Sync(sync) => sync::run(&sync),
         Bench::Peers(peers) => peers::run(&peers),
+        Bench::Mine(mine) => mine::run(&mine),
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use groat_tests::bitcoind::{Rpc, free_port};
 use groat_tests::swarm::wait_until;
 use serde_json::{Value, json};
@@ -49,20 +49,9 @@ impl Node {
         Ok(node)
     }
 
-    /// Calls a method; none if there is no such method.
-    pub fn call_if_there(&self, method: &str, params: &Value) -> Result<Option<Value>> {
-        /// JSON-RPC code. Core's name and value.
-        const RPC_METHOD_NOT_FOUND: i64 = -32601;
-        match self.rpc.try_call(method, params)? {
-            Ok(value) => Ok(Some(value)),
-            Err(error) if error.code == RPC_METHOD_NOT_FOUND => Ok(None),
-            Err(error) => anyhow::bail!("{method}: {} ({})", error.message, error.code),
-        }
-    }
-
     /// Calls a method.
     pub fn call(&self, method: &str, params: &Value) -> Result<Value> {
-        self.call_if_there(method, params)?.with_context(|| format!("there is no method {method}"))
+        self.rpc.try_call(method, params)?.map_err(|error| anyhow!("{method}: {} ({})", error.message, error.code))
     }
 
     /// Seconds of processor so far.

@@ -62,6 +62,9 @@ pub fn run(peers: &Peers) -> Result<()> {
     for transport in &peers.transports {
         many(peers, transport == "v2", &mut table)?;
     }
+    for transport in &peers.transports {
+        quick(peers, transport == "v2", &mut table)?;
+    }
     for transport in peers.transports.iter().filter(|_| peers.blocks > 0) {
         pings(peers, transport == "v2", &mut table)?;
     }
@@ -85,7 +88,8 @@ impl Table {
     }
 
     fn print(&self, count: u32) {
-        println!("{count} peers on one groatd over loopback, client on the same machine.\n");
+        println!("{count} peers on one groatd over loopback, client on the same machine.");
+        println!("Of what is told: until the first, half, 99 % and all of them had it.\n");
         println!("| | {} | goal |", self.columns.join(" | "));
         println!("|---|{}---|", "---|".repeat(self.columns.len()));
         for (name, cells, goal) in &self.rows {
@@ -94,13 +98,33 @@ impl Table {
     }
 }
 
+/// A node for many peers, with coins for all that is to be sent.
+fn node(peers: &Peers, options: &[&str]) -> Result<(Node, Funds)> {
+    let mut all = peers.options.clone();
+    all.extend([format!("--maxconnections={}", peers.count + 100), "--par=1".into(), "--dbcache=64".into()]);
+    all.extend(options.iter().map(|option| option.to_string()));
+    let node = Node::start(&peers.groatd, &peers.folder, &all)?;
+    let funds = Funds::new(&node, usize::try_from(peers.load * peers.rate + 10)?)?;
+    Ok((node, funds))
+}
+
+/// What is told without a timer's delay: who may do all is told at once.
+fn quick(peers: &Peers, v2: bool, table: &mut Table) -> Result<()> {
+    let (node, mut funds) = node(peers, &["--whitelist=noban@127.0.0.0/8"])?;
+    let mut swarm = Swarm::new(node.peers, v2)?;
+    swarm.dial(peers.count);
+    let linked = wait_until(PATIENCE, || swarm.ready_and_closed() == (peers.count as usize, 0));
+    ensure!(linked, "not all peers are linked: {:?} shook hands and closed", swarm.ready_and_closed());
+    let names =
+        ["L3: a transaction told without trickle, ms", "L3: a transaction told and fetched without trickle, ms"];
+    announce_transaction(&node, &swarm, peers, &mut funds, (names[0], "250; v2: 500", false), table)?;
+    announce_transaction(&node, &swarm, peers, &mut funds, (names[1], "1,500", true), table)?;
+    Ok(())
+}
+
 /// What many peers cost.
 fn many(peers: &Peers, v2: bool, table: &mut Table) -> Result<()> {
-    let mut options = peers.options.clone();
-    options.extend([format!("--maxconnections={}", peers.count + 100), "--par=1".into(), "--dbcache=64".into()]);
-    let node = Node::start(&peers.groatd, &peers.folder, &options)?;
-    let needed = peers.load * peers.rate + 10;
-    let mut funds = Funds::new(&node, usize::try_from(needed)?)?;
+    let (node, mut funds) = node(peers, &[])?;
     let before = (node.memory()?, node.seconds()?);
 
     let mut swarm = Swarm::new(node.peers, v2)?;
@@ -110,7 +134,12 @@ fn many(peers: &Peers, v2: bool, table: &mut Table) -> Result<()> {
     let linked = wait_until(PATIENCE, all);
     let (ready, closed) = swarm.ready_and_closed();
     let storm = begun.elapsed().as_secs_f64();
-    let outcome = if linked { String::new() } else { format!(" ({ready} shook hands, {closed} closed)") };
+    let again = swarm.again();
+    let outcome = match linked {
+        true if again == 0 => String::new(),
+        true => format!(" ({again} dialled again)"),
+        false => format!(" ({ready} shook hands, {closed} closed, {again} dialled again)"),
+    };
     table.add("L1: all linked after, s", format!("{storm:.2}{outcome}"), "10");
     let linking = node.seconds()? - before.1;
     table.add("processor for linking them, s", format!("{linking:.2}"), "");
@@ -131,7 +160,10 @@ fn many(peers: &Peers, v2: bool, table: &mut Table) -> Result<()> {
     table.add("L2: memory in all, MiB", format!("{:.0}", memory / 1024.0), "100");
 
     announce_block(&node, &swarm, peers, &mut funds, table)?;
-    announce_transactions(&node, &swarm, peers, &mut funds, table)?;
+    let names = ["L3: a transaction told, ms", "L3: a transaction told and fetched, ms"];
+    announce_transaction(&node, &swarm, peers, &mut funds, (names[0], "with trickle 23,000", false), table)?;
+    announce_transaction(&node, &swarm, peers, &mut funds, (names[1], "", true), table)?;
+    load(&node, peers, &mut funds, table)?;
     let (ready, closed) = swarm.ready_and_closed();
     ensure!(closed == 0, "{closed} of {ready} links were closed during the run");
     table.add("memory after the load, MiB", format!("{:.0}", node.memory()? / 1024.0), "");
@@ -156,52 +188,46 @@ fn announce_block(node: &Node, swarm: &Swarm, peers: &Peers, funds: &mut Funds, 
     funds.submit(node, &block)?;
     wait_until(PATIENCE, || swarm.counts(block.block_hash()).0 >= peers.count as usize);
     let Noted { announced, .. } = swarm.noted(block.block_hash());
-    table.add("L3: a block told to first / 50 / 99 / 100 %, ms", spread(begun, announced, peers.count), "250; v2: 500");
+    table.add("L3: a block told, ms", spread(begun, announced, peers.count), "250; v2: 500");
     Ok(())
 }
 
-/// L3 and L4.
-fn announce_transactions(
+/// L3: a row's name, its goal, and whether the peers fetch what they are told of.
+fn announce_transaction(
     node: &Node,
     swarm: &Swarm,
     peers: &Peers,
     funds: &mut Funds,
+    (name, goal, fetch): (&'static str, &'static str, bool),
     table: &mut Table,
 ) -> Result<()> {
-    const ALONE: &str = "L3: a transaction told to first / 50 / 99 / 100 %, ms";
-    const FETCHED: &str = "L3: a transaction fetched by first / 50 / 99 / 100 %, ms";
-    const LOAD: &str = "L4: processor for a peer under load, us/s";
-    for (name, fetch) in [(ALONE, false), (FETCHED, true)] {
-        let tx = funds.payment();
-        let id = tx.compute_wtxid();
-        swarm.watch(id);
-        swarm.set_fetching(fetch);
-        let begun = Instant::now();
-        if node.call_if_there("sendrawtransaction", &json!([serialize_hex(&tx)]))?.is_none() {
-            table.add(name, "no memory pool".into(), "");
-            continue;
-        }
-        let count = |counts: (usize, usize)| if fetch { counts.1 } else { counts.0 };
-        wait_until(PATIENCE, || count(swarm.counts(id)) >= peers.count as usize);
-        let Noted { announced, received } = swarm.noted(id);
-        let goal = if fetch { "1,500 after the trickle" } else { "trickle, at most 23,000" };
-        table.add(name, spread(begun, if fetch { received } else { announced }, peers.count), goal);
-    }
+    let tx = funds.payment();
+    let id = tx.compute_wtxid();
+    swarm.watch(id);
+    swarm.set_fetching(fetch);
+    let begun = Instant::now();
+    node.call("sendrawtransaction", &json!([serialize_hex(&tx)]))?;
+    let count = |(told, got): (usize, usize)| if fetch { got } else { told };
+    wait_until(PATIENCE, || count(swarm.counts(id)) >= peers.count as usize);
+    let Noted { announced, received } = swarm.noted(id);
+    table.add(name, spread(begun, if fetch { received } else { announced }, peers.count), goal);
     swarm.set_fetching(false);
+    Ok(())
+}
+
+/// L4.
+fn load(node: &Node, peers: &Peers, funds: &mut Funds, table: &mut Table) -> Result<()> {
     let (seconds, begun) = (node.seconds()?, Instant::now());
     for number in 0..peers.load * peers.rate {
         let due = Duration::from_secs_f64(number as f64 / peers.rate as f64);
         std::thread::sleep(due.saturating_sub(begun.elapsed()));
-        let tx = funds.payment();
-        if node.call_if_there("sendrawtransaction", &json!([serialize_hex(&tx)]))?.is_none() {
-            table.add(LOAD, "no memory pool".into(), "60");
-            return Ok(());
-        }
+        node.call("sendrawtransaction", &json!([serialize_hex(&funds.payment())]))?;
     }
     let wall = begun.elapsed().as_secs_f64();
     let seconds = node.seconds()? - seconds;
     let each = seconds / wall / f64::from(peers.count) * 1e6;
-    table.add(LOAD, format!("{each:.1} ({:.0} % of a core)", seconds / wall * 100.0), "60 (30 %)");
+    let value = format!("{each:.1} ({:.0} % of a core)", seconds / wall * 100.0);
+    table.add("L4: processor for a peer under load, us/s", value, "60 (30 %)");
     Ok(())
 }
 
