@@ -92,6 +92,7 @@ pub(super) struct End {
     pub(super) open: bool,
 }
 
+#[expect(clippy::box_collection, reason = "millions of these wait: each is as small as can be")]
 pub(super) enum Happening {
     Message(PeerId, Arc<Message>),
     Bytes(PeerId, Box<Vec<u8>>),
