@@ -182,9 +182,9 @@ pub enum Rejection {
     /// It is in the pool with another witness.
     #[error("txn-same-nonwitness-data-in-mempool")]
     TxnSameNonwitnessDataInMempool,
-    /// Another transaction of the pool spends the same output.
-    #[error("txn-mempool-conflict")]
-    TxnMempoolConflict,
+    /// A transaction of the pool spends the same output, and this one of a list is only tested.
+    #[error("bip125-replacement-disallowed")]
+    Bip125ReplacementDisallowed,
     /// It is mined already.
     #[error("txn-already-known")]
     TxnAlreadyKnown,
@@ -214,6 +214,27 @@ pub enum Rejection {
     /// It breaks the rules of transactions of version 3 (BIP431).
     #[error("TRUC-violation")]
     TrucViolation,
+    /// It would replace transactions of too many clusters.
+    #[error("too many potential replacements")]
+    TooManyPotentialReplacements,
+    /// The same where the other child of a parent of version 3 is among them.
+    #[error("too many potential replacements (including sibling eviction)")]
+    TooManyPotentialReplacementsSibling,
+    /// It pays less than what it replaces and its relay.
+    #[error("insufficient fee")]
+    InsufficientFee,
+    /// The same where the other child of a parent of version 3 is to be replaced.
+    #[error("insufficient fee (including sibling eviction)")]
+    InsufficientFeeSibling,
+    /// With it the pool would not be worth more to miners.
+    #[error("replacement-failed")]
+    ReplacementFailed,
+    /// It spends of what it would replace.
+    #[error("bad-txns-spends-conflicting-tx")]
+    BadTxnsSpendsConflictingTx,
+    /// It pays more than who hands it in wants to.
+    #[error("max feerate exceeded")]
+    MaxFeerateExceeded,
     /// Too many transactions of the pool, or too large ones, would hang together.
     #[error("too-large-cluster")]
     TooLargeCluster,
@@ -272,7 +293,10 @@ impl Rejection {
             | Datacarrier
             | BareMultisig
             | Dust
-            | TxnMempoolConflict
+            | Bip125ReplacementDisallowed
+            | TooManyPotentialReplacements
+            | TooManyPotentialReplacementsSibling
+            | MaxFeerateExceeded
             | BadTxnsNonstandardInputs
             | BadWitnessNonstandard
             | BadTxnsTooManySigops
@@ -280,7 +304,12 @@ impl Rejection {
             | TooLargeCluster
             | MissingEphemeralSpends
             | MempoolScript(_) => Blame::Policy,
-            MempoolMinFeeNotMet | MinRelayFeeNotMet | MempoolFull => Blame::Reconsiderable,
+            MempoolMinFeeNotMet
+            | MinRelayFeeNotMet
+            | MempoolFull
+            | InsufficientFee
+            | InsufficientFeeSibling
+            | ReplacementFailed => Blame::Reconsiderable,
             MempoolScriptStripped(_) => Blame::WitnessStripped,
             NonFinal | NonBip68Final => Blame::Future,
             TxnAlreadyInMempool | TxnSameNonwitnessDataInMempool | TxnAlreadyKnown => Blame::Duplicate,
@@ -314,6 +343,7 @@ impl Rejection {
             | BadTxnsInputvaluesOutofrange
             | BadTxnsInBelowout
             | BadTxnsFeeOutofrange
+            | BadTxnsSpendsConflictingTx
             | Coinbase => Blame::Consensus,
         }
     }

@@ -227,6 +227,7 @@ impl Protocol {
                 let announcers = self.download.on_accepted(&txid, &wtxid, &mut cx.core.rng);
                 self.relay.announce(txid, wtxid, &announcers, &mut self.peers, &mut cx);
             }
+            Input::Replaced(transactions) => self.compact.on_replaced(&transactions, &cx),
             Input::Broadcast { txid, wtxid, first } => {
                 if first {
                     self.relay.on_own(txid, wtxid, &mut cx);

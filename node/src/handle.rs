@@ -9,7 +9,7 @@ use std::sync::mpsc as std_mpsc;
 use bitcoin::{BlockHash, Transaction, Txid, Wtxid};
 use groat_chain::block::Block;
 use groat_chain::ledger::{Incoming, Ledger, LedgerError, Proposal};
-use groat_chain::mempool::{Accepted, Mempool, Refusal};
+use groat_chain::mempool::{Accepted, FeeRate, Judged, Mempool, Refusal};
 use groat_chain::params::Params;
 use groat_chain::rejection::Rejection;
 use groat_chain::store::Store;
@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::hub::{Hub, PeerInfo};
 use crate::ledger::{Queue, Request};
-use crate::transactions::{Giver, Offer, Purpose};
+use crate::transactions::{Giver, Offer, Package, PackageGiver, Purpose};
 
 /// The node is stopping and answers no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -131,6 +131,20 @@ impl NodeHandle {
         let (answer, outcome) = std_mpsc::channel();
         self.ledger.push(Request::Offer(Offer { tx, time, from: Giver::Interface { purpose, answer } }));
         outcome.recv().map_err(|_| Stopped)
+    }
+
+    /// Offers transactions that are judged together, parents first, and waits for the verdict; `max_rate`: what each may
+    /// pay at most.
+    pub fn offer_package(
+        &self,
+        transactions: Vec<Arc<Transaction>>,
+        purpose: Purpose,
+        max_rate: Option<FeeRate>,
+    ) -> Result<Judged, Stopped> {
+        let (answer, judged) = std_mpsc::channel();
+        let from = PackageGiver::Interface { purpose, max_rate, answer };
+        self.ledger.push(Request::Package(Package { transactions, from }));
+        judged.recv().map_err(|_| Stopped)
     }
 
     /// Has the peers told of a transaction of the pool. `first`: it is new, and they are told again until one asks for it.

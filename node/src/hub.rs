@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bitcoin::{BlockHash, Txid, Wtxid};
+use bitcoin::{BlockHash, Transaction, Txid, Wtxid};
 use groat_chain::block::Block;
 use groat_chain::ledger::Incoming;
 use groat_chain::mempool::Mempool;
@@ -30,7 +30,7 @@ use crate::clock;
 use crate::handle::Ask;
 use crate::ledger::{Listener, Queue, Request};
 use crate::memory::Files;
-use crate::transactions::{Giver, Offer};
+use crate::transactions::{Giver, Offer, Package, PackageGiver};
 use crate::view::NodeView;
 pub use asked::{AddNode, AddNodeError, AddedNode, NetworkInfo, PeerInfo, Totals, Which};
 
@@ -55,6 +55,8 @@ pub enum Told {
     Refused(BlockHash, Rejection),
     /// The pool took a transaction.
     TxAccepted(Txid, Wtxid),
+    /// Transactions left the pool for others.
+    Replaced(Vec<Arc<Transaction>>),
     /// An address at which peers can dial us was found, or lost.
     Own {
         /// The address.
@@ -95,6 +97,10 @@ impl Listener for mpsc::Sender<Told> {
 
     fn tx_accepted(&mut self, txid: Txid, wtxid: Wtxid) {
         let _ = self.blocking_send(Told::TxAccepted(txid, wtxid));
+    }
+
+    fn replaced(&mut self, transactions: Vec<Arc<Transaction>>) {
+        let _ = self.blocking_send(Told::Replaced(transactions));
     }
 }
 
@@ -204,6 +210,7 @@ impl Hub {
             Told::Connected(block) => Input::BlockConnected(block),
             Told::Refused(hash, rejection) => Input::BlockRefused { hash, rejection },
             Told::TxAccepted(txid, wtxid) => Input::TxAccepted { txid, wtxid },
+            Told::Replaced(transactions) => Input::Replaced(transactions),
             Told::Own { addr, how } => Input::Own { addr, how },
             Told::OnionProxy { proxy, dial } => {
                 self.driver.set_onion_proxy(Proxy { addr: proxy, isolate: true });
@@ -281,7 +288,10 @@ impl Hub {
                 let (time, from) = (clock::now().into(), Giver::Peer(token));
                 self.ledger.push(Request::Offer(Offer { tx, time, from }));
             }
-            Work::Package(package) => self.ledger.push(Request::Package(token, package)),
+            Work::Package(transactions) => {
+                let from = PackageGiver::Peer(token);
+                self.ledger.push(Request::Package(Package { transactions, from }));
+            }
             Work::ReadBlock(hash) => self.read(token, hash, |bytes| Done::Read(bytes.map(Arc::new))),
             Work::DecodeBlock(hash) => self.read(token, hash, |bytes| {
                 Done::Decoded(bytes.and_then(|bytes| Block::decode_prefix(&bytes).ok()).map(Arc::new))

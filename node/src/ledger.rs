@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::handle::Submitted;
 use crate::import::now;
-use crate::transactions::{Checked, Offer, Transactions};
+use crate::transactions::{Checked, Offer, Package, Transactions};
 
 /// During the first sync everything is written at least this often. Core: `DATABASE_WRITE_INTERVAL_MAX`.
 const WRITE_INTERVAL: Duration = Duration::from_secs(70 * 60);
@@ -44,8 +44,8 @@ pub enum Request {
     Offer(Offer),
     /// A transaction whose scripts were run.
     Checked(Box<Checked>),
-    /// Transactions of the protocol to be judged together, parents first.
-    Package(Token, Vec<Arc<Transaction>>),
+    /// Transactions to be judged together, parents first.
+    Package(Package),
     /// To be answered when nothing is left to do.
     WhenIdle(mpsc::Sender<()>),
 }
@@ -67,6 +67,8 @@ pub trait Listener: Send {
     fn refused(&mut self, hash: BlockHash, rejection: Rejection);
     /// The pool took a transaction.
     fn tx_accepted(&mut self, txid: Txid, wtxid: Wtxid);
+    /// Transactions left the pool for others.
+    fn replaced(&mut self, transactions: Vec<Arc<Transaction>>);
 }
 
 /// The requests that wait, by kind, and the order in which they are served: headers, blocks, interfaces, a step towards
@@ -264,9 +266,9 @@ impl<L: Listener> Thread<'_, L> {
                 self.come_to_rest()?;
                 self.transactions.offer(offer, self.ledger, self.queue, &mut self.listener)?;
             }
-            Request::Package(token, package) => {
+            Request::Package(package) => {
                 self.come_to_rest()?;
-                self.transactions.package(token, &package, self.ledger, &mut self.listener)?;
+                self.transactions.package(package, self.ledger, &mut self.listener)?;
             }
             Request::Checked(checked) => {
                 self.come_to_rest()?;
@@ -387,6 +389,7 @@ impl<L: Listener> Thread<'_, L> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transactions::PackageGiver;
 
     #[test]
     fn an_interface_has_its_turn_while_peers_keep_the_ledger_busy() {
@@ -402,10 +405,11 @@ mod tests {
     #[test]
     fn a_transaction_has_its_turn_while_blocks_are_connected() {
         let queue = Queue::default();
-        queue.push(Request::Package(Token(0), Vec::new()));
+        let package = || Package { transactions: Vec::new(), from: PackageGiver::Peer(Token(0)) };
+        queue.push(Request::Package(package()));
         let turns = (0..100).take_while(|_| matches!(queue.next(true), Next::Step)).count();
         assert_eq!(turns, MAX_IN_A_ROW as usize, "steps that were made before the transaction");
-        queue.push(Request::Package(Token(0), Vec::new()));
+        queue.push(Request::Package(package()));
         assert!(matches!(queue.next(false), Next::Serve(Request::Package(..))), "with nothing else to do it is served");
     }
 }

@@ -20,7 +20,7 @@ pub const FILE: &str = "mempool.dat";
 pub fn load(node: &NodeHandle, path: &Path) {
     match std::fs::read(path).map(Dump::decode) {
         Ok(Ok(dump)) => {
-            let Ok(Loaded { taken, others }) = offer(node, dump) else { return };
+            let Ok(Loaded { taken, others }) = offer(node, dump, Trust::ALL) else { return };
             println!("mempool: {taken} stored transactions taken, {others} not");
         }
         Ok(Err(error)) => println!("mempool: {} is not read: {error}", path.display()),
@@ -30,27 +30,50 @@ pub fn load(node: &NodeHandle, path: &Path) {
     node.loaded.store(true, Ordering::Release);
 }
 
+/// What is believed of a file beside its transactions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trust {
+    /// When they came; otherwise they come now.
+    pub times: bool,
+    /// What the operator adds to fees.
+    pub deltas: bool,
+    /// Which no peer has asked for yet.
+    pub unbroadcast: bool,
+}
+
+impl Trust {
+    /// It is our own.
+    const ALL: Trust = Trust { times: true, deltas: true, unbroadcast: true };
+}
+
+/// Offers all that a file holds to the node. None: it cannot be read, or is damaged.
+pub fn import(node: &NodeHandle, path: &Path, trust: Trust) -> Result<Option<()>, Stopped> {
+    let Some(dump) = std::fs::read(path).ok().and_then(|bytes| Dump::decode(bytes).ok()) else { return Ok(None) };
+    offer(node, dump, trust).map(|_| Some(()))
+}
+
 /// How many transactions the pool took.
 struct Loaded {
     taken: usize,
     others: usize,
 }
 
-fn offer(node: &NodeHandle, dump: Dump) -> Result<Loaded, Stopped> {
+fn offer(node: &NodeHandle, dump: Dump, trust: Trust) -> Result<Loaded, Stopped> {
     let mut loaded = Loaded { taken: 0, others: 0 };
     let Dump { transactions, deltas, unbroadcast } = dump;
     let oldest = u64::from(clock::now()).saturating_sub(node.mempool().read().policy().expiry);
     for Dumped { tx, time, delta } in transactions {
-        if delta != 0 {
+        if delta != 0 && trust.deltas {
             let txid = tx.compute_txid();
             node.with_mempool(move |pool| pool.prioritise(txid, delta))?;
         }
-        let time = u64::try_from(time).unwrap_or(0);
+        let time = if trust.times { u64::try_from(time).unwrap_or(0) } else { clock::now().into() };
         let taken = time > oldest && node.offer(tx, time, Purpose::Quietly)?.is_ok();
         *(if taken { &mut loaded.taken } else { &mut loaded.others }) += 1;
     }
+    let deltas = if trust.deltas { deltas } else { Default::default() };
     node.with_mempool(move |pool| deltas.into_iter().for_each(|(txid, delta)| pool.prioritise(txid, delta)))?;
-    for txid in unbroadcast {
+    for txid in unbroadcast.into_iter().filter(|_| trust.unbroadcast) {
         let wtxid = node.mempool().read().get(&txid).map(|entry| entry.wtxid);
         wtxid.map(|wtxid| node.broadcast(txid, wtxid, true)).transpose()?;
     }

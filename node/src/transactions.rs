@@ -5,7 +5,9 @@ use std::sync::{Arc, mpsc};
 
 use bitcoin::{Transaction, Txid, Wtxid};
 use groat_chain::ledger::{Ledger, LedgerError};
-use groat_chain::mempool::{Accepted, Follower, Limits, Mempool, Packages, Policy, Refusal, Staged, stage};
+use groat_chain::mempool::{
+    Accepted, FeeRate, Follower, Judged, Limits, Mempool, Outcome, Packages, Policy, Refusal, Staged, stage,
+};
 use groat_chain::pool::Pool;
 use groat_chain::rejection::{Blame, Rejection};
 use groat_chain::script::VerdictCache;
@@ -39,6 +41,29 @@ pub enum Giver {
         purpose: Purpose,
         /// Gets the outcome.
         answer: mpsc::Sender<Result<Accepted, Refusal>>,
+    },
+}
+
+/// Transactions that somebody offers, to be judged together.
+pub struct Package {
+    /// Parents first.
+    pub transactions: Vec<Arc<Transaction>>,
+    /// Who offers them.
+    pub from: PackageGiver,
+}
+
+/// Who offers a package, and so who is told what became of it.
+pub enum PackageGiver {
+    /// The protocol.
+    Peer(Token),
+    /// An interface.
+    Interface {
+        /// What it wants.
+        purpose: Purpose,
+        /// What each may pay at most.
+        max_rate: Option<FeeRate>,
+        /// Gets the outcome.
+        answer: mpsc::Sender<Judged>,
     },
 }
 
@@ -133,20 +158,34 @@ impl Transactions {
         Ok(())
     }
 
-    /// Judges transactions of the protocol together. Their scripts run here: a peer gives few at a time.
-    pub fn package(
-        &self,
-        token: Token,
-        package: &[Arc<Transaction>],
-        ledger: &Ledger,
-        listener: &mut impl Listener,
-    ) -> Result<(), LedgerError> {
+    /// Judges transactions together. Their scripts run here: who offers packages gives few at a time.
+    pub fn package(&self, package: Package, ledger: &Ledger, listener: &mut impl Listener) -> Result<(), LedgerError> {
+        let Package { transactions, from } = package;
+        let (purpose, max_rate) = match &from {
+            PackageGiver::Peer(_) => (Purpose::Take, None),
+            PackageGiver::Interface { purpose, max_rate, .. } => (*purpose, *max_rate),
+        };
         let (pool, verdicts, now) = (&*self.pool, &*self.verdicts, clock::now().into());
-        let outcomes = Packages { pool, ledger, verdicts, now }.accept(package)?;
-        for accepted in outcomes.iter().flatten() {
-            listener.tx_accepted(accepted.txid, accepted.wtxid);
+        let packages = Packages { pool, ledger, verdicts, now, max_rate };
+        let judged = match purpose {
+            Purpose::Test => packages.test(&transactions)?,
+            Purpose::Take | Purpose::Quietly => {
+                let judged = packages.accept(&transactions)?;
+                for outcome in &judged.outcomes {
+                    if let Outcome::Accepted(accepted) = outcome {
+                        tell_of(accepted, purpose == Purpose::Take, listener);
+                    }
+                }
+                judged
+            }
+        };
+        match from {
+            PackageGiver::Peer(token) => {
+                listener.done(token, Done::Package(judged.outcomes.iter().map(verdict_of_outcome).collect()));
+            }
+            // Who asked may have given up.
+            PackageGiver::Interface { answer, .. } => drop(answer.send(judged)),
         }
-        listener.done(token, Done::Package(outcomes.iter().map(verdict_of).collect()));
         Ok(())
     }
 
@@ -164,9 +203,10 @@ impl Transactions {
 }
 
 fn tell(from: Giver, outcome: Result<Accepted, Refusal>, listener: &mut impl Listener) {
+    let taken = !matches!(from, Giver::Interface { purpose: Purpose::Test, .. });
     let news = matches!(from, Giver::Peer(_) | Giver::Interface { purpose: Purpose::Take, .. });
-    if let (true, Ok(accepted)) = (news, &outcome) {
-        listener.tx_accepted(accepted.txid, accepted.wtxid);
+    if let (true, Ok(accepted)) = (taken, &outcome) {
+        tell_of(accepted, news, listener);
     }
     match from {
         Giver::Peer(token) => listener.done(token, Done::Transaction(verdict_of(&outcome))),
@@ -175,14 +215,37 @@ fn tell(from: Giver, outcome: Result<Accepted, Refusal>, listener: &mut impl Lis
     }
 }
 
+/// The pool took a transaction; `news`: peers are to hear of it.
+fn tell_of(accepted: &Accepted, news: bool, listener: &mut impl Listener) {
+    if !accepted.replaced.is_empty() {
+        listener.replaced(accepted.replaced.clone());
+    }
+    if news {
+        listener.tx_accepted(accepted.txid, accepted.wtxid);
+    }
+}
+
 /// The outcome in the protocol's words.
 fn verdict_of(outcome: &Result<Accepted, Refusal>) -> TxVerdict {
     match outcome {
         Ok(_) => TxVerdict::Accepted,
-        Err(refusal) => match refusal.rejection {
-            Rejection::TxnAlreadyInMempool | Rejection::TxnAlreadyKnown => TxVerdict::Known,
-            other if other.blame() == Blame::Missing => TxVerdict::Missing,
-            other => TxVerdict::Refused(other),
-        },
+        Err(refusal) => verdict_of_refusal(refusal),
+    }
+}
+
+fn verdict_of_refusal(refusal: &Refusal) -> TxVerdict {
+    match refusal.rejection {
+        Rejection::TxnAlreadyInMempool | Rejection::TxnAlreadyKnown => TxVerdict::Known,
+        other if other.blame() == Blame::Missing => TxVerdict::Missing,
+        other => TxVerdict::Refused(other),
+    }
+}
+
+fn verdict_of_outcome(outcome: &Outcome) -> TxVerdict {
+    match outcome {
+        Outcome::Accepted(_) => TxVerdict::Accepted,
+        Outcome::Known { .. } | Outcome::OtherWitness(_) => TxVerdict::Known,
+        Outcome::Refused(refusal) => verdict_of_refusal(refusal),
+        Outcome::Unjudged => TxVerdict::Missing,
     }
 }

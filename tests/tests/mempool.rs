@@ -19,6 +19,8 @@ use serde_json::{Value, json};
 
 use crate::rpc::Groat;
 
+mod replacements;
+
 /// Both nodes, with one chain.
 struct Pair {
     core: Bitcoind,

@@ -1,7 +1,8 @@
 //! How a transaction comes into the pool: stages in the order of Core's `MemPoolAccept`, each a function. [`stage`] does
-//! all that needs pool and coins; the scripts of what it gives may run on any thread; [`Mempool::insert`] then takes it in,
+//! all that needs pool and coins (of one of a package [`candidate`] does what it need not know the others for); the scripts of what it gives may run on any thread; [`Mempool::insert`] then takes it in,
 //! if neither pool nor tip has changed meanwhile. No rule of consensus knows of any of this.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bitcoin::{OutPoint, Transaction, Txid, Wtxid};
@@ -13,6 +14,7 @@ use super::{Key, Mempool};
 use crate::coins::Coin;
 use crate::ledger::{Ledger, LedgerError};
 use crate::rejection::Rejection;
+use crate::rules::block::WITNESS_SCALE_FACTOR;
 use crate::rules::branch::Branch;
 use crate::rules::deployment::script_flags;
 use crate::rules::header::median_time_past;
@@ -53,8 +55,24 @@ pub enum Limits {
     Held,
     /// All but its fee, which counts together with that of others. Core: `m_package_feerates`.
     Packaged,
+    /// All of them, and it replaces nothing: one of a list that is only tested. Core: `PackageTestAccept`.
+    Listed,
     /// Neither fee nor size: it was in a block that was taken back. Core: `bypass_limits`.
     Bypassed,
+}
+
+/// A transaction that passed every stage for which it need not be known what else comes and goes with it. Core:
+/// `Workspace` after `PreChecks`.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    pub(super) entry: Entry,
+    coins: Vec<Coin>,
+    /// Its parents in the pool, by their ids.
+    pub(super) parents: Vec<Key>,
+    /// The transactions of the pool that it wants the places of, without what spends of them.
+    pub(super) conflicts: BTreeSet<Key>,
+    /// One of them does not spend what it spends, but is another child of its parent.
+    sibling: bool,
 }
 
 /// A transaction that passed every stage but its scripts.
@@ -62,6 +80,8 @@ pub enum Limits {
 pub struct Staged {
     entry: Entry,
     coins: Vec<Coin>,
+    /// What it replaces, with all that spends of that.
+    replaced: BTreeSet<Key>,
     limits: Limits,
     /// The flags of the next block.
     flags: Flags,
@@ -70,7 +90,7 @@ pub struct Staged {
 }
 
 /// What is known of a transaction that the pool took, or would take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accepted {
     /// Its id without witness.
     pub txid: Txid,
@@ -78,8 +98,15 @@ pub struct Accepted {
     pub wtxid: Wtxid,
     /// What it pays, in satoshi.
     pub fee: u64,
-    /// What it pays with what the operator adds, over its virtual bytes.
+    /// Its virtual bytes.
+    pub vsize: u64,
+    /// What it pays with what the operator adds, over its virtual bytes; of a package that was judged as one, what all
+    /// pay over the bytes of all.
     pub rate: FeeRate,
+    /// Whose fees and bytes are in the rate; its own where it was judged alone.
+    pub includes: Vec<Wtxid>,
+    /// What left the pool for it; of a package that was judged as one all is told with the first.
+    pub replaced: Vec<Arc<Transaction>>,
 }
 
 /// Outputs by which a transaction without inputs is found to be mined. Who sends one pays nothing for thousands of outputs,
@@ -95,11 +122,24 @@ pub fn stage(
     pool: &Mempool,
     ledger: &Ledger,
 ) -> Result<Result<Staged, Refusal>, LedgerError> {
+    let candidate = candidate(tx, time, limits, pool, &[], ledger)?;
+    Ok(candidate.and_then(|candidate| candidate.stage_alone(limits, None, pool, ledger)))
+}
+
+/// The stages for which it need not be known what else comes and goes; `package`: what comes before it.
+pub(super) fn candidate(
+    tx: Arc<Transaction>,
+    time: u64,
+    limits: Limits,
+    pool: &Mempool,
+    package: &[Candidate],
+    ledger: &Ledger,
+) -> Result<Result<Candidate, Refusal>, LedgerError> {
     let tree = ledger.tree();
     let tree = tree.read();
     let tip = tree.get(&ledger.tip()).expect("the ledger stands on a block of the tree");
-    let stage =
-        Stage { txid: tx.compute_txid(), tx: &tx, limits, pool, policy: &pool.policy, branch: tree.branch(tip) };
+    let (txid, policy, branch) = (tx.compute_txid(), &pool.policy, tree.branch(tip));
+    let stage = Stage { txid, tx: &tx, limits, pool, package, policy, branch };
     if let Err(refusal) = stage.without_coins() {
         return Ok(Err(refusal));
     }
@@ -116,6 +156,8 @@ struct Stage<'a, B> {
     txid: Txid,
     limits: Limits,
     pool: &'a Mempool,
+    /// What comes before it.
+    package: &'a [Candidate],
     policy: &'a Policy,
     /// The chain up to the tip.
     branch: B,
@@ -127,16 +169,20 @@ impl<B: Branch> Stage<'_, B> {
         self.check_form()?;
         self.check_final()?;
         self.check_new()?;
-        Ok(self.check_no_conflict()?)
+        let may_replace = self.limits != Limits::Listed;
+        if may_replace || self.conflicts().is_empty() {
+            Ok(())
+        } else {
+            Err(Rejection::Bip125ReplacementDisallowed.into())
+        }
     }
 
-    fn with_coins(&self, time: u64, coins: Vec<Coin>, ledger: &Ledger) -> Result<Staged, Refusal> {
+    fn with_coins(&self, time: u64, coins: Vec<Coin>, ledger: &Ledger) -> Result<Candidate, Refusal> {
         let params = ledger.params();
         if !sequence_locks(self.tx, &coins, &self.branch).are_past(&self.branch) {
             return Err(Rejection::NonBip68Final.into());
         }
-        let height = self.branch.height() + 1;
-        let fee = check_inputs(self.tx, &coins, height, params).map_err(|rejection| {
+        let fee = check_inputs(self.tx, &coins, self.branch.height() + 1, params).map_err(|rejection| {
             let detail = self.inputs_detail(rejection, &coins, params.coinbase_maturity);
             Refusal { rejection, detail }
         })?;
@@ -145,15 +191,17 @@ impl<B: Branch> Stage<'_, B> {
         self.check_dust_pays_nothing(&entry)?;
         check_sigops(&entry)?;
         self.check_fee(&entry, time)?;
-        let (parents, children) = self.pool.relatives(self.txid, self.tx);
+        let (parents, _) = self.pool.relatives(self.txid, self.tx);
         let mut parents: Vec<Key> = parents.into_iter().collect();
         // The one with the smallest id is named where one is.
         parents.sort_by_key(|key| self.pool.entry(*key).txid);
-        self.check_truc(&entry, &parents)?;
-        self.check_cluster(&entry, parents.iter().chain(&children))?;
-        self.check_dust_is_spent(&parents)?;
-        let next = script_flags(height, bitcoin::hashes::Hash::all_zeros(), params);
-        Ok(Staged { entry, coins, limits: self.limits, flags: next, generation: self.pool.generation })
+        let mut conflicts = self.conflicts();
+        let sibling = match self.limits {
+            Limits::Bypassed => None,
+            limits => self.pool.check_truc(&entry, &parents, &conflicts, limits == Limits::Held)?,
+        };
+        conflicts.extend(sibling);
+        Ok(Candidate { entry, coins, parents, conflicts, sibling: sibling.is_some() })
     }
 
     /// What shows without its place: it is no coinbase, of a standard form, and large enough.
@@ -184,20 +232,23 @@ impl<B: Branch> Stage<'_, B> {
         }
     }
 
-    /// There is no replacement yet: who came first stays.
-    fn check_no_conflict(&self) -> Result<(), Rejection> {
-        let conflict = self.tx.input.iter().any(|input| self.pool.spender(&input.previous_output).is_some());
-        if conflict { Err(Rejection::TxnMempoolConflict) } else { Ok(()) }
+    /// The transactions of the pool that spend the same outputs.
+    fn conflicts(&self) -> BTreeSet<Key> {
+        self.tx.input.iter().filter_map(|input| self.pool.spenders.get(&input.previous_output)).copied().collect()
     }
 
-    /// The coins that it spends, of the pool and of the chain. Those of the pool count as made by the next block.
+    /// The coins that it spends, of the package, the pool and the chain. All but the last count as made by the next block.
     fn gather(&self, ledger: &Ledger) -> Result<Result<Vec<Coin>, Rejection>, LedgerError> {
         let outpoints: Vec<OutPoint> = self.tx.input.iter().map(|input| input.previous_output).collect();
-        let in_pool = |outpoint: &&OutPoint| self.pool.by_txid.contains_key(&outpoint.txid);
-        let on_chain: Vec<OutPoint> = outpoints.iter().filter(|outpoint| !in_pool(outpoint)).copied().collect();
+        let waiting = |txid: &Txid| {
+            let in_package = self.package.iter().map(|before| &before.entry).find(|entry| entry.txid == *txid);
+            in_package.or_else(|| self.pool.get(txid))
+        };
+        let on_chain = outpoints.iter().filter(|outpoint| waiting(&outpoint.txid).is_none());
+        let on_chain: Vec<OutPoint> = on_chain.copied().collect();
         let mut found = ledger.coins(&on_chain)?.into_iter();
         let height = self.branch.height() + 1;
-        let coins = outpoints.iter().map(|outpoint| match self.pool.get(&outpoint.txid) {
+        let coins = outpoints.iter().map(|outpoint| match waiting(&outpoint.txid) {
             Some(entry) => Some(Coin::new(entry.tx.output.get(outpoint.vout as usize)?, height, false)),
             None => found.next().expect("one for each asked"),
         });
@@ -215,9 +266,10 @@ impl<B: Branch> Stage<'_, B> {
     fn inputs_detail(&self, rejection: Rejection, coins: &[Coin], maturity: u32) -> String {
         match rejection {
             Rejection::BadTxnsInBelowout => {
-                let value_in = coins.iter().map(|coin| coin.value().to_sat()).sum();
-                let value_out = self.tx.output.iter().map(|output| output.value.to_sat()).sum();
-                format!("value in ({}) < value out ({})", money(value_in), money(value_out))
+                let value_in: u64 = coins.iter().map(|coin| coin.value().to_sat()).sum();
+                let value_out: u64 = self.tx.output.iter().map(|output| output.value.to_sat()).sum();
+                // Both were found to be no more than all money.
+                format!("value in ({}) < value out ({})", money(value_in as i64), money(value_out as i64))
             }
             Rejection::BadTxnsPrematureSpendOfCoinbase => {
                 let next = self.branch.height() + 1;
@@ -276,16 +328,71 @@ impl<B: Branch> Stage<'_, B> {
         Ok(())
     }
 
-    /// It pays what a pool that was full asks for, and for its relay. Core: `CheckFeeRate`.
+    /// Alone it pays enough.
     fn check_fee(&self, entry: &Entry, now: u64) -> Result<(), Refusal> {
-        if self.limits != Limits::Held {
-            return Ok(());
+        match self.limits {
+            Limits::Held | Limits::Listed => {
+                self.pool.check_rate(FeeRate { fee: entry.modified_fee(), size: entry.vsize() }, now)
+            }
+            Limits::Packaged | Limits::Bypassed => Ok(()),
         }
-        for (rejection, rate) in [
-            (Rejection::MempoolMinFeeNotMet, self.pool.min_fee(now)),
+    }
+}
+
+impl Candidate {
+    /// The stages of one that comes alone; `max_rate` is what who hands it in wants to pay at most.
+    pub(super) fn stage_alone(
+        self,
+        limits: Limits,
+        max_rate: Option<FeeRate>,
+        pool: &Mempool,
+        ledger: &Ledger,
+    ) -> Result<Staged, Refusal> {
+        let replaced = if self.conflicts.is_empty() {
+            pool.check_cluster(&self.entry)?;
+            BTreeSet::new()
+        } else {
+            pool.check_replacement(&self.entry, &self.conflicts, self.sibling)?
+        };
+        self.check_spends_no_conflict(pool)?;
+        self.check_rate_below(max_rate)?;
+        if limits != Limits::Bypassed {
+            pool.check_dust_is_spent(&[&self.entry]).map_err(|(_, refusal)| refusal)?;
+        }
+        Ok(self.staged(replaced, limits, pool, ledger))
+    }
+
+    /// It passed all stages.
+    pub(super) fn staged(self, replaced: BTreeSet<Key>, limits: Limits, pool: &Mempool, ledger: &Ledger) -> Staged {
+        let next = script_flags(self.entry.height + 1, bitcoin::hashes::Hash::all_zeros(), ledger.params());
+        let Candidate { entry, coins, .. } = self;
+        Staged { entry, coins, replaced, limits, flags: next, generation: pool.generation }
+    }
+
+    /// It does not spend of what has to leave for it. Core: `EntriesAndTxidsDisjoint`.
+    fn check_spends_no_conflict(&self, pool: &Mempool) -> Result<(), Refusal> {
+        let ancestors = pool.walk(&self.parents, |entry| &entry.parents);
+        let spent = ancestors.iter().filter(|key| self.conflicts.contains(key)).map(|key| pool.entry(*key).txid).min();
+        let Some(spent) = spent else { return Ok(()) };
+        let detail = format!("{} spends conflicting transaction {spent}", self.entry.txid);
+        Err(Refusal { rejection: Rejection::BadTxnsSpendsConflictingTx, detail })
+    }
+
+    /// It pays no more than who hands it in wants to.
+    pub(super) fn check_rate_below(&self, max_rate: Option<FeeRate>) -> Result<(), Rejection> {
+        let rate = FeeRate { fee: self.entry.modified_fee(), size: self.entry.vsize() };
+        if max_rate.is_some_and(|max| rate > max) { Err(Rejection::MaxFeerateExceeded) } else { Ok(()) }
+    }
+}
+
+impl Mempool {
+    /// It pays what a pool that was full asks for, and for its relay. Core: `CheckFeeRate`.
+    pub(super) fn check_rate(&self, rate: FeeRate, now: u64) -> Result<(), Refusal> {
+        for (rejection, least) in [
+            (Rejection::MempoolMinFeeNotMet, self.min_fee(now)),
             (Rejection::MinRelayFeeNotMet, self.policy.min_relay_fee),
         ] {
-            let (fee, least) = (entry.modified_fee(), fee_for(rate, entry.vsize()));
+            let (fee, least) = (rate.fee, fee_for(least, rate.size));
             // A pool that was not full asks for nothing, not even of what the operator holds back.
             let asked = least > 0 || rejection == Rejection::MinRelayFeeNotMet;
             if asked && i128::from(fee) < i128::from(least) {
@@ -295,71 +402,38 @@ impl<B: Branch> Stage<'_, B> {
         Ok(())
     }
 
-    /// Transactions of version 3 keep to families of two, and to themselves ([BIP-0431]). Core: `SingleTRUCChecks`.
-    ///
-    /// [BIP-0431]: https://github.com/bitcoin/bips/blob/master/bip-0431.mediawiki
-    fn check_truc(&self, entry: &Entry, parents: &[Key]) -> Result<(), Refusal> {
-        if self.limits == Limits::Bypassed {
+    /// Not too many hang together, nor too large ones, when it comes and nothing leaves. Core: `CheckMemPoolPolicyLimits`.
+    fn check_cluster(&self, entry: &Entry) -> Result<(), Rejection> {
+        let (parents, children) = self.relatives(entry.txid, &entry.tx);
+        let clusters = self.clusters_of(parents.iter().chain(&children));
+        let members = clusters.iter().flat_map(|id| &self.clusters[id].order);
+        let (count, weight) = members.fold((1, entry.adjusted_weight), |(count, weight), key| {
+            (count + 1, weight + self.entry(*key).adjusted_weight)
+        });
+        let limit = self.policy.cluster_vbytes * WITNESS_SCALE_FACTOR as u64;
+        if count > self.policy.cluster_count || weight > limit { Err(Rejection::TooLargeCluster) } else { Ok(()) }
+    }
+
+    /// A child spends all dust of its parents, of the pool or among those that come before it: it must not stay behind.
+    /// Names the child. Core: `CheckEphemeralSpends`.
+    pub(super) fn check_dust_is_spent(&self, package: &[&Entry]) -> Result<(), (usize, Refusal)> {
+        if !self.policy.require_standard {
             return Ok(());
         }
-        let violation = |detail| Err(Refusal { rejection: Rejection::TrucViolation, detail });
-        let show = |entry: &Entry| format!("{} (wtxid={})", entry.txid, entry.wtxid);
-        let is_truc = |entry: &Entry| entry.tx.version.0 as u32 == policy::TRUC_VERSION;
-        let truc = is_truc(entry);
-        if let Some(parent) = parents.iter().map(|key| self.pool.entry(*key)).find(|parent| is_truc(parent) != truc) {
-            let (own, other) = if truc { ("", "non-") } else { ("non-", "") };
-            let (child, parent) = (show(entry), show(parent));
-            return violation(format!("{own}version=3 tx {child} cannot spend from {other}version=3 tx {parent}"));
-        }
-        if !truc {
-            return Ok(());
-        }
-        let vsize = entry.vsize();
-        let too_big =
-            |what, limit| format!("version=3 {what}tx {} is too big: {vsize} > {limit} virtual bytes", show(entry));
-        if vsize > policy::TRUC_MAX_VSIZE {
-            return violation(too_big("", policy::TRUC_MAX_VSIZE));
-        }
-        let [parent] = parents else {
-            return match parents {
-                [] => Ok(()),
-                _ => violation(format!("tx {} would have too many ancestors", show(entry))),
-            };
+        let leaves_dust = |child: &Entry, parent: &Transaction, txid: Txid| {
+            let spends = |outpoint| child.tx.input.iter().any(|input| input.previous_output == outpoint);
+            policy::dust(parent, self.policy.dust_relay_fee).any(|vout| !spends(OutPoint::new(txid, vout)))
         };
-        let parent = self.pool.entry(*parent);
-        if self.pool.ancestors(parent).len() + 2 > policy::TRUC_FAMILY_LIMIT {
-            return violation(format!("tx {} would have too many ancestors", show(entry)));
-        }
-        if vsize > policy::TRUC_CHILD_MAX_VSIZE {
-            return violation(too_big("child ", policy::TRUC_CHILD_MAX_VSIZE));
-        }
-        if self.pool.descendants(parent).len() + 2 > policy::TRUC_FAMILY_LIMIT {
-            return violation(format!("tx {} would exceed descendant count limit", show(parent)));
-        }
-        Ok(())
-    }
-
-    /// Not too many hang together, nor too large ones. Core: `CheckMemPoolPolicyLimits`.
-    fn check_cluster<'k>(&self, entry: &Entry, relatives: impl Iterator<Item = &'k Key>) -> Result<(), Rejection> {
-        let (count, vsize) = self.pool.cluster_size(relatives);
-        if count + 1 > self.policy.cluster_count || vsize + entry.vsize() > self.policy.cluster_vbytes {
-            return Err(Rejection::TooLargeCluster);
-        }
-        Ok(())
-    }
-
-    /// A child spends all dust of its parents: it must not stay behind. Core: `CheckEphemeralSpends`.
-    fn check_dust_is_spent(&self, parents: &[Key]) -> Result<(), Refusal> {
-        if self.limits == Limits::Bypassed || !self.policy.require_standard {
-            return Ok(());
-        }
-        let spends = |outpoint: OutPoint| self.tx.input.iter().any(|input| input.previous_output == outpoint);
-        for parent in parents.iter().map(|key| self.pool.entry(*key)) {
-            let mut dust = policy::dust(&parent.tx, self.policy.dust_relay_fee);
-            if dust.any(|vout| !spends(OutPoint::new(parent.txid, vout))) {
-                let (txid, wtxid) = (self.txid, self.tx.compute_wtxid());
-                let detail = format!("tx {txid} (wtxid={wtxid}) did not spend parent's ephemeral dust");
-                return Err(Refusal { rejection: Rejection::MissingEphemeralSpends, detail });
+        for (number, child) in package.iter().enumerate() {
+            let parents: BTreeSet<Txid> = child.tx.input.iter().map(|input| input.previous_output.txid).collect();
+            for txid in parents {
+                let in_package = package.iter().copied().find(|entry| entry.txid == txid);
+                let Some(parent) = in_package.or_else(|| self.get(&txid)) else { continue };
+                if leaves_dust(child, &parent.tx, txid) {
+                    let Entry { txid, wtxid, .. } = child;
+                    let detail = format!("tx {txid} (wtxid={wtxid}) did not spend parent's ephemeral dust");
+                    return Err((number, Refusal { rejection: Rejection::MissingEphemeralSpends, detail }));
+                }
             }
         }
         Ok(())
@@ -367,10 +441,11 @@ impl<B: Branch> Stage<'_, B> {
 }
 
 /// BTC with two to eight decimals. Core: `FormatMoney`.
-fn money(sat: u64) -> String {
+pub(super) fn money(sat: i64) -> String {
+    let (sign, sat) = (if sat < 0 { "-" } else { "" }, sat.unsigned_abs());
     let (coins, rest) = (sat / 100_000_000, format!("{:08}", sat % 100_000_000));
     let end = rest.trim_end_matches('0').len().max(2);
-    format!("{coins}.{}", &rest[..end])
+    format!("{sign}{coins}.{}", &rest[..end])
 }
 
 fn check_sigops(entry: &Entry) -> Result<(), Refusal> {
@@ -412,11 +487,12 @@ impl Staged {
         &self.entry.tx
     }
 
-    /// What is known of it.
+    /// What is known of it before it is taken.
     pub fn accepted(&self) -> Accepted {
         let Entry { txid, wtxid, fee, .. } = self.entry;
-        let rate = FeeRate { fee: self.entry.modified_fee(), size: self.entry.vsize() };
-        Accepted { txid, wtxid, fee, rate }
+        let vsize = self.entry.vsize();
+        let rate = FeeRate { fee: self.entry.modified_fee(), size: vsize };
+        Accepted { txid, wtxid, fee, vsize, rate, includes: vec![wtxid], replaced: Vec::new() }
     }
 
     /// Whether the pool is as it was when this was judged. If not it is to be staged again; its scripts stay as they
@@ -439,14 +515,24 @@ impl Mempool {
     /// When the pool has changed since it was staged: see [`Staged::is_current`].
     pub fn insert(&mut self, staged: Staged, now: u64) -> Result<Accepted, Refusal> {
         assert!(staged.is_current(self), "it was judged against another pool");
-        let accepted = staged.accepted();
-        self.add(staged.entry);
-        if staged.limits == Limits::Held {
+        let limits = staged.limits;
+        let accepted = self.put(staged);
+        if limits == Limits::Held {
             self.limit(now);
             if !self.by_txid.contains_key(&accepted.txid) {
                 return Err(Rejection::MempoolFull.into());
             }
         }
         Ok(accepted)
+    }
+
+    /// Takes a transaction in, and out what it replaces; makes no room.
+    pub(super) fn put(&mut self, staged: Staged) -> Accepted {
+        let mut accepted = staged.accepted();
+        let replaced = self.take(&staged.replaced.into_iter().collect::<Vec<_>>());
+        self.sequence += replaced.len() as u64;
+        accepted.replaced = replaced.into_iter().map(|entry| entry.tx).collect();
+        self.add(staged.entry);
+        accepted
     }
 }

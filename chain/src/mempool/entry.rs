@@ -58,6 +58,11 @@ impl Entry {
         i64::try_from(self.fee).unwrap_or(i64::MAX).saturating_add(self.delta)
     }
 
+    /// Whether it spends an output of that transaction.
+    pub(super) fn spends_of(&self, txid: &Txid) -> bool {
+        self.tx.input.iter().any(|input| input.previous_output.txid == *txid)
+    }
+
     /// Modified fee and weight.
     pub fn rate(&self) -> FeeRate {
         FeeRate { fee: self.modified_fee(), size: self.adjusted_weight }

@@ -4,7 +4,9 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `accept` | how a transaction comes in: stages in their order |
+//! | `replace` | what it takes for one to take the place of others |
 //! | `package` | how transactions come in together |
+//! | `truc` | what holds for transactions of version 3 |
 //! | `policy` | what is taken beyond what is valid |
 //! | `cluster`, `fee` | which of the transactions that hang together is mined when |
 //! | `follow` | what blocks do: mined ones leave, those of blocks taken back return |
@@ -23,9 +25,11 @@ mod follow;
 mod limit;
 mod package;
 pub mod policy;
+mod replace;
 mod select;
 #[cfg(test)]
 mod tests;
+mod truc;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -37,7 +41,7 @@ pub use dump::{DecodeError, Dump, Dumped};
 pub use entry::Entry;
 pub use fee::{FeeRate, fee_for};
 pub use follow::Follower;
-pub use package::{Outcome, Packages};
+pub use package::{Judged, MAX_PACKAGE_COUNT, Outcome, PackageError, Packages, is_child_with_parents_tree};
 pub use policy::Policy;
 pub use select::{BlockLimits, Chosen, Selected};
 
@@ -211,6 +215,23 @@ impl Mempool {
         self.clusters[&entry.cluster].chunks[entry.chunk]
     }
 
+    /// All that hangs together with a transaction, cut into chunks, in the order in which it would be mined.
+    pub fn cluster(&self, entry: &Entry) -> Vec<(Chunk, Vec<&Entry>)> {
+        let Cluster { order, chunks } = &self.clusters[&entry.cluster];
+        let mut rest = &order[..];
+        let cut = |chunk: &Chunk| {
+            let (here, after) = rest.split_at(chunk.count);
+            rest = after;
+            (*chunk, here.iter().map(|key| self.entry(*key)).collect())
+        };
+        chunks.iter().map(cut).collect()
+    }
+
+    /// Fee and weight of every chunk, the best first.
+    pub fn chunk_rates(&self) -> impl Iterator<Item = FeeRate> {
+        self.by_chunk.iter().map(|chunk| chunk.rate.0)
+    }
+
     /// What the operator adds to the fee of this transaction, in satoshi.
     pub fn delta(&self, txid: &Txid) -> i64 {
         self.deltas.get(txid).copied().unwrap_or(0)
@@ -278,11 +299,9 @@ impl Mempool {
         (parents.copied().collect(), children.copied().collect())
     }
 
-    /// Number and virtual bytes of what would hang together with these, without counting anything twice.
-    fn cluster_size<'a>(&self, relatives: impl Iterator<Item = &'a Key>) -> (usize, u64) {
-        let clusters: BTreeSet<u64> = relatives.map(|key| self.entry(*key).cluster).collect();
-        let members = clusters.iter().flat_map(|id| &self.clusters[id].order);
-        members.fold((0, 0), |(count, vsize), key| (count + 1, vsize + self.entry(*key).vsize()))
+    /// Clusters of these.
+    fn clusters_of<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> BTreeSet<u64> {
+        keys.map(|key| self.entry(*key).cluster).collect()
     }
 
     /// Adds an entry that was judged, and links it. What it hangs together with must hold to the limit of clusters.

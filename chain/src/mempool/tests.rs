@@ -126,6 +126,21 @@ impl Node {
         self.pool.write().insert(staged, now)
     }
 
+    fn packages(&self, package: &[Arc<Transaction>]) -> Judged {
+        let (pool, ledger, verdicts, now) = (&*self.pool, &self.ledger, &*self.verdicts, self.now());
+        Packages { pool, ledger, verdicts, now, max_rate: None }.accept(package).unwrap()
+    }
+
+    /// What is wrong with a package, and with each of its transactions.
+    fn judge(&self, package: &[Arc<Transaction>]) -> (Option<PackageError>, Vec<Option<Rejection>>) {
+        let Judged { error, outcomes } = self.packages(package);
+        let reason = |outcome| match outcome {
+            Outcome::Refused(refusal) => Some(refusal.rejection),
+            _ => None,
+        };
+        (error, outcomes.into_iter().map(reason).collect())
+    }
+
     /// Mines a block on `parent`, with the fees unclaimed, and lets the ledger go where it wants.
     fn mine(&mut self, parent: BlockHash, transactions: &[Transaction]) -> BlockHash {
         let hash = self.hand_in(parent, transactions);
@@ -272,8 +287,6 @@ fn reasons_come_in_cores_order() {
     let mut other_witness = good.clone();
     other_witness.input[0].witness = Witness::from_slice(&[[1]]);
     assert_eq!(node.accept(&other_witness), Err(Rejection::TxnSameNonwitnessDataInMempool));
-    let conflict = transaction(&coins[..1], &[1000]);
-    assert_eq!(node.accept(&conflict), Err(Rejection::TxnMempoolConflict));
     node.check();
 }
 
@@ -492,7 +505,6 @@ fn transactions_of_version_3_keep_to_families_of_two() {
     assert_eq!(node.accept(&versioned(3, &[of(&parent, 0)], &vec![1; 70])), refused, "a child of over 1000 bytes");
     let child = versioned(3, &[of(&parent, 0)], &[1000]);
     node.accept(&child).unwrap();
-    assert_eq!(node.accept(&versioned(3, &[of(&parent, 1)], &[1000])), refused, "a second child");
     assert_eq!(node.accept(&versioned(3, &[of(&child, 0)], &[1])), refused, "a grandchild");
     assert_eq!(node.accept(&versioned(3, &coins[2..3], &vec![1; 700])), refused, "over 10,000 bytes");
     node.check();
@@ -530,25 +542,167 @@ fn a_child_pays_for_a_parent_that_comes_with_it() {
         let child = transaction(&[OutPoint::new(parent.compute_txid(), 0)], &[SUBSIDY / 4 - fees[0] - fees[1]]);
         [Arc::new(parent), Arc::new(child)]
     };
-    let judge = |package: &[Arc<Transaction>]| {
-        let (pool, ledger, verdicts, now) = (&*node.pool, &node.ledger, &*node.verdicts, node.now());
-        let outcomes = Packages { pool, ledger, verdicts, now }.accept(package).unwrap();
-        outcomes.into_iter().map(|outcome| outcome.map(drop).map_err(|refusal| refusal.rejection)).collect::<Vec<_>>()
-    };
-    assert_eq!(judge(&package(0, [0, 1000])), [Ok(()), Ok(())]);
-    assert_eq!(
-        judge(&package(0, [0, 1000])),
-        [Err(Rejection::TxnAlreadyInMempool), Err(Rejection::TxnAlreadyInMempool)]
-    );
-    let low = Err(Rejection::MinRelayFeeNotMet);
-    assert_eq!(judge(&package(1, [0, 100])), [low, Err(Rejection::MissingInputs)], "too little together");
-    assert_eq!(judge(&package(1, [1000, 1000])), [Ok(()), Ok(())], "each good enough alone");
+    assert_eq!(node.judge(&package(0, [0, 1000])), (None, vec![None, None]));
+    let known = node.packages(&package(0, [0, 1000])).outcomes;
+    assert!(known.iter().all(|outcome| matches!(outcome, Outcome::Known { .. })), "{known:?}");
+    let low = Some(Rejection::MinRelayFeeNotMet);
+    let failed = Some(PackageError::Transaction);
+    assert_eq!(node.judge(&package(1, [0, 100])), (failed.clone(), vec![low, low]), "too little together");
+    assert_eq!(node.judge(&package(1, [1000, 1000])), (None, vec![None, None]), "each good enough alone");
     let mut broken = package(2, [0, 1000]);
     Arc::make_mut(&mut broken[1]).input[0].script_sig = ScriptBuf::from_bytes(vec![0x51]);
-    assert_eq!(judge(&broken)[0], low);
-    assert!(matches!(judge(&broken)[1], Err(Rejection::MempoolScript(_))));
+    let (error, reasons) = node.judge(&broken);
+    assert_eq!((error, reasons[0]), (failed, low));
+    assert!(matches!(reasons[1], Some(Rejection::MempoolScript(_))), "{reasons:?}");
     assert_eq!(node.pool.read().len(), 4, "nothing stays of those that failed");
     node.check();
+}
+
+/// One input of `coins`, a fee.
+fn paying(coin: OutPoint, value: u64, fee: u64) -> Transaction {
+    transaction(&[coin], &[value - fee])
+}
+
+#[test]
+fn who_pays_more_replaces_what_spends_the_same_with_all_below_it() {
+    let node = Node::grown(Node::lax(), 3);
+    let (coins, value) = (node.coinbase(1), SUBSIDY / 4);
+    let old = paying(coins[0], value, 1000);
+    let child = paying(OutPoint::new(old.compute_txid(), 0), value - 1000, 2000);
+    let other = paying(coins[1], value, 1000);
+    for tx in [&old, &child, &other] {
+        node.accept(tx).unwrap();
+    }
+    let refusal = |fee| node.try_accept(&paying(coins[0], value, fee)).unwrap_err();
+    let vsize = old.vsize() as u64;
+    let relay = super::accept::money(fee_for(100, vsize) as i64);
+    let id = |fee| paying(coins[0], value, fee).compute_txid();
+    for (fee, what) in [
+        (2999, format!("rejecting replacement {}, less fees than conflicting txs; 0.00002999 < 0.00003", id(2999))),
+        (3000, format!("rejecting replacement {}, not enough additional fees to relay; 0.00 < {relay}", id(3000))),
+    ] {
+        assert_eq!(refusal(fee), Refusal { rejection: Rejection::InsufficientFee, detail: what });
+    }
+    let before = node.pool.read().sequence();
+    let accepted = node.accept(&paying(coins[0], value, 3000 + fee_for(100, vsize))).unwrap();
+    let left: BTreeSet<Txid> = accepted.replaced.iter().map(|tx| tx.compute_txid()).collect();
+    assert_eq!(left, [&old, &child].map(Transaction::compute_txid).into());
+    assert_eq!(node.ids(), [accepted.txid, other.compute_txid()].into());
+    assert_eq!(node.pool.read().sequence(), before + 3, "two left and one came");
+    node.check();
+}
+
+#[test]
+fn a_replacement_must_leave_the_pool_worth_more_to_miners() {
+    let node = Node::grown(Node::lax(), 3);
+    let (coins, value) = (node.coinbase(1), SUBSIDY / 4);
+    let old = paying(coins[0], value, 1000);
+    node.accept(&old).unwrap();
+    // More in all, but so long that who has little room earns less.
+    let long = transaction(&coins[..1], &[(value - 3000) / 40; 40]);
+    let failed = Refusal {
+        rejection: Rejection::ReplacementFailed,
+        detail: "insufficient feerate: does not improve feerate diagram".into(),
+    };
+    assert_eq!(node.try_accept(&long), Err(failed));
+    assert_eq!(node.ids(), [old.compute_txid()].into());
+    node.check();
+}
+
+#[test]
+fn a_replacement_may_not_spend_what_it_replaces() {
+    let node = Node::grown(Node::lax(), 3);
+    let (coins, value) = (node.coinbase(1), SUBSIDY / 4);
+    let old = paying(coins[0], value, 1000);
+    node.accept(&old).unwrap();
+    let made = OutPoint::new(old.compute_txid(), 0);
+    let both = transaction(&[coins[0], made], &[value]);
+    let detail = format!("{} spends conflicting transaction {}", both.compute_txid(), old.compute_txid());
+    assert_eq!(node.try_accept(&both), Err(Refusal { rejection: Rejection::BadTxnsSpendsConflictingTx, detail }));
+    node.check();
+}
+
+#[test]
+fn a_replacement_conflicts_with_a_hundred_clusters_at_most() {
+    let mut node = Node::grown(Policy { min_relay_fee: 0, incremental_relay_fee: 0, ..Node::lax() }, 30);
+    let mut coins: Vec<OutPoint> = (1..=26).flat_map(|height| node.coinbase(height)).collect();
+    coins.truncate(101);
+    for coin in &coins {
+        node.accept(&paying(*coin, SUBSIDY / 4, 1)).unwrap();
+    }
+    let of = |count: usize| transaction(&coins[..count], &[1000]);
+    assert_eq!(node.accept(&of(101)).unwrap_err(), Rejection::TooManyPotentialReplacements);
+    assert_eq!(node.accept(&of(100)).unwrap().replaced.len(), 100);
+    node.check();
+    node.mine(node.tip(), &[of(100)]);
+    assert_eq!(node.pool.read().len(), 1);
+}
+
+#[test]
+fn a_second_child_of_version_3_replaces_the_first() {
+    let node = Node::grown(Node::lax(), 3);
+    let coins = node.coinbase(1);
+    let versioned = |inputs: &[OutPoint], values: &[u64]| Transaction {
+        version: transaction::Version(3),
+        ..transaction(inputs, values)
+    };
+    let parent = versioned(&coins[..1], &[100_000, 100_000]);
+    let of = |vout| OutPoint::new(parent.compute_txid(), vout);
+    node.accept(&parent).unwrap();
+    let first = versioned(&[of(0)], &[99_000]);
+    node.accept(&first).unwrap();
+    assert_eq!(node.accept(&versioned(&[of(1)], &[99_000])).unwrap_err(), Rejection::InsufficientFeeSibling);
+    let accepted = node.accept(&versioned(&[of(1)], &[90_000])).unwrap();
+    assert_eq!(accepted.replaced.iter().map(|tx| tx.compute_txid()).collect::<Vec<_>>(), [first.compute_txid()]);
+    node.check();
+}
+
+#[test]
+fn a_parent_and_its_child_replace_together() {
+    let node = Node::grown(Policy { min_relay_fee: 1000, ..Node::lax() }, 4);
+    let (coins, value) = (node.coinbase(1), SUBSIDY / 4);
+    let old = paying(coins[0], value, 2000);
+    node.accept(&old).unwrap();
+    let package = |fees: [u64; 2]| {
+        let parent = paying(coins[0], value, fees[0]);
+        let child = paying(OutPoint::new(parent.compute_txid(), 0), value - fees[0], fees[1]);
+        [Arc::new(parent), Arc::new(child)]
+    };
+    let error = |fees| node.judge(&package(fees)).0.map(|error| error.to_string()).unwrap_or_default();
+    assert!(
+        error([500, 1000]).starts_with("package RBF failed: insufficient anti-DoS fees, "),
+        "{}",
+        error([500, 1000])
+    );
+    assert_eq!(node.ids(), [old.compute_txid()].into());
+    let judged = node.packages(&package([500, 5000]));
+    assert_eq!(judged.error, None);
+    let Outcome::Accepted(first) = &judged.outcomes[0] else { panic!("{judged:?}") };
+    assert_eq!(first.replaced.iter().map(|tx| tx.compute_txid()).collect::<Vec<_>>(), [old.compute_txid()]);
+    assert_eq!((first.includes.len(), first.rate.fee), (2, 5500));
+    node.check();
+}
+
+#[test]
+fn packages_are_refused_for_what_shows_of_them() {
+    let node = Node::grown(Node::lax(), 4);
+    let (coins, value) = (node.coinbase(1), SUBSIDY / 4);
+    let parent = Arc::new(paying(coins[0], value, 1000));
+    let child = Arc::new(paying(OutPoint::new(parent.compute_txid(), 0), value - 1000, 1000));
+    let double = Arc::new(paying(coins[0], value, 2000));
+    let stranger = Arc::new(paying(coins[1], value, 1000));
+    for (package, reason) in [
+        (vec![parent.clone(); 26], "package-too-many-transactions"),
+        (vec![parent.clone(), parent.clone()], "package-contains-duplicates"),
+        (vec![child.clone(), parent.clone()], "package-not-sorted"),
+        (vec![parent.clone(), double], "conflict-in-package"),
+        (vec![parent.clone(), stranger], "package-not-child-with-parents"),
+    ] {
+        let judged = node.packages(&package);
+        assert_eq!(judged.error, Some(PackageError::Policy { reason, detail: String::new() }));
+        assert!(judged.outcomes.iter().all(|outcome| *outcome == Outcome::Unjudged), "{judged:?}");
+    }
+    assert!(node.pool.read().is_empty());
 }
 
 #[test]

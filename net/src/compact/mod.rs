@@ -52,6 +52,11 @@ impl Compact {
         }
     }
 
+    /// Transactions left the pool for others: a block may have them all the same. Core: `AddToCompactExtraTransactions`.
+    pub(crate) fn on_replaced(&mut self, transactions: &[Arc<Transaction>], cx: &Cx<'_>) {
+        transactions.iter().for_each(|tx| self.extra.remember(tx, cx.core.config.limits.extra_transactions));
+    }
+
     /// A peer is gone.
     pub(crate) fn on_gone(&mut self, peer: PeerId) {
         self.tries.retain(|(_, of), _| *of != peer);

@@ -149,6 +149,8 @@ pub enum Input {
         /// Its id with witness.
         wtxid: Wtxid,
     },
+    /// Transactions left the pool for others that pay more: a block may have them all the same.
+    Replaced(Vec<Arc<Transaction>>),
     /// The operator wants a transaction of the pool announced to all peers. Told after [`Input::TxAccepted`].
     Broadcast {
         /// Its id without witness.

@@ -77,7 +77,7 @@ impl Arg {
 }
 
 /// Name of a value's type in Core's errors.
-fn type_name(value: &Value) -> &'static str {
+pub fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",

@@ -1,26 +1,22 @@
-//! Methods on the mempool: handing transactions in, and what waits for a block. Core: `src/rpc/mempool.cpp`.
+//! Methods on the mempool: what waits for a block, and how it hangs together. Core: `src/rpc/mempool.cpp`. Handing in is
+//! in `submit`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use bitcoin::{Amount, OutPoint, SignedAmount, Transaction, Txid};
-use groat_chain::mempool::{Accepted, Entry, Mempool, Refusal, fee_for};
-use groat_chain::rejection::Rejection;
-use groat_chain::rules::block::is_unspendable;
-use groat_chain::script::opcode::Cursor;
+use bitcoin::consensus::encode::serialize_hex;
+use bitcoin::{Amount, OutPoint, SignedAmount, Txid};
+use groat_chain::mempool::{Entry, FeeRate, Mempool, policy};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::Rpc;
-use super::amount::{amount, fee_rate};
-use super::args::{Arg, Args, Kind, text};
+use super::args::{Arg, Args, Kind, hash};
 use super::error::*;
 use super::method::{Answer, Method, answer};
 use super::number::{Btc, SignedBtc};
-use super::rawtransactions::decode_transaction;
 use crate::clock::now;
 use crate::handle::NodeHandle;
 use crate::persist;
-use crate::transactions::Purpose;
 
 /// See [`super::method::all`].
 pub const METHODS: &[Method] = &[
@@ -30,6 +26,13 @@ pub const METHODS: &[Method] = &[
         args: &[TXID, VERBOSE],
         about: "The transactions of the mempool that this one spends of, directly or not.",
         run: |rpc, args| relatives(rpc, args, |pool, entry| pool.ancestors(entry)),
+    },
+    Method {
+        name: "getmempoolcluster",
+        group: "blockchain",
+        args: &[TXID],
+        about: "All transactions of the mempool that hang together with this one, in chunks as they would be mined.",
+        run: getmempoolcluster,
     },
     Method {
         name: "getmempooldescendants",
@@ -46,11 +49,25 @@ pub const METHODS: &[Method] = &[
         run: getmempoolentry,
     },
     Method {
+        name: "getmempoolfeeratediagram",
+        group: "hidden",
+        args: &[],
+        about: "What the mempool's transactions weigh and pay together, chunk by chunk, the best first.",
+        run: getmempoolfeeratediagram,
+    },
+    Method {
         name: "getmempoolinfo",
         group: "blockchain",
         args: &[],
         about: "How much waits in the mempool, and what it takes.",
         run: getmempoolinfo,
+    },
+    Method {
+        name: "getprioritisedtransactions",
+        group: "mining",
+        args: &[],
+        about: "What prioritisetransaction has added to fees.",
+        run: getprioritisedtransactions,
     },
     Method {
         name: "getrawmempool",
@@ -62,222 +79,53 @@ pub const METHODS: &[Method] = &[
         about: "All transactions of the mempool.",
         run: getrawmempool,
     },
-    Method { name: "savemempool", group: "blockchain", args: &[], about: "Stores the mempool now.", run: savemempool },
     Method {
-        name: "sendrawtransaction",
-        group: "rawtransactions",
+        name: "getrelayinfo",
+        group: "network",
+        args: &[Arg::required("txid", Kind::Hex, "One of the last transactions that the mempool took.")],
+        about: "How many peers were told of a transaction, and how often they asked for it.",
+        run: getrelayinfo,
+    },
+    Method {
+        name: "gettxspendingprevout",
+        group: "blockchain",
         args: &[
-            Arg::required("hexstring", Kind::Hex, "The transaction."),
-            MAX_FEE_RATE,
+            Arg::required("outputs", Kind::Array("{\"txid\":\"hex\",\"vout\":n}"), "The outputs."),
+            Arg::optional("options", Kind::Any, "mempool_only: true; return_spending_tx: whether to show who spends."),
+        ],
+        about: "The transactions of the mempool that spend these outputs.",
+        run: gettxspendingprevout,
+    },
+    Method {
+        name: "importmempool",
+        group: "blockchain",
+        args: &[
+            Arg::required("filepath", Kind::Text, "A stored mempool."),
             Arg::optional(
-                "maxburnamount",
-                Kind::Loose("maxburnamount"),
-                "BTC that outputs which nobody can spend may hold; default 0.",
+                "options",
+                Kind::Any,
+                "use_current_time (default true), apply_fee_delta_priority, apply_unbroadcast_set (default false).",
             ),
         ],
-        about: "Hands a transaction in, for the mempool and all peers. Gives its id.",
-        run: sendrawtransaction,
+        about: "Offers the transactions of a file to the mempool.",
+        run: importmempool,
     },
     Method {
-        name: "testmempoolaccept",
-        group: "rawtransactions",
-        args: &[Arg::required("rawtxs", Kind::Array("\"rawtx\""), "Transactions, parents first."), MAX_FEE_RATE],
-        about: "Whether the mempool would take these transactions.",
-        run: testmempoolaccept,
+        name: "prioritisetransaction",
+        group: "mining",
+        args: &[
+            Arg::required("txid", Kind::Hex, "The transaction's id; it need not be in the mempool."),
+            Arg::optional("dummy", Kind::Number, "0."),
+            Arg::required("fee_delta", Kind::Number, "Satoshi to add to its fee, or to take off."),
+        ],
+        about: "Has a transaction mined as if it paid more or less.",
+        run: prioritisetransaction,
     },
+    Method { name: "savemempool", group: "blockchain", args: &[], about: "Stores the mempool now.", run: savemempool },
 ];
 
 const TXID: Arg = Arg::required("txid", Kind::Hex, "The transaction's id; it is in the mempool.");
 const VERBOSE: Arg = Arg::optional("verbose", Kind::Bool, "true: what is known of each; false: ids.");
-const MAX_FEE_RATE: Arg = Arg::optional(
-    "maxfeerate",
-    Kind::Loose("maxfeerate"),
-    "BTC for 1000 virtual bytes above which a transaction is refused; default 0.10, 0: any.",
-);
-/// Satoshi for 1000 virtual bytes. Core: `DEFAULT_MAX_RAW_TX_FEE_RATE`.
-const DEFAULT_MAX_RAW_TX_FEE_RATE: u64 = 10_000_000;
-/// Core's name and value.
-const MAX_PACKAGE_COUNT: usize = 25;
-
-fn sendrawtransaction(rpc: &Rpc, args: &Args) -> Answer {
-    let max_burn = if args.get(2).is_null() { Amount::ZERO } else { amount(args.get(2))? };
-    let tx = decode_transaction(args.text(0).unwrap_or_default(), None).ok_or_else(|| {
-        RpcError::new(RPC_DESERIALIZATION_ERROR, "TX decode failed. Make sure the tx has at least one input.")
-    })?;
-    let burns = |script: &bitcoin::Script| is_unspendable(script) || !has_valid_ops(script);
-    if tx.output.iter().any(|output| burns(&output.script_pubkey) && output.value > max_burn) {
-        let text = "Unspendable output exceeds maximum configured by user (maxburnamount)";
-        return Err(RpcError::new(RPC_VERIFY_ERROR, text));
-    }
-    let rate = fee_rate(args.get(1), DEFAULT_MAX_RAW_TX_FEE_RATE)?;
-    let max_fee = fee_for(rate, tx.weight().to_wu().div_ceil(4));
-    let txid = tx.compute_txid();
-    let node = rpc.node()?;
-    if is_mined(node, txid, tx.output.len() as u32)? {
-        return Err(RpcError::new(RPC_VERIFY_ALREADY_IN_UTXO_SET, "Transaction outputs already in utxo set"));
-    }
-    let known = node.mempool().read().get(&txid).map(|entry| entry.wtxid);
-    let wtxid = known.unwrap_or_else(|| tx.compute_wtxid());
-    if known.is_none() {
-        let tx = Arc::new(tx);
-        let offer = |purpose| node.offer(tx.clone(), now().into(), purpose);
-        if max_fee > 0 && offer(Purpose::Test)?.map_err(refused)?.fee > max_fee {
-            let text = "Fee exceeds maximum configured by user (e.g. -maxtxfee, maxfeerate)";
-            return Err(RpcError::new(RPC_VERIFY_ERROR, text));
-        }
-        offer(Purpose::Take)?.map_err(refused)?;
-    }
-    node.broadcast(txid, wtxid, known.is_none())?;
-    answer(txid.to_string())
-}
-
-/// Whether an output of the transaction is a coin.
-fn is_mined(node: &NodeHandle, txid: Txid, outputs: u32) -> Result<bool, RpcError> {
-    let outpoints: Vec<OutPoint> = (0..outputs).map(|vout| OutPoint::new(txid, vout)).collect();
-    Ok(node.with_ledger(move |ledger| Ok(ledger.coins(&outpoints)?.iter().any(Option::is_some)))?)
-}
-
-/// Core: `HasValidOps`.
-fn has_valid_ops(script: &bitcoin::Script) -> bool {
-    use groat_chain::script::MAX_SCRIPT_ELEMENT_SIZE;
-    use groat_chain::script::opcode::OP_NOP10;
-    Cursor::new(script.as_bytes())
-        .all(|op| op.is_ok_and(|op| op.code <= OP_NOP10 && op.data.len() <= MAX_SCRIPT_ELEMENT_SIZE))
-}
-
-fn refused(refusal: Refusal) -> RpcError {
-    let missing = refusal.rejection == Rejection::MissingInputs;
-    RpcError::new(if missing { RPC_VERIFY_ERROR } else { RPC_VERIFY_REJECTED }, refusal.to_string())
-}
-
-/// One transaction of `testmempoolaccept`.
-#[derive(Serialize)]
-struct Tested {
-    txid: String,
-    wtxid: String,
-    #[serde(rename = "package-error", skip_serializing_if = "Option::is_none")]
-    package_error: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    allowed: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    vsize: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    fees: Option<TestedFees>,
-    #[serde(rename = "reject-reason", skip_serializing_if = "Option::is_none")]
-    reject_reason: Option<String>,
-    #[serde(rename = "reject-details", skip_serializing_if = "Option::is_none")]
-    reject_details: Option<String>,
-}
-
-#[derive(Serialize)]
-struct TestedFees {
-    base: Btc,
-    #[serde(rename = "effective-feerate")]
-    effective_feerate: Btc,
-    #[serde(rename = "effective-includes")]
-    effective_includes: [String; 1],
-}
-
-impl Tested {
-    /// Nothing is said of it but who it is.
-    fn unfinished(tx: &Transaction) -> Tested {
-        Tested {
-            txid: tx.compute_txid().to_string(),
-            wtxid: tx.compute_wtxid().to_string(),
-            package_error: None,
-            allowed: None,
-            vsize: None,
-            fees: None,
-            reject_reason: None,
-            reject_details: None,
-        }
-    }
-
-    fn new(tx: &Transaction, outcome: Result<Accepted, Refusal>, max_rate: u64) -> Tested {
-        let refused = |reason: String, details| Tested {
-            allowed: Some(false),
-            reject_reason: Some(reason),
-            reject_details: details,
-            ..Tested::unfinished(tx)
-        };
-        match outcome {
-            Ok(accepted) => {
-                let max_fee = fee_for(max_rate, accepted.rate.size);
-                if max_fee > 0 && accepted.fee > max_fee {
-                    return refused("max-fee-exceeded".into(), None);
-                }
-                let fees = TestedFees {
-                    base: Btc(Amount::from_sat(accepted.fee)),
-                    effective_feerate: Btc(Amount::from_sat(accepted.rate.per_thousand())),
-                    effective_includes: [accepted.wtxid.to_string()],
-                };
-                let (allowed, vsize) = (Some(true), Some(accepted.rate.size));
-                Tested { allowed, vsize, fees: Some(fees), ..Tested::unfinished(tx) }
-            }
-            Err(refusal) if refusal.rejection == Rejection::MissingInputs => refused("missing-inputs".into(), None),
-            Err(refusal) => refused(refusal.rejection.to_string(), Some(refusal.to_string())),
-        }
-    }
-}
-
-fn testmempoolaccept(rpc: &Rpc, args: &Args) -> Answer {
-    let given = args.get(0).as_array().map(Vec::as_slice).unwrap_or_default();
-    if !(1..=MAX_PACKAGE_COUNT).contains(&given.len()) {
-        let text = format!("Array must contain between 1 and {MAX_PACKAGE_COUNT} transactions.");
-        return Err(RpcError::new(RPC_INVALID_PARAMETER, text));
-    }
-    let max_rate = fee_rate(args.get(1), DEFAULT_MAX_RAW_TX_FEE_RATE)?;
-    let mut transactions = Vec::new();
-    for value in given {
-        let text = text(value)?;
-        let tx = decode_transaction(text, None).ok_or_else(|| {
-            let text = format!("TX decode failed: {text} Make sure the tx has at least one input.");
-            RpcError::new(RPC_DESERIALIZATION_ERROR, text)
-        })?;
-        transactions.push(Arc::new(tx));
-    }
-    if let Some(error) = package_error(&transactions) {
-        let tested = |tx: &Arc<Transaction>| Tested { package_error: Some(error), ..Tested::unfinished(tx) };
-        return answer(transactions.iter().map(tested).collect::<Vec<_>>());
-    }
-    let node = rpc.node()?;
-    let mut tested = Vec::new();
-    let mut failed = false;
-    for tx in &transactions {
-        if failed {
-            tested.push(Tested::unfinished(tx));
-            continue;
-        }
-        let outcome = node.offer(tx.clone(), now().into(), Purpose::Test)?;
-        let one = Tested::new(tx, outcome, max_rate);
-        failed = one.allowed == Some(false);
-        tested.push(one);
-    }
-    answer(tested)
-}
-
-/// What is wrong with a list of transactions as such. Core: `IsWellFormedPackage`.
-fn package_error(transactions: &[Arc<Transaction>]) -> Option<&'static str> {
-    if transactions.len() == 1 {
-        return None;
-    }
-    let ids: Vec<Txid> = transactions.iter().map(|tx| tx.compute_txid()).collect();
-    if ids.iter().collect::<BTreeSet<_>>().len() < ids.len() {
-        return Some("package-contains-duplicates");
-    }
-    let spends =
-        |tx: &Transaction, later: &[Txid]| tx.input.iter().any(|input| later.contains(&input.previous_output.txid));
-    if transactions.iter().enumerate().any(|(number, tx)| spends(tx, &ids[number..])) {
-        return Some("package-not-sorted");
-    }
-    let mut spent = BTreeSet::new();
-    let mut fresh = |tx: &Arc<Transaction>| {
-        let outpoints: BTreeSet<OutPoint> = tx.input.iter().map(|input| input.previous_output).collect();
-        outpoints.into_iter().all(|outpoint| spent.insert(outpoint))
-    };
-    (!transactions.iter().all(&mut fresh)).then_some("conflict-in-package")
-}
-
 fn not_in_mempool() -> RpcError {
     RpcError::new(RPC_INVALID_ADDRESS_OR_KEY, "Transaction not in mempool")
 }
@@ -468,4 +316,192 @@ fn savemempool(rpc: &Rpc, _: &Args) -> Answer {
     persist::save(node, node.unbroadcast()?, &path)
         .map_err(|_| RpcError::new(RPC_MISC_ERROR, "Unable to dump mempool to disk"))?;
     answer(Saved { filename: path.display().to_string() })
+}
+
+fn getmempoolcluster(rpc: &Rpc, args: &Args) -> Answer {
+    #[derive(Serialize)]
+    struct ChunkView {
+        chunkfee: SignedBtc,
+        chunkweight: u64,
+        txs: Vec<String>,
+    }
+    #[derive(Serialize)]
+    struct ClusterView {
+        clusterweight: u64,
+        txcount: usize,
+        chunks: Vec<ChunkView>,
+    }
+    let txid: Txid = args.hash(0)?;
+    let pool = rpc.node()?.mempool().read();
+    let cluster = pool.cluster(pool.get(&txid).ok_or_else(not_in_mempool)?);
+    let chunks = cluster.iter().map(|(chunk, entries)| ChunkView {
+        chunkfee: SignedBtc(SignedAmount::from_sat(chunk.rate.fee)),
+        chunkweight: chunk.rate.size,
+        txs: entries.iter().map(|entry| entry.txid.to_string()).collect(),
+    });
+    answer(ClusterView {
+        clusterweight: cluster.iter().map(|(chunk, _)| chunk.rate.size).sum(),
+        txcount: cluster.iter().map(|(chunk, _)| chunk.count).sum(),
+        chunks: chunks.collect(),
+    })
+}
+
+fn getmempoolfeeratediagram(rpc: &Rpc, _: &Args) -> Answer {
+    #[derive(Serialize)]
+    struct Corner {
+        weight: u64,
+        fee: SignedBtc,
+    }
+    let pool = rpc.node()?.mempool().read();
+    let sums = pool.chunk_rates().scan(FeeRate::default(), |sum, chunk| {
+        *sum = sum.plus(chunk);
+        Some(*sum)
+    });
+    let corner = |sum: FeeRate| Corner { weight: sum.size, fee: SignedBtc(SignedAmount::from_sat(sum.fee)) };
+    answer(std::iter::once(FeeRate::default()).chain(sums).map(corner).collect::<Vec<_>>())
+}
+
+fn getprioritisedtransactions(rpc: &Rpc, _: &Args) -> Answer {
+    #[derive(Serialize)]
+    struct Prioritised {
+        fee_delta: i64,
+        in_mempool: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        modified_fee: Option<i64>,
+    }
+    let pool = rpc.node()?.mempool().read();
+    let view = |(txid, delta): (&Txid, &i64)| {
+        let modified_fee = pool.get(txid).map(Entry::modified_fee);
+        (txid.to_string(), Prioritised { fee_delta: *delta, in_mempool: modified_fee.is_some(), modified_fee })
+    };
+    answer(pool.deltas().iter().map(view).collect::<BTreeMap<_, _>>())
+}
+
+fn prioritisetransaction(rpc: &Rpc, args: &Args) -> Answer {
+    let refuse = |text| Err(RpcError::new(RPC_INVALID_PARAMETER, text));
+    let txid: Txid = args.hash(0)?;
+    let delta = args.int::<i64>(2)?.unwrap_or_default();
+    if args.get(1).as_f64().is_some_and(|dummy| dummy != 0.0) {
+        return refuse("Priority is no longer supported, dummy argument to prioritisetransaction must be 0.");
+    }
+    let makes_dust = move |pool: &Mempool| {
+        let policy = pool.policy();
+        let dust = |entry: &Entry| policy::dust(&entry.tx, policy.dust_relay_fee).next().is_some();
+        policy.require_standard && pool.get(&txid).is_some_and(dust)
+    };
+    let done = rpc.node()?.with_mempool(move |pool| {
+        let possible = !makes_dust(pool);
+        if possible {
+            pool.prioritise(txid, delta);
+        }
+        possible
+    })?;
+    if done { answer(true) } else { refuse("Priority is not supported for transactions with dust outputs.") }
+}
+
+fn getrelayinfo(rpc: &Rpc, args: &Args) -> Answer {
+    #[derive(Serialize)]
+    struct RelayInfo {
+        announced_to: u32,
+        requested_by: u32,
+    }
+    let txid: Txid = args.hash(0)?;
+    let relayed = rpc.node()?.with_hub(move |hub| hub.protocol.relayed(&txid))?.ok_or_else(|| {
+        let text = "Not among the last transactions that the mempool took";
+        RpcError::new(RPC_INVALID_ADDRESS_OR_KEY, text)
+    })?;
+    answer(RelayInfo { announced_to: relayed.announced, requested_by: relayed.requested })
+}
+
+/// A field of an object, of the given kind. Core: `RPCTypeCheckObj`.
+fn field<'a, T>(object: &'a Value, name: &str, kind: &str, read: fn(&'a Value) -> Option<T>) -> Result<T, RpcError> {
+    let refuse = |text| RpcError::new(RPC_TYPE_ERROR, text);
+    let value = object.get(name).filter(|value| !value.is_null()).ok_or_else(|| refuse(format!("Missing {name}")))?;
+    read(value).ok_or_else(|| {
+        let found = super::args::type_name(value);
+        refuse(format!("JSON value of type {found} for field {name} is not of expected type {kind}"))
+    })
+}
+
+/// No key but these. Core: the strict `RPCTypeCheckObj`.
+fn check_keys(object: &Value, known: &[&str]) -> Result<(), RpcError> {
+    let object = object.as_object().ok_or_else(|| super::args::wrong_type(object, "object"))?;
+    match object.keys().find(|key| !known.contains(&key.as_str())) {
+        Some(key) => Err(RpcError::new(RPC_TYPE_ERROR, format!("Unexpected key {key}"))),
+        None => Ok(()),
+    }
+}
+
+fn flag(options: &Value, name: &str, default: bool) -> Result<bool, RpcError> {
+    if options.get(name).is_none_or(Value::is_null) {
+        Ok(default)
+    } else {
+        field(options, name, "bool", Value::as_bool)
+    }
+}
+
+fn gettxspendingprevout(rpc: &Rpc, args: &Args) -> Answer {
+    #[derive(Serialize)]
+    struct Spent {
+        txid: String,
+        vout: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        spendingtxid: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        spendingtx: Option<String>,
+    }
+    let refuse = |text| RpcError::new(RPC_INVALID_PARAMETER, text);
+    let outputs = args.get(0).as_array().filter(|outputs| !outputs.is_empty());
+    let outputs = outputs.ok_or_else(|| refuse("Invalid parameter, outputs are missing"))?;
+    let options = args.get(1);
+    if !options.is_null() {
+        check_keys(options, &["mempool_only", "return_spending_tx"])?;
+    }
+    let (only, whole) = (flag(options, "mempool_only", true)?, flag(options, "return_spending_tx", false)?);
+    let mut outpoints = Vec::new();
+    for output in outputs {
+        check_keys(output, &["txid", "vout"])?;
+        let txid = field(output, "txid", "string", Value::as_str)?;
+        let vout = field(output, "vout", "number", |value| value.is_number().then_some(value))?;
+        let txid: Txid = hash(txid, "txid")?;
+        let vout = vout.as_i64().and_then(|vout| i32::try_from(vout).ok());
+        let vout = vout.ok_or_else(|| RpcError::new(RPC_MISC_ERROR, "JSON integer out of range"))?;
+        let vout = u32::try_from(vout).map_err(|_| refuse("Invalid parameter, vout cannot be negative"))?;
+        outpoints.push(OutPoint::new(txid, vout));
+    }
+    let pool = rpc.node()?.mempool().read();
+    if !only && outpoints.iter().any(|outpoint| pool.spender(outpoint).is_none()) {
+        let text = "Mempool lacks a relevant spend, and txospenderindex is unavailable.";
+        return Err(RpcError::new(RPC_MISC_ERROR, text));
+    }
+    let view = |outpoint: &OutPoint| {
+        let spender = pool.spender(outpoint);
+        Spent {
+            txid: outpoint.txid.to_string(),
+            vout: outpoint.vout,
+            spendingtxid: spender.map(|entry| entry.txid.to_string()),
+            spendingtx: spender.filter(|_| whole).map(|entry| serialize_hex(&*entry.tx)),
+        }
+    };
+    answer(outpoints.iter().map(view).collect::<Vec<_>>())
+}
+
+fn importmempool(rpc: &Rpc, args: &Args) -> Answer {
+    #[derive(Serialize)]
+    struct Imported {}
+    let node = rpc.node()?;
+    if node.with_hub(|hub| hub.protocol.initial_download())? {
+        let text = "Can only import the mempool after the block download and sync is done.";
+        return Err(RpcError::new(RPC_CLIENT_IN_INITIAL_DOWNLOAD, text));
+    }
+    let options = args.get(1);
+    let trust = persist::Trust {
+        times: !flag(options, "use_current_time", true)?,
+        deltas: flag(options, "apply_fee_delta_priority", false)?,
+        unbroadcast: flag(options, "apply_unbroadcast_set", false)?,
+    };
+    let path = std::path::Path::new(args.text(0).unwrap_or_default());
+    persist::import(node, path, trust)?
+        .ok_or_else(|| RpcError::new(RPC_MISC_ERROR, "Unable to import mempool file, see debug log for details."))?;
+    answer(Imported {})
 }

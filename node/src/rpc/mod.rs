@@ -35,6 +35,7 @@ mod rawtransactions;
 mod request;
 mod script;
 mod show;
+mod submit;
 mod template;
 #[cfg(test)]
 mod tests;

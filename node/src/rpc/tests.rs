@@ -367,7 +367,7 @@ fn a_transaction_is_sent_shown_mined_and_returns_when_its_block_is_taken_back() 
     let text = "Fee exceeds maximum configured by user (e.g. -maxtxfee, maxfeerate)";
     assert_eq!(node.error("sendrawtransaction", json!([serialize_hex(&dear)])), (-25, text.into()));
     let conflict = serialize_hex(&spend(coin, 4_000_000_000));
-    assert_eq!(node.error("sendrawtransaction", json!([conflict, 0])), (-26, "txn-mempool-conflict".into()));
+    assert_eq!(node.call("testmempoolaccept", json!([[conflict], 0]))[0]["allowed"], json!(true), "it pays more");
     let unknown = serialize_hex(&spend(OutPoint::new(coin.txid, 5), 10_000));
     assert_eq!(node.error("sendrawtransaction", json!([unknown])), (-25, "bad-txns-inputs-missingorspent".into()));
     let mut burns = tx.clone();
