@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use bitcoin::p2p::message_blockdata::Inventory;
 use bitcoin::{Amount, ScriptBuf, Transaction, TxIn, TxOut, absolute, transaction};
 use groat_chain::params::{Params, RegtestOptions};
-use groat_net::addr::{Host, NetAddr};
+use groat_net::addr::{Host, NetAddr, Network};
 use groat_net::message::{Message, Version};
 use groat_net::peer::{LinkKind, Permissions};
 use groat_net::protocol::{Input, Output, PeerId, Protocol, Work};
 use groat_net::sim::{Chain, World};
+use groat_net::slots::Slots;
 use groat_net::timers::Micros;
 
 const PER_SECOND: u64 = 10;
@@ -65,12 +66,14 @@ fn main() {
     let (peers, percent) = (arguments.next().unwrap_or(5000), arguments.next().unwrap_or(0));
     let params = Arc::new(Params::regtest(&RegtestOptions::default()));
     let now = Micros::from_seconds(u64::from(params.genesis.header.time) + 60);
-    let (protocol, chain) = (Protocol::new(World::config(&params)), Chain::new(params));
+    let mut config = World::config(&params);
+    config.dialling.slots = Slots::with_total(2 * usize::try_from(peers).expect("a number of peers"));
+    let (protocol, chain) = (Protocol::new(config), Chain::new(params));
     let mut bench = Bench { protocol, chain, now, sent: Vec::new(), spent: Duration::ZERO };
     for n in 0..peers {
         let (peer, addr) = (PeerId(n), NetAddr { host: Host::V4([20, 0, (n >> 8) as u8, n as u8]), port: 8333 });
         let (kind, permissions) = (LinkKind::Inbound, Permissions::default());
-        bench.tell(Input::Connected { peer, addr, kind, permissions });
+        bench.tell(Input::Connected { peer, addr, kind, permissions, network: Network::Ipv4, bind: None });
         bench.say(peer, Message::Version(Box::new(hello(addr, n))));
         bench.say(peer, Message::WtxidRelay);
         bench.say(peer, Message::Verack);

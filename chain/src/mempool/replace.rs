@@ -36,7 +36,7 @@ impl Touched {
     }
 
     /// Whether the pool would be worth more to miners, whatever room they have. Core: `ImprovesFeerateDiagram`.
-    fn is_better(self) -> bool {
+    fn improves(self) -> bool {
         let cut = |cluster: Vec<Member<Txid>>| chunks(linearise(&cluster).into_iter().map(|at| cluster[at].rate));
         let after = self.after.into_iter().flat_map(cut).map(|chunk| chunk.rate);
         is_better(after.collect(), self.before)
@@ -97,7 +97,7 @@ impl Mempool {
         if touched.is_oversized(&self.policy) {
             return Err(Rejection::TooLargeCluster.into());
         }
-        if !touched.is_better() {
+        if !touched.improves() {
             let detail = NOT_BETTER.into();
             return Err(Refusal { rejection: Rejection::ReplacementFailed, detail });
         }
@@ -136,7 +136,7 @@ impl Mempool {
         if touched.is_oversized(&self.policy) {
             return Err(policy("too-large-cluster", String::new()));
         }
-        if !touched.is_better() {
+        if !touched.improves() {
             let reason = "package RBF failed: insufficient feerate: does not improve feerate diagram";
             return Err(policy(reason, String::new()));
         }

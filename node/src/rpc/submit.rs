@@ -273,7 +273,7 @@ fn submitpackage(rpc: &Rpc, args: &Args) -> Answer {
     let max_rate = fee_rate(args.get(1), DEFAULT_MAX_RAW_TX_FEE_RATE);
     let transactions = transactions(args.get(0))?;
     let (fee, max_burn) = (max_rate?, max_burn(args.get(2))?);
-    let max_rate = (fee > 0).then(|| FeeRate { fee: fee as i64, size: 1000 });
+    let max_rate = (fee > 0).then_some(FeeRate { fee: fee as i64, size: 1000 });
     transactions.iter().try_for_each(|tx| check_burns(tx, max_burn))?;
     if !is_child_with_parents_tree(&transactions) {
         let text = "package topology disallowed. not child-with-parents or parents depend on each other.";
