@@ -5,9 +5,10 @@ use std::time::Duration;
 use rand::Rng;
 
 use super::backend::Backend;
+use super::ends::Party;
 use super::link::Link;
 use super::trace::Step;
-use super::world::{Happening, Party, World};
+use super::world::{Happening, World};
 use crate::peer::LinkKind;
 use crate::protocol::{PeerId, Protocol};
 

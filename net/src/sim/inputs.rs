@@ -12,7 +12,8 @@ use groat_chain::rejection::Rejection;
 
 use super::backend::Backend;
 use super::chain::{Chain, Mined, Miner};
-use super::world::{World, address};
+use super::ends::address;
+use super::world::World;
 use crate::addr::Network;
 use crate::limits::Limits;
 use crate::message::{Kind, Locate, Message};

@@ -3,8 +3,8 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `world`, `queue` | nodes, links, and what happens next |
-//! | `link`, `faults` | latency, bandwidth, loss; crashes, partitions, skewed clocks |
+//! | `world`, `queue` | nodes, and what happens next |
+//! | `ends`, `link`, `faults` | links, their latency, bandwidth, loss; crashes, partitions, skewed clocks |
 //! | `backend`, `chain`, `share`, `real` | ledgers: the trait, a tree of one's own, a share in a common one, the real ledger |
 //! | `actors` | those who are no nodes of ours: the trait, and attackers |
 //! | `checkers` | what must hold whatever happens |
@@ -17,6 +17,7 @@ mod backend;
 mod body;
 mod chain;
 pub mod checkers;
+mod ends;
 mod faults;
 pub mod inputs;
 mod link;

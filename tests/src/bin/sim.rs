@@ -78,6 +78,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let places = if arguments.regions { Places::Regions } else { Places::Even };
     let relay = if arguments.relay == "groat" { Policy::Groat } else { Policy::Core };
+    // Of several runs in one process the first leaves its memory to the others: then it says nothing.
+    let memory = if arguments.scenario.0.len() == 1 { memory } else { || 0 };
     let options = Options { nodes: arguments.nodes, seed: arguments.seed, places, relay, stopwatch, memory };
     if options.nodes < 20 {
         eprintln!("sim: a network has at least 20 nodes");

@@ -80,7 +80,8 @@ fn a_transaction_reaches_ten_thousand_nodes_as_under_cores_timers() {
 fn a_block_reaches_ten_thousand_nodes() {
     let outcome = play(Scenario::Block, &Options::new(10_000, 1));
     let spread = outcome.spread.expect("a block spread");
-    assert!(spread.nearly_all < 5 * SECOND, "99 % after {:?}", spread.nearly_all);
+    // The model: 0.80 s; without anybody who is asked to push blocks 1.30 s.
+    assert!(spread.nearly_all < SECOND, "99 % after {:?}", spread.nearly_all);
 }
 
 #[test]

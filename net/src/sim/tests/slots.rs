@@ -6,7 +6,7 @@ use crate::bans::Subnet;
 use crate::dial::Options;
 use crate::message::AddrEntry;
 use crate::protocol::{Command, Config, Input, Memory, Output, Policy, Protocol};
-use crate::sim::world::address;
+use crate::sim::ends::address;
 use crate::slots::Slots;
 
 const HOUR: Duration = Duration::from_secs(3600);
