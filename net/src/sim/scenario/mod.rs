@@ -185,7 +185,7 @@ pub struct Outcome {
     pub trace: u64,
     /// What nodes sent in the part that is measured.
     pub traffic: Option<Traffic>,
-    /// The last things that nodes did, if it failed.
+    /// The last things that nodes did.
     pub last_steps: Vec<String>,
     /// How a transaction or block spread, if one did.
     pub spread: Option<Spread>,
@@ -214,9 +214,7 @@ impl Outcome {
         self.check(checkers::within_bounds(world));
         self.check(checkers::nobody_honest_is_punished(world));
         self.trace = world.trace();
-        if !self.failures.is_empty() {
-            self.last_steps = world.last_steps().map(ToString::to_string).collect();
-        }
+        self.last_steps = world.last_steps().map(ToString::to_string).collect();
     }
 
     /// Says how fast a part of the run was.
