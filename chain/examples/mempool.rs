@@ -2,7 +2,7 @@
 //! own count and by the system's, how long a block template takes and how long the pool is locked when a block comes.
 //! `cargo run --release -p groat-chain --example mempool -- [TRANSACTIONS]`
 
-#![allow(clippy::disallowed_methods, reason = "it measures time")]
+#![expect(clippy::disallowed_methods, reason = "it measures time")]
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -16,7 +16,7 @@ use crate::transactions::Purpose;
 /// Name of the file in the folder of the network. Core's name.
 pub const FILE: &str = "mempool.dat";
 
-/// Offers all that is stored to the node, as if it came anew. A file that is damaged is told of and left alone.
+/// Offers all that is stored to the node, as if it came anew. A file that is damaged is told of; the next stop writes a new one.
 pub fn load(node: &NodeHandle, path: &Path) {
     match std::fs::read(path).map(Dump::decode) {
         Ok(Ok(dump)) => {
