@@ -1,5 +1,6 @@
 //! The command line: Core's flag names, with one dash or two.
 
+mod log;
 mod peers;
 
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use groat_net::protocol;
 
 use crate::miner;
 
+pub use log::Log;
 pub use peers::Peers;
 
 /// A Bitcoin full node small enough to read and fast enough to run.
@@ -170,9 +172,9 @@ pub struct Config {
     /// Port for JSON-RPC on 127.0.0.1 [default: the network's]
     #[arg(long, value_name = "PORT", help_heading = "RPC")]
     pub rpcport: Option<u16>,
-    /// Print what happens within; there is "net"; may be repeated
-    #[arg(long, value_name = "TOPIC", help_heading = "Peers")]
-    pub debug: Vec<String>,
+    /// The log.
+    #[command(flatten)]
+    pub log: Log,
     /// What to do instead of running the node
     #[command(subcommand)]
     pub command: Option<Command>,

@@ -21,10 +21,11 @@ use groat_net::addr::{NetAddr, Network};
 use groat_net::driver::{Driver, Event, Proxy};
 use groat_net::local::How;
 use groat_net::peer::LinkKind;
-use groat_net::protocol::{self, Command, Done, Input, Output, PeerId, Protocol, Reason, Token, Work};
+use groat_net::protocol::{self, Command, Done, Input, Output, Protocol, Token, Work};
 use parking_lot::RwLock;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
+use tracing::{debug, error};
 
 use crate::clock;
 use crate::handle::Ask;
@@ -138,8 +139,6 @@ pub struct Hub {
     pub told: mpsc::Sender<Told>,
     /// Where peers and bans are written down, if they are.
     pub files: Option<Files>,
-    /// Print what happens to links.
-    pub verbose: bool,
 }
 
 impl Hub {
@@ -196,8 +195,8 @@ impl Hub {
 
     fn on_event(&mut self, event: Event) {
         let input = self.driver.input(event);
-        if let (true, Input::Connected { peer, addr, kind, .. }) = (self.verbose, &input) {
-            println!("peer {}: linked with {addr} ({kind:?})", peer.0);
+        if let Input::Connected { peer, addr, kind, .. } = &input {
+            debug!(target: "net", "peer {}: linked with {addr} ({kind:?})", peer.0);
         }
         self.take(input);
     }
@@ -235,7 +234,7 @@ impl Hub {
                 match output {
                     Output::Send { to, message } => inputs.extend(self.driver.send(to, message)),
                     Output::Disconnect { peer, reason } => {
-                        self.tell_of_end(peer, reason);
+                        debug!(target: "net", "peer {}: link ended: {reason:?}", peer.0);
                         self.driver.disconnect(peer);
                     }
                     Output::Chain { token, work } => self.work(token, work),
@@ -258,18 +257,9 @@ impl Hub {
         match event {
             protocol::Event::Ready(peer) => {
                 self.driver.ready(*peer);
-                if self.verbose {
-                    println!("peer {}: handshake done", peer.0);
-                }
+                debug!(target: "net", "peer {}: handshake done", peer.0);
             }
-            other if self.verbose => println!("{other:?}"),
-            _ => {}
-        }
-    }
-
-    fn tell_of_end(&self, peer: PeerId, reason: Reason) {
-        if self.verbose {
-            println!("peer {}: link ended: {reason:?}", peer.0);
+            other => debug!(target: "net", "{other:?}"),
         }
     }
 
@@ -309,7 +299,7 @@ impl Hub {
             let bytes = match pos.map(|pos| store.read_block(pos)) {
                 Some(Ok(bytes)) => Some(bytes),
                 Some(Err(error)) => {
-                    println!("block {hash} cannot be served: {error}");
+                    error!("block {hash} cannot be served: {error}");
                     None
                 }
                 // Pruned since it was asked for.

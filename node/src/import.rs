@@ -20,6 +20,7 @@ use groat_chain::rejection::Rejection;
 use groat_chain::rules::pow::check_proof_of_work;
 use groat_chain::store::FilePos;
 use groat_chain::store::import::{BlockFile, Frame, Frames};
+use tracing::{info, warn};
 
 use crate::progress::{Progress, Reading};
 
@@ -59,7 +60,7 @@ pub struct Imported {
 
 impl Imported {
     fn refuse(&mut self, hash: BlockHash, rejection: Rejection) {
-        println!("block {hash} refused: {rejection}");
+        info!("block {hash} refused: {rejection}");
         self.refused += 1;
         self.first_refused.get_or_insert((hash, rejection));
     }
@@ -121,7 +122,7 @@ pub fn import(ledger: &mut Ledger, pool: &Arc<Pool>, source: Source, stop: &Atom
             imported.foreign.get_or_insert_with(|| foreign(&path.display().to_string(), first, &params));
         }
         if search.skipped() > 0 {
-            println!("{}: skipped {} bytes that are no block of this network", path.display(), search.skipped());
+            warn!("{}: skipped {} bytes that are no block of this network", path.display(), search.skipped());
         }
         imported.skipped_bytes += search.skipped();
         files.push(Arc::new(file));

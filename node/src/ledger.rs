@@ -6,6 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use bitcoin::block::Header;
+use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Transaction, Txid, Wtxid};
 use groat_chain::block::Block;
 use groat_chain::ledger::{Accepted, Incoming, Ledger, LedgerError, Step};
@@ -15,15 +16,18 @@ use groat_net::protocol::{Done, Token, Verdict};
 use groat_net::timers::MAX_TIP_AGE;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
+use tracing::info;
 
 use crate::handle::Submitted;
 use crate::import::now;
+use crate::progress::Pace;
+use crate::systemd;
 use crate::transactions::{Checked, Offer, Package, Transactions};
 
 /// During the first sync everything is written at least this often. Core: `DATABASE_WRITE_INTERVAL_MAX`.
 const WRITE_INTERVAL: Duration = Duration::from_secs(70 * 60);
-/// During the first sync a tip is printed at most this often.
-const PRINT_INTERVAL: Duration = Duration::from_secs(1);
+/// A tip is told at most this often: in sync, and before.
+const TELL_INTERVALS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
 
 /// Work for the ledger thread.
 pub enum Request {
@@ -181,9 +185,8 @@ struct Thread<'a, L> {
     /// The chain has come near the network's tip once.
     in_sync: bool,
     written: Instant,
-    printed: Instant,
-    /// The tip last printed.
-    told: Option<BlockHash>,
+    /// The tip last told, its height, and when.
+    told: (BlockHash, u32, Instant),
 }
 
 /// Serves requests until [`Queue::stop`], then writes everything.
@@ -205,8 +208,7 @@ pub fn run(
         when_idle: Vec::new(),
         in_sync: false,
         written: begun,
-        printed: begun,
-        told: None,
+        told: (BlockHash::all_zeros(), 0, begun),
     };
     let mut busy = true;
     loop {
@@ -222,6 +224,7 @@ pub fn run(
             thread.rest()?;
         }
     }
+    systemd::stopping();
     thread.ledger.flush()
 }
 
@@ -230,7 +233,10 @@ impl<L: Listener> Thread<'_, L> {
         match request {
             Request::Headers(token, headers) => {
                 let now = now();
-                let accepted = headers.iter().try_for_each(|header| self.ledger.accept_header(header, now).map(drop));
+                let accepted = headers.iter().try_for_each(|header| {
+                    let accepted = self.ledger.accept_header(header, now).map(drop);
+                    accepted.inspect_err(|rejection| info!("header {} refused: {rejection}", header.block_hash()))
+                });
                 self.listener.done(token, Done::Headers(accepted));
             }
             Request::Block(token, None) => self.listener.done(token, Done::Block(Verdict::Undecodable)),
@@ -242,7 +248,10 @@ impl<L: Listener> Thread<'_, L> {
                         Verdict::Stored
                     }
                     Ok(Accepted::Known(_)) => Verdict::Known,
-                    Err(rejection) => Verdict::Rejected(rejection),
+                    Err(rejection) => {
+                        tell_of_refused(&block.hash, rejection);
+                        Verdict::Rejected(rejection)
+                    }
                 };
                 self.listener.done(token, Done::Block(verdict));
             }
@@ -255,7 +264,10 @@ impl<L: Listener> Thread<'_, L> {
                         return Ok(());
                     }
                     Ok(Accepted::Known(_)) => Submitted::Duplicate,
-                    Err(rejection) => Submitted::Rejected(rejection),
+                    Err(rejection) => {
+                        tell_of_refused(&block.hash, rejection);
+                        Submitted::Rejected(rejection)
+                    }
                 };
                 // Who asked may have given up; so everywhere below.
                 let _ = answer.send(verdict);
@@ -326,10 +338,10 @@ impl<L: Listener> Thread<'_, L> {
                 if self.in_sync {
                     change.connected.into_iter().for_each(|block| self.listener.connected(block));
                 }
-                self.print_tip(PRINT_INTERVAL);
+                self.tell_of_tip(TELL_INTERVALS[usize::from(!self.in_sync)]);
             }
             Step::Refused(hash, rejection) => {
-                println!("block {hash} refused: {rejection}");
+                tell_of_refused(&hash, rejection);
                 for (_, answer) in self.submitted.extract_if(.., |(submitted, _)| *submitted == hash) {
                     let _ = answer.send(Submitted::Rejected(rejection));
                 }
@@ -341,7 +353,7 @@ impl<L: Listener> Thread<'_, L> {
 
     /// Nothing is left to do: who waited for that is answered, and a node in sync writes each block.
     fn rest(&mut self) -> Result<(), LedgerError> {
-        self.print_tip(Duration::ZERO);
+        self.tell_of_tip(Duration::ZERO);
         self.in_sync |= self.is_near_the_tip();
         if self.in_sync {
             self.ledger.flush_if_settled()?;
@@ -375,15 +387,32 @@ impl<L: Listener> Thread<'_, L> {
         (tip.hash, tip.height)
     }
 
-    /// Prints the tip unless it was, or one was printed less than `pause` ago.
-    fn print_tip(&mut self, pause: Duration) {
+    /// Tells of the tip unless it was told of, or one was less than `pause` ago.
+    fn tell_of_tip(&mut self, pause: Duration) {
         let (hash, height) = self.published();
-        if self.told != Some(hash) && (self.told.is_none() || self.printed.elapsed() >= pause) {
-            println!("tip {hash} at height {height}");
-            self.told = Some(hash);
-            self.printed = Instant::now();
+        let (told, from, at) = self.told;
+        if told == hash || (at.elapsed() < pause && told != BlockHash::all_zeros()) {
+            return;
         }
+        let mut line = format!("tip {hash} at height {height}");
+        if !self.in_sync {
+            let best = {
+                let tree = self.ledger.tree();
+                let tree = tree.read();
+                tree.node(tree.best_header()).height
+            };
+            let pace =
+                Pace { blocks: height.saturating_sub(from), left: best.saturating_sub(height), span: at.elapsed() };
+            line += &format!(" of {best}, {pace}, cache {} MiB", self.ledger.table_memory() >> 20);
+        }
+        info!("{line}");
+        systemd::status(&line);
+        self.told = (hash, height, Instant::now());
     }
+}
+
+fn tell_of_refused(hash: &BlockHash, rejection: Rejection) {
+    info!("block {hash} refused: {rejection}");
 }
 
 #[cfg(test)]

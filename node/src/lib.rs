@@ -1,8 +1,8 @@
 //! The `groatd` full node as a library: wires the ledger to files, peers and the terminal.
 //! Holds no consensus rule and no wire byte.
 
-/// Prints a line for people, as `std::println` does. Standard output may be gone: a closed terminal, a full disk. A node
-/// goes on without it; a command whose output is its result takes `std::println`.
+/// Prints a line for people, as `std::println` does, where a command is run. Standard output may be gone: a closed terminal,
+/// a full disk. Work goes on without it; a command whose output is its result takes `std::println`, and a node logs.
 macro_rules! println {
     ($($line:tt)*) => {{
         use std::io::Write as _;
@@ -17,6 +17,7 @@ pub mod handle;
 pub mod hub;
 pub mod import;
 pub mod ledger;
+pub mod log;
 pub mod memory;
 pub mod miner;
 pub mod network;
@@ -27,6 +28,7 @@ mod portmap;
 pub mod progress;
 pub mod rpc;
 pub mod run;
+mod systemd;
 pub mod tor;
 pub mod transactions;
 pub mod view;

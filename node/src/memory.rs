@@ -14,6 +14,7 @@ use groat_net::message::{AddrEntry, Kind, Message};
 use groat_net::protocol::Memory;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tracing::{error, warn};
 
 const PEERS: &str = "peers.dat";
 /// The payload of an `addrv2` message.
@@ -64,7 +65,7 @@ impl Files {
         let anchors = if automatic { self.take_anchors()? } else { Vec::new() };
         let mut bans = self.bytes(BANS)?.map_or_else(Bans::default, |bytes| {
             read_bans(&bytes).unwrap_or_else(|error| {
-                println!("{BANS} cannot be read, no ban of it holds: {error}");
+                warn!("{BANS} cannot be read, no ban of it holds: {error}");
                 Bans::default()
             })
         });
@@ -127,7 +128,7 @@ impl Files {
             fs::rename(&new, &path)
         };
         if let Err(error) = written() {
-            println!("{} cannot be written: {error}", path.display());
+            error!("{} cannot be written: {error}", path.display());
         }
     }
 }
@@ -138,7 +139,7 @@ fn read_bans(bytes: &[u8]) -> anyhow::Result<Bans> {
     let mut bans = Bans::default();
     for entry in list.banned_nets.iter().filter(|entry| entry.version == BAN_VERSION) {
         let Ok(subnet) = entry.address.parse::<Subnet>() else {
-            println!("{BANS} names no subnet: {}", entry.address);
+            warn!("{BANS} names no subnet: {}", entry.address);
             continue;
         };
         let time = |seconds: i64| u64::try_from(seconds).map_err(|_| anyhow!("a time before 1970"));

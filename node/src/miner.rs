@@ -19,6 +19,7 @@ use groat_chain::mempool::{BlockLimits, Selected};
 use groat_chain::params::{AddressSet, Params};
 use groat_chain::template::{Place, Template};
 use parking_lot::{Condvar, Mutex};
+use tracing::info;
 
 use crate::clock::now;
 use crate::handle::{NodeHandle, Stopped, Submitted};
@@ -226,7 +227,7 @@ impl Shared {
             if printed.elapsed() > PRINT_INTERVAL {
                 printed = Instant::now();
                 let rate = self.node.hash_rate() as f64 / 1e6;
-                println!("mining on height {} at {rate:.2} million hashes a second", self.node.tip().1 + 1);
+                info!("mining on height {} at {rate:.2} million hashes a second", self.node.tip().1 + 1);
             }
         }
         self.give(None);
@@ -346,12 +347,12 @@ impl Shared {
         let (hash, height) = (header.block_hash(), template.place.height);
         let block = template.block(header, coinbase);
         match self.node.submit_block(serialize(&block)) {
-            Ok(Submitted::Accepted) => println!("mined block {hash} at height {height}"),
+            Ok(Submitted::Accepted) => info!("mined block {hash} at height {height}"),
             Ok(Submitted::Inconclusive | Submitted::Duplicate) => {
-                println!("mined block {hash} at height {height}, too late: another one was first");
+                info!("mined block {hash} at height {height}, too late: another one was first");
             }
             Ok(Submitted::Rejected(rejection)) => {
-                println!("block {hash} was mined here at height {height} and refused: {rejection}");
+                info!("block {hash} was mined here at height {height} and refused: {rejection}");
                 *self.pause_until.lock() = Instant::now() + REFUSED_PAUSE;
             }
             Ok(Submitted::Undecodable) => unreachable!("a block that was written can be read"),

@@ -12,6 +12,7 @@ use groat_net::dial;
 use groat_net::driver::{Door, Proxies, Proxy};
 use groat_net::permissions::{Grant, Permissions, parse_whitebind};
 use groat_net::slots::Slots;
+use tracing::warn;
 
 use crate::config::Config;
 use crate::tor;
@@ -309,7 +310,7 @@ pub fn links_within_file_limit(wanted: usize) -> usize {
     let limit = getrlimit(Resource::Nofile).current.or(current);
     let most = limit.map_or(usize::MAX, |limit| limit.saturating_sub(RESERVED_FILES).try_into().unwrap_or(usize::MAX));
     if wanted > most {
-        println!("--maxconnections is {most} rather than {wanted}: the system allows no more open files");
+        warn!("--maxconnections is {most} rather than {wanted}: the system allows no more open files");
     }
     wanted.min(most)
 }

@@ -19,6 +19,7 @@ use groat_net::protocol::{self, Protocol};
 use groat_net::slots::Slots;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
+use tracing::{error, info};
 
 use crate::chainstate::Chainstate;
 use crate::clock;
@@ -65,8 +66,6 @@ pub(crate) struct Parts {
     pub(crate) protocol: Protocol,
     /// Where peers and bans are written down, if they are.
     pub(crate) files: Option<Files>,
-    /// Print what happens to links.
-    pub(crate) verbose: bool,
 }
 
 impl Node {
@@ -111,25 +110,24 @@ impl Node {
             seed: driver::seed(),
         });
         protocol.remember(memory);
-        let says = |topic: &str| config.debug.iter().any(|wanted| wanted == topic);
-        let (files, driver, verbose) = (Some(files), (driver, events), says("net"));
+        let (files, driver) = (Some(files), (driver, events));
         let policy = config.policy()?;
-        let (mut node, told) = Node::begin(Parts { ledger, policy, pool, runtime, driver, protocol, files, verbose })?;
+        let (mut node, told) = Node::begin(Parts { ledger, policy, pool, runtime, driver, protocol, files })?;
         if config.persistmempool {
             node.load(stored)?;
         }
         if let Some(options) = plan.tor {
-            node.runtime.spawn(tor::run(options, told.clone(), says("tor")));
+            node.runtime.spawn(tor::run(options, told.clone()));
         }
         if let Some(port) = plan.mapped {
-            node.runtime.spawn(portmap::run(port, told, verbose));
+            node.runtime.spawn(portmap::run(port, told));
         }
         Ok(node)
     }
 
     /// Starts the threads. Also gives where news for the hub go.
     pub(crate) fn begin(parts: Parts) -> anyhow::Result<(Node, mpsc::Sender<Told>)> {
-        let Parts { mut ledger, policy, pool, runtime, driver: (driver, events), protocol, files, verbose } = parts;
+        let Parts { mut ledger, policy, pool, runtime, driver: (driver, events), protocol, files } = parts;
         let transactions = Transactions::new(&mut ledger, policy);
         let mempool = transactions.pool().clone();
         let (tree, store, params) = (ledger.tree(), ledger.store(), ledger.params().clone());
@@ -149,7 +147,6 @@ impl Node {
             ledger: queue.clone(),
             told: told.clone(),
             files,
-            verbose,
         };
         let inbox = Inbox { told: from_ledger, asks: from_interfaces, events, stop: stopping };
         let (loaded, stop) = (Arc::new(AtomicBool::new(true)), Arc::new(stop));
@@ -200,7 +197,7 @@ impl Node {
             if self.handle.is_mempool_loaded()
                 && let Err(error) = persist::save(&self.handle, unbroadcast, &path)
             {
-                println!("the mempool could not be stored in {}: {error}", path.display());
+                error!("the mempool could not be stored in {}: {error}", path.display());
             }
         }
         self.runtime.shutdown_timeout(END_TIMEOUT);
@@ -257,10 +254,10 @@ fn listen(driver: &Driver, binds: &[Bind]) -> anyhow::Result<()> {
     let mut open = false;
     for bind in binds {
         match driver.listen(bind.addr, bind.door) {
-            Ok(addr) if bind.door.onion => println!("listening for Tor's daemon on {addr}"),
+            Ok(addr) if bind.door.onion => info!("listening for Tor's daemon on {addr}"),
             Ok(addr) => {
                 open = true;
-                println!("listening for peers on {addr}");
+                info!("listening for peers on {addr}");
             }
             Err(error) if bind.required || (!bind.door.onion && !open && bind.addr.is_ipv4()) => {
                 let addr = bind.addr;
@@ -268,7 +265,7 @@ fn listen(driver: &Driver, binds: &[Bind]) -> anyhow::Result<()> {
                     format!("cannot listen for peers on {addr} (choose another port with --port, or --listen=0)")
                 });
             }
-            Err(_) if bind.door.onion => println!("Tor's daemon cannot reach this node on {}: it is taken", bind.addr),
+            Err(_) if bind.door.onion => info!("Tor's daemon cannot reach this node on {}: it is taken", bind.addr),
             // The other version of the internet protocol is there, or came with the first.
             Err(_) => {}
         }

@@ -52,7 +52,7 @@ impl Offline {
             seed: driver::seed(),
         });
         let pool = Arc::new(Pool::new(0));
-        let parts = Parts { ledger, policy, pool, runtime, driver, protocol, files: None, verbose: false };
+        let parts = Parts { ledger, policy, pool, runtime, driver, protocol, files: None };
         let (node, _) = Node::begin(parts).expect("a process may have threads");
         Offline { handle: node.handle().clone(), node: Some(node) }
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use bitcoin::Txid;
 use groat_chain::mempool::{Dump, Dumped};
 use parking_lot::Mutex;
+use tracing::{info, warn};
 
 use crate::clock;
 use crate::handle::{NodeHandle, Stopped};
@@ -21,11 +22,11 @@ pub fn load(node: &NodeHandle, path: &Path) {
     match std::fs::read(path).map(Dump::decode) {
         Ok(Ok(dump)) => {
             let Ok(Loaded { taken, others }) = offer(node, dump, Trust::ALL) else { return };
-            println!("mempool: {taken} stored transactions taken, {others} not");
+            info!("mempool: {taken} stored transactions taken, {others} not");
         }
-        Ok(Err(error)) => println!("mempool: {} is not read: {error}", path.display()),
+        Ok(Err(error)) => warn!("mempool: {} is not read: {error}", path.display()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => println!("mempool: {} is not read: {error}", path.display()),
+        Err(error) => warn!("mempool: {} is not read: {error}", path.display()),
     }
     node.loaded.store(true, Ordering::Release);
 }

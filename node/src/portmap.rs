@@ -10,6 +10,7 @@ use crab_nat::{GATEWAY_PORT, InternetProtocol, PortMapping, PortMappingOptions, 
 use groat_net::addr::NetAddr;
 use groat_net::local::How;
 use tokio::sync::mpsc;
+use tracing::debug;
 
 use crate::hub::Told;
 
@@ -23,7 +24,7 @@ const RETRY: Duration = Duration::from_secs(5 * 60);
 const ROUTES: &str = "/proc/net/route";
 
 /// Keeps the mapping until the hub is gone.
-pub async fn run(port: u16, told: mpsc::Sender<Told>, verbose: bool) {
+pub async fn run(port: u16, told: mpsc::Sender<Told>) {
     let mut mapping: Option<PortMapping> = None;
     let mut known: Option<NetAddr> = None;
     while !told.is_closed() {
@@ -44,9 +45,7 @@ pub async fn run(port: u16, told: mpsc::Sender<Told>, verbose: bool) {
                 RENEW.min(half).max(Duration::from_secs(1))
             }
             Err(error) => {
-                if verbose {
-                    println!("no port of the router leads here: {error:#}");
-                }
+                debug!(target: "net", "no port of the router leads here: {error:#}");
                 RETRY
             }
         };

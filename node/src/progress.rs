@@ -1,5 +1,6 @@
 //! What a long run tells: a bar on a terminal, one line each 10 seconds elsewhere.
 
+use std::fmt;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -66,14 +67,13 @@ impl Progress {
     }
 
     fn line(&self, reading: Reading) -> String {
-        let seconds = self.begun.elapsed().as_secs_f64().max(0.001);
-        let rate = reading.blocks as f64 / seconds;
-        let left = self.total.saturating_sub(reading.blocks) as f64 / rate.max(0.001);
+        let span = self.begun.elapsed();
+        let left = self.total.saturating_sub(reading.blocks) as u32;
         format!(
-            "height {}, {rate:.0} blk/s, {:.0} tx/s, {}cache {} MiB",
+            "height {}, {:.0} tx/s, {}, cache {} MiB",
             reading.height,
-            reading.transactions as f64 / seconds,
-            if self.total > 0 { format!("{} left, ", span(left as u64)) } else { String::new() },
+            reading.transactions as f64 / span.as_secs_f64().max(0.001),
+            Pace { blocks: reading.blocks as u32, left, span },
             reading.cache >> 20,
         )
     }
@@ -84,6 +84,28 @@ impl Progress {
             bar.finish_and_clear();
         }
         self.begun.elapsed().as_secs_f64()
+    }
+}
+
+/// How fast blocks go and how long that will take, as people say it.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Blocks done.
+    pub blocks: u32,
+    /// Blocks left; 0 where nobody knows.
+    pub left: u32,
+    /// Time they took.
+    pub span: Duration,
+}
+
+impl fmt::Display for Pace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rate = f64::from(self.blocks) / self.span.as_secs_f64().max(0.001);
+        write!(f, "{rate:.0} blk/s")?;
+        match f64::from(self.left) / rate {
+            left if self.left > 0 && left.is_finite() => write!(f, ", {} left", span(left as u64)),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -9,16 +9,18 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use bitcoin::Amount;
 use groat_chain::stats::{CoinCount, HashKind};
+use tracing::info;
 
 use crate::chainstate::{self, Chainstate};
 use crate::config::{Coins, Command, Config};
 use crate::handle::NodeHandle;
 use crate::import::{self, Imported, Source};
+use crate::log::{self, Style};
 use crate::miner::Miner;
 use crate::network;
 use crate::node::{self, Node};
 use crate::progress::{Progress, Reading};
-use crate::rpc;
+use crate::{rpc, systemd};
 
 /// Runs the process. A failure prints one line, `Error: ...`, to standard error and gives status 1.
 pub fn main() -> ExitCode {
@@ -33,6 +35,14 @@ pub fn main() -> ExitCode {
 }
 
 fn run(config: &Config) -> anyhow::Result<()> {
+    match config.command {
+        None => config.log.begin()?,
+        // What a command says is its output.
+        Some(_) => {
+            log::begin(Style { console: true, ..Style::default() });
+            log::without_file();
+        }
+    }
     // First of all, so that there is no moment at which a signal does harm.
     let (stop, node) = stop_on_signals()?;
     if let Some(Command::Import { files }) = &config.command
@@ -48,16 +58,20 @@ fn run(config: &Config) -> anyhow::Result<()> {
         config.mining(&params)?;
     }
     let mut state = chainstate::open(config)?;
+    if config.command.is_none() {
+        config.log.open(&state.folder)?;
+        info!("groatd {} on {} in {}", crate::VERSION, state.ledger.params().name, state.folder.display());
+    }
     if config.reindex {
         let files = own_block_files(&state)?;
-        println!("reindexing {} block files", files.len());
+        info!("reindexing {} block files", files.len());
         report(&import::import(&mut state.ledger, &state.pool, Source::Own(files), &stop)?);
     }
     if config.command.is_some() && !stop.load(Ordering::Relaxed) {
         import::catch_up(&mut state.ledger, &state.pool, &stop)?;
     }
     if stop.load(Ordering::Relaxed) {
-        println!("stopped early at height {}; the next start goes on from there", state.ledger.height());
+        info!("stopped early at height {}; the next start goes on from there", state.ledger.height());
         return Ok(());
     }
     match &config.command {
@@ -95,7 +109,7 @@ fn run_node(
     let handle = node.handle().clone();
     let server = config.server.then(|| rpc::serve(handle.clone(), interface)).transpose();
     match &server {
-        Ok(Some(server)) => println!("listening for JSON-RPC on {}", server.address()),
+        Ok(Some(server)) => info!("listening for JSON-RPC on {}", server.address()),
         Ok(None) => {}
         Err(_) => handle.stop(),
     }
@@ -103,12 +117,13 @@ fn run_node(
     if miner.is_err() {
         handle.stop();
     }
+    systemd::ready();
     node.wait()?;
     miner?.into_iter().for_each(Miner::wait);
     // Answers under way go out, and the cookie goes.
     drop(server?);
     let (tip, height) = handle.tip();
-    println!("stopped at tip {tip} at height {height}");
+    info!("stopped at tip {tip} at height {height}");
     Ok(())
 }
 
@@ -248,18 +263,22 @@ fn stop_on_signals() -> anyhow::Result<(Arc<AtomicBool>, Arc<OnceLock<NodeHandle
     let (stop, node) = (Arc::new(AtomicBool::new(false)), Arc::new(OnceLock::<NodeHandle>::new()));
     let (raised, told) = (stop.clone(), node.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut interrupt, mut terminate) = {
+    let (mut interrupt, mut terminate, mut hang_up) = {
         let _inside = runtime.enter();
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?)
     };
     std::thread::spawn(move || {
         runtime.block_on(async {
             loop {
-                tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-                println!(
-                    "{}",
-                    if raised.load(Ordering::Relaxed) { "still writing; nothing is lost" } else { "stopping" }
-                );
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                    _ = hang_up.recv() => {
+                        log::reopen();
+                        continue;
+                    }
+                }
+                info!("{}", if raised.load(Ordering::Relaxed) { "still writing; nothing is lost" } else { "stopping" });
                 raised.store(true, Ordering::SeqCst);
                 if let Some(node) = told.get() {
                     node.stop();

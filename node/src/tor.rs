@@ -17,6 +17,7 @@ use hex::{DisplayHex, FromHex};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tracing::{debug, info};
 
 use crate::hub::Told;
 use crate::network::DEFAULT_TOR_SOCKS_PORT;
@@ -60,7 +61,7 @@ pub struct Options {
 }
 
 /// Keeps the service up until the hub is gone.
-pub async fn run(options: Options, told: mpsc::Sender<Told>, verbose: bool) {
+pub async fn run(options: Options, told: mpsc::Sender<Told>) {
     let mut pause = FIRST_PAUSE;
     while !told.is_closed() {
         let mut service = None;
@@ -69,8 +70,8 @@ pub async fn run(options: Options, told: mpsc::Sender<Told>, verbose: bool) {
             let _ = told.send(Told::Own { addr, how: None }).await;
             pause = FIRST_PAUSE;
         }
-        if let (true, Err(error)) = (verbose, ended) {
-            println!("tor: {error:#}");
+        if let Err(error) = ended {
+            debug!(target: "tor", "{error:#}");
         }
         tokio::time::sleep(pause).await;
         pause = LONGEST_PAUSE.min(pause * 3 / 2);
@@ -103,7 +104,7 @@ async fn session(options: &Options, told: &mpsc::Sender<Told>, service: &mut Opt
     if let Some(key) = fields.get("PrivateKey").filter(|key| known.as_ref() != Some(key)) {
         keep_key(&options.key_file, key).context("the key of the service cannot be kept")?;
     }
-    println!("peers can reach this node at {addr}");
+    info!("peers can reach this node at {addr}");
     *service = Some(addr);
     let _ = told.send(Told::Own { addr, how: Some(How::Given) }).await;
     // The daemon says nothing more, until it ends.

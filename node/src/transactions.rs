@@ -14,6 +14,7 @@ use groat_chain::script::VerdictCache;
 use groat_net::driver;
 use groat_net::protocol::{Done, Token, TxVerdict};
 use parking_lot::{Mutex, RwLock};
+use tracing::debug;
 
 use crate::clock;
 use crate::ledger::{Listener, Queue, Request};
@@ -134,7 +135,10 @@ impl Transactions {
     ) -> Result<(), LedgerError> {
         let staged = stage(offer.tx.clone(), offer.time, Limits::Held, &self.pool.read(), ledger)?;
         match staged {
-            Err(refusal) => tell(offer.from, Err(refusal), listener),
+            Err(refusal) => {
+                log_refusal(&offer.tx, &refusal);
+                tell(offer.from, Err(refusal), listener);
+            }
             Ok(staged) => {
                 let (verdicts, queue) = (self.verdicts.clone(), queue.clone());
                 self.threads.submit(false, move || {
@@ -152,8 +156,9 @@ impl Transactions {
         let outcome = match (verdict, &from) {
             (Err(refusal), _) => Err(refusal),
             (Ok(()), Giver::Interface { purpose: Purpose::Test, .. }) => Ok(staged.accepted()),
-            (Ok(()), _) => self.insert(tx, time, staged, ledger)?,
+            (Ok(()), _) => self.insert(tx.clone(), time, staged, ledger)?,
         };
+        outcome.as_ref().err().into_iter().for_each(|refusal| log_refusal(&tx, refusal));
         tell(from, outcome, listener);
         Ok(())
     }
@@ -179,6 +184,11 @@ impl Transactions {
                 judged
             }
         };
+        for (tx, outcome) in transactions.iter().zip(&judged.outcomes) {
+            if let Outcome::Refused(refusal) = outcome {
+                log_refusal(tx, refusal);
+            }
+        }
         match from {
             PackageGiver::Peer(token) => {
                 listener.done(token, Done::Package(judged.outcomes.iter().map(verdict_of_outcome).collect()));
@@ -200,6 +210,10 @@ impl Transactions {
         let staged = if current { Ok(staged) } else { stage(tx, time, Limits::Held, &self.pool.read(), ledger)? };
         Ok(staged.and_then(|staged| self.pool.write().insert(staged, clock::now().into())))
     }
+}
+
+fn log_refusal(tx: &Transaction, refusal: &Refusal) {
+    debug!(target: "mempoolrej", "transaction {} refused: {refusal}", tx.compute_txid());
 }
 
 fn tell(from: Giver, outcome: Result<Accepted, Refusal>, listener: &mut impl Listener) {

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -31,12 +31,23 @@ pub struct Running {
 impl Running {
     /// Starts `groatd` as a node that listens on loopback, with these further options, and waits until it does.
     pub fn start(groatd: &Groatd, options: &[&str]) -> Running {
+        Running::start_with(groatd, options, &[])
+    }
+
+    /// The same with these variables of the environment, which hold paths.
+    pub fn start_with(groatd: &Groatd, options: &[&str], variables: &[(&str, &Path)]) -> Running {
         let (port, rpc) = (free_port(), free_port());
         let logs = tempfile::tempdir().expect("the temporary folder can be written");
         let (stdout, stderr) = (logs.path().join("stdout"), logs.path().join("stderr"));
         let file = |path: &PathBuf| Stdio::from(File::create(path).expect("the temporary folder can be written"));
-        let mut command =
-            groatd.command(["--listen=1", "--debug=net", &format!("--port={port}"), &format!("--rpcport={rpc}")]);
+        let mut command = groatd.command([
+            "--listen=1",
+            "--debug=net",
+            "--logtimestamps=0",
+            &format!("--port={port}"),
+            &format!("--rpcport={rpc}"),
+        ]);
+        command.envs(variables.iter().copied());
         let process = command.args(options).stdout(file(&stdout)).stderr(file(&stderr)).spawn().expect("groatd starts");
         let [peers, rpc] = [port, rpc].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         let mut node = Running { process, peers, rpc: Rpc::new(rpc, ""), stdout, stderr, _logs: logs };
@@ -48,7 +59,8 @@ impl Running {
 
     /// What it printed so far.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.stdout).expect("the log can be read")
+        let log = std::fs::read_to_string(&self.stdout).expect("the log can be read");
+        log.replace("\n[net] ", "\n")
     }
 
     /// Waits until it has printed `line`, or a line that begins so.
@@ -73,6 +85,11 @@ impl Running {
         let line =
             status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.split_whitespace().next()?.parse().ok());
         line.unwrap_or_else(|| panic!("groatd has ended\n{}", self.all()))
+    }
+
+    /// Sends a signal by its name, as `kill` takes it.
+    pub fn signal(&self, name: &str) {
+        signal(&self.process, name);
     }
 
     /// Stops it by SIGTERM. Panics unless it ends soon, with status 0 and nothing on standard error.

@@ -7,6 +7,7 @@
 //! | `auth` | the cookie; what a browser's page may not do |
 //! | `request` | JSON-RPC: requests and replies of each version, batches, notifications |
 //! | `method`, `args` | what a method is; its arguments by position and by name, and their types |
+//! | `logging` | what is logged |
 //! | `control`, `blockchain`, `coins`, `mining` | methods about the server, the chain and new blocks |
 //! | `template` | the next block for miners elsewhere, and blocks that they propose |
 //! | `mempool`, `rawtransactions`, `fees` | methods about transactions and what they should pay |
@@ -25,6 +26,7 @@ mod control;
 mod error;
 mod fees;
 mod http;
+mod logging;
 mod mempool;
 mod method;
 mod mining;

@@ -123,7 +123,7 @@ fn a_service_is_had_by_each_authentication_and_keeps_its_key() {
         let (setting, runtime) = (Setting::new(), runtime());
         let (tell, mut told) = mpsc::channel(8);
         let options = setting.options(password);
-        runtime.spawn(run(options.clone(), tell, false));
+        runtime.spawn(run(options.clone(), tell));
         for key in ["NEW:ED25519-V3", KEY] {
             let (end, ended) = std::sync::mpsc::channel();
             std::thread::scope(|scope| {
