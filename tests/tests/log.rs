@@ -18,7 +18,7 @@ use serde_json::json;
 fn the_log_says_why_something_was_refused_before_the_answer() {
     let data = tempfile::tempdir().unwrap();
     let groatd = Groatd::new("regtest", data.path());
-    let node = Running::start(&groatd, &["--debug", "--logtimemicros", "--logthreadnames"]);
+    let node = Running::start(&groatd, &["--debug"]);
     let path = groatd.chain_folder().join("debug.log");
     let holds = |what: &str| {
         let log = std::fs::read_to_string(&path).unwrap();
