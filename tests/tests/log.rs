@@ -25,6 +25,8 @@ fn the_log_says_why_something_was_refused_before_the_answer() {
         assert!(log.contains(what), "expected in {}: {what:?}, it is:\n{log}\n{}", path.display(), repeat());
     };
 
+    // Out of the first sync: before that no transaction is looked at.
+    node.rpc.call("generatetodescriptor", json!([1, "raw(51)"])).unwrap();
     let mut peer = Peer::ready(node.peers).unwrap();
     let refused = regtest::transaction(vec![regtest::unsigned(OutPoint::default())], Vec::new());
     peer.send(&Message::Tx(std::sync::Arc::new(refused.clone()))).unwrap();
@@ -89,13 +91,16 @@ fn systemd_hears_of_the_start_and_of_the_end() {
     let socket = data.path().join("notify");
     let systemd = UnixDatagram::bind(&socket).unwrap();
     systemd.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    let hear = |wanted: &str| {
+    // Threads tell of what they do, in whatever order.
+    let mut heard = String::new();
+    let mut hear = |wanted: &str| {
         let mut bytes = [0; 1024];
-        loop {
-            let count = systemd.recv(&mut bytes).unwrap_or_else(|error| panic!("no {wanted}: {error}; {}", repeat()));
-            if String::from_utf8_lossy(&bytes[..count]).contains(wanted) {
-                return;
-            }
+        while !heard.contains(wanted) {
+            let count = systemd
+                .recv(&mut bytes)
+                .unwrap_or_else(|error| panic!("expected: {wanted:?}, heard: {heard:?}, then {error}; {}", repeat()));
+            heard += &String::from_utf8_lossy(&bytes[..count]);
+            heard.push('\n');
         }
     };
     let node = Running::start_with(&Groatd::new("regtest", data.path()), &[], &[("NOTIFY_SOCKET", &socket)]);
