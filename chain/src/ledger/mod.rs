@@ -7,6 +7,7 @@
 
 mod ahead;
 mod flush;
+mod gather;
 mod open;
 mod propose;
 mod scripts;
@@ -27,13 +28,13 @@ use crate::params::Params;
 use crate::pool::Pool;
 use crate::rejection::{Blame, Rejection};
 use crate::rules;
-use crate::rules::block::is_unspendable;
 use crate::script::{Flags, VerdictCache};
 use crate::store::{FilePos, Store, StoreError, codec};
 use crate::table::{CoinTable, Found};
 use crate::tree::{Id, Tree};
 
-use ahead::{Ahead, Prefetched};
+use ahead::Ahead;
+use gather::Gathered;
 pub use propose::Proposal;
 use scripts::ScriptRun;
 pub use verify::Verified;
@@ -606,96 +607,6 @@ impl Ledger {
         ScriptRun::start(&self.pool, block, spent, flags, self.verdicts.as_ref())
     }
 
-    /// Whether it has to be looked up if the block overwrites coins (BIP30).
-    fn must_not_overwrite(&self, block: &Block, height: u32) -> bool {
-        let params = &self.params;
-        let at_bip34 = (height > params.bip34_height).then(|| {
-            let tree = self.tree.read();
-            tree.node(tree.ancestor(self.tip, params.bip34_height)).hash
-        });
-        rules::connect::needs_bip30_check(height, block.hash, at_bip34, params)
-    }
-
-    /// Whether a transaction of the block would make a coin that exists unspent.
-    fn overwrites(&self, block: &Block) -> Result<bool, LedgerError> {
-        let mut unknown = Vec::new();
-        for outpoint in made_by(block) {
-            match self.table.get(&outpoint) {
-                Found::Coin(_) => return Ok(true),
-                Found::Spent => {}
-                Found::Unknown => unknown.push(outpoint),
-            }
-        }
-        Ok(self.store.coins(&unknown)?.iter().any(Option::is_some))
-    }
-
-    /// Moves the coins that the block spends out of the table and puts those that it makes in, in block order.
-    /// Stops at the first input that is missing or spent.
-    fn gather(&mut self, block: &Block, height: u32, mut prefetched: Prefetched) -> Result<Gathered, LedgerError> {
-        let inputs = block.transactions.iter().skip(1).map(|tx| tx.input.len()).sum();
-        let mut gathered = Gathered { spent: Vec::with_capacity(inputs), ..Gathered::default() };
-        let exception = self.params.bip30_exceptions.contains(&(height, block.hash));
-        for (number, (transaction, txid)) in block.transactions.iter().zip(&block.txids).enumerate() {
-            let coinbase = number == 0;
-            if !coinbase {
-                for input in &transaction.input {
-                    let outpoint = &input.previous_output;
-                    let known = self.table.spend(outpoint, || prefetched.get(outpoint).ok_or(()));
-                    let coin = match known {
-                        Ok(coin) => coin,
-                        Err(()) => {
-                            self.fetch_rest(block, number, &mut prefetched)?;
-                            let found = prefetched.get(outpoint).unwrap_or_default();
-                            self.table.spend(outpoint, || Ok::<_, StoreError>(found))?
-                        }
-                    };
-                    match coin {
-                        Some(coin) => gathered.spent.push(coin),
-                        None => return Ok(gathered),
-                    }
-                }
-            }
-            for (vout, output) in transaction.output.iter().enumerate() {
-                if is_unspendable(&output.script_pubkey) {
-                    continue;
-                }
-                let outpoint = OutPoint::new(*txid, vout as u32);
-                if exception && coinbase {
-                    let store = &self.store;
-                    let before =
-                        self.table.spend(&outpoint, || Ok::<_, StoreError>(store.coins(&[outpoint])?.remove(0)))?;
-                    gathered.overwritten.extend(before);
-                }
-                self.table.create(outpoint, Coin::new(output, height, coinbase), false);
-            }
-            gathered.transactions = number + 1;
-        }
-        gathered.complete = true;
-        Ok(gathered)
-    }
-
-    /// Asks the store at once for every coin that the block needs from transaction `from` on and the table does
-    /// not know.
-    fn fetch_rest(&mut self, block: &Block, from: usize, prefetched: &mut Prefetched) -> Result<(), LedgerError> {
-        self.ahead.note_miss();
-        let unknown: Vec<OutPoint> = block.transactions[from..]
-            .iter()
-            .flat_map(|transaction| &transaction.input)
-            .map(|input| input.previous_output)
-            .filter(|outpoint| matches!(self.table.get(outpoint), Found::Unknown) && prefetched.get(outpoint).is_none())
-            .collect();
-        let found = ahead::read_coins(&self.store, &self.pool, unknown)?;
-        prefetched.extend(found);
-        Ok(())
-    }
-
-    /// Takes a connected block back with its undo.
-    fn revert_connected(&mut self, block: &Block, undo: &[Coin]) -> Result<(), LedgerError> {
-        let inputs: usize = block.transactions.iter().skip(1).map(|tx| tx.input.len()).sum();
-        let (spent, overwritten) = undo.split_at(undo.len().min(inputs));
-        self.revert(block, spent, overwritten, block.transactions.len())
-    }
-
     /// Takes all blocks in flight back.
     fn revert_in_flight(&mut self) -> Result<(), LedgerError> {
         while let Some(InFlight { id, block, spent, .. }) = self.in_flight.pop_back() {
@@ -703,41 +614,6 @@ impl Ledger {
             self.tip = self.tree.read().node(id).parent().expect("genesis is never connected");
         }
         self.ahead.clear();
-        Ok(())
-    }
-
-    /// Takes back what [`Ledger::gather`] did for the first `transactions` transactions and the coins in `spent`.
-    fn revert(
-        &mut self,
-        block: &Block,
-        spent: &[Coin],
-        overwritten: &[Coin],
-        transactions: usize,
-    ) -> Result<(), LedgerError> {
-        let mut starts = Vec::with_capacity(block.transactions.len());
-        let mut start = 0;
-        for (number, transaction) in block.transactions.iter().enumerate() {
-            starts.push(start);
-            start += if number == 0 { 0 } else { transaction.input.len() };
-        }
-        for (number, transaction) in block.transactions.iter().enumerate().rev() {
-            if number < transactions {
-                for (vout, output) in transaction.output.iter().enumerate().rev() {
-                    if !is_unspendable(&output.script_pubkey) {
-                        self.table.remove(&OutPoint::new(block.txids[number], vout as u32));
-                    }
-                }
-            }
-            if number > 0 {
-                let coins = spent.get(starts[number]..).unwrap_or_default();
-                for (input, coin) in transaction.input.iter().zip(coins).rev() {
-                    self.table.restore(input.previous_output, coin.clone());
-                }
-            }
-        }
-        for (vout, coin) in overwritten.iter().enumerate() {
-            self.table.restore(OutPoint::new(block.txids[0], vout as u32), coin.clone());
-        }
         Ok(())
     }
 
@@ -759,25 +635,6 @@ impl Ledger {
         }
         self.tip = parent;
         Ok(())
-    }
-
-    /// Reads a block that was connected once, with the coins it spent.
-    fn read_connected(&self, id: Id) -> Result<(Arc<Block>, Vec<Coin>), LedgerError> {
-        let tree = self.tree.read();
-        let node = tree.node(id);
-        let (Some(block), Some(undo)) = (node.block(), node.undo()) else {
-            return Err(LedgerError::Pruned(node.hash));
-        };
-        let hash = node.hash;
-        drop(tree);
-        let block = ahead::read_block(&*self.store, block, &hash)?;
-        let spent = codec::decode_undo(&self.store.read_undo(undo)?)
-            .map_err(|error| LedgerError::Damaged(format!("undo of block {hash}: {error}")))?;
-        let inputs: usize = block.transactions.iter().skip(1).map(|tx| tx.input.len()).sum();
-        if spent.len() < inputs {
-            return Err(LedgerError::Damaged(format!("undo of block {hash} holds too few coins")));
-        }
-        Ok((block, spent))
     }
 
     /// Whether the scripts of a block need not be run: an ancestor of the assumed-valid block, which is part of
@@ -820,28 +677,4 @@ impl Ledger {
         (self.whole_up_to, self.marked) = (None, true);
         Some(id)
     }
-}
-
-/// Coins that a block spends, in block order, as far as they were there.
-#[derive(Default)]
-struct Gathered {
-    spent: Vec<Coin>,
-    complete: bool,
-    /// Coins that the two repeated coinbases of 2010 overwrite: a spend and a create, so that undo is exact. In an undo
-    /// record they follow the spent ones.
-    overwritten: Vec<Coin>,
-    /// Transactions whose outputs are in the table.
-    transactions: usize,
-}
-
-/// Outpoints of all spendable outputs of a block.
-fn made_by(block: &Block) -> impl Iterator<Item = OutPoint> {
-    block.transactions.iter().zip(&block.txids).flat_map(|(transaction, txid)| {
-        transaction
-            .output
-            .iter()
-            .enumerate()
-            .filter(|(_, output)| !is_unspendable(&output.script_pubkey))
-            .map(|(vout, _)| OutPoint::new(*txid, vout as u32))
-    })
 }

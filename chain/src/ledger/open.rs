@@ -122,7 +122,7 @@ impl Ledger {
 
     fn replay_disconnect(&self, id: Id) -> Result<Vec<(OutPoint, Option<Coin>)>, LedgerError> {
         let (block, spent) = self.read_connected(id)?;
-        let mut coins: Vec<_> = super::made_by(&block).map(|outpoint| (outpoint, None)).collect();
+        let mut coins: Vec<_> = super::gather::made_by(&block).map(|outpoint| (outpoint, None)).collect();
         let inputs = block.transactions.iter().skip(1).flat_map(|transaction| &transaction.input);
         let own = block.txids[0];
         let overwritten = (0..).map(|vout| OutPoint::new(own, vout));

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use super::{Gathered, Ledger, LedgerError};
+use super::gather::Gathered;
+use super::{Ledger, LedgerError};
 use crate::block::Block;
 use crate::rejection::Rejection;
 use crate::rules;

@@ -72,7 +72,7 @@ impl Ledger {
             if let Err(rejection) = verdict {
                 return Err(fault(&rejection.to_string()));
             }
-            for outpoint in super::made_by(&block) {
+            for outpoint in super::gather::made_by(&block) {
                 let known = matches!(self.table.get(&outpoint), crate::table::Found::Unknown);
                 if known && self.store.coins(&[outpoint])?[0].is_none() && !spent_inside(&block, &outpoint) {
                     return Err(fault(&format!("its output {outpoint} is not among the coins")));
