@@ -18,6 +18,7 @@
 //! | [`store`] | what a ledger needs of a disk: RocksDB and flat files, or memory |
 //! | [`table`] | the coins in memory: a live and a frozen layer over the store |
 //! | [`pool`] | the checking threads |
+//! | [`index`] | optional indexes: from a block to rows that things are found by |
 //! | [`ledger`] | the single writer: headers, blocks, the best chain step by step, flushes |
 //! | [`mempool`] | transactions that could be in the next block: acceptance, policy, what a block takes |
 //! | [`template`] | the next block, for who mines it |
@@ -26,6 +27,7 @@
 
 pub mod block;
 pub mod coins;
+pub mod index;
 pub mod ledger;
 pub mod mempool;
 pub mod muhash;

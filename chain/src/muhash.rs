@@ -16,6 +16,9 @@ use chacha20::cipher::{KeyIvInit, StreamCipher};
 use num::{BYTE_SIZE, Num3072};
 use sha2::{Digest, Sha256};
 
+/// Bytes of a state.
+pub const STATE_BYTES: usize = 2 * BYTE_SIZE;
+
 /// The hash of a set as it grows and shrinks, about 3 microseconds an element. It does not know its members: what is
 /// inserted twice counts twice, and what was never inserted can be removed (and inserted later).
 #[derive(Clone, Debug)]
@@ -56,6 +59,20 @@ impl MuHash {
     pub fn combine(&mut self, other: &MuHash) {
         self.numerator = self.numerator.multiply(&other.numerator);
         self.denominator = self.denominator.multiply(&other.denominator);
+    }
+
+    /// The state, for [`MuHash::from_bytes`]: all that was inserted, then all that was removed.
+    pub fn to_bytes(&self) -> [u8; STATE_BYTES] {
+        let mut bytes = [0; STATE_BYTES];
+        bytes[..BYTE_SIZE].copy_from_slice(&self.numerator.to_bytes());
+        bytes[BYTE_SIZE..].copy_from_slice(&self.denominator.to_bytes());
+        bytes
+    }
+
+    /// The state that [`MuHash::to_bytes`] gave.
+    pub fn from_bytes(bytes: &[u8; STATE_BYTES]) -> MuHash {
+        let (halves, _) = bytes.as_chunks::<BYTE_SIZE>();
+        MuHash { numerator: Num3072::from_bytes(&halves[0]), denominator: Num3072::from_bytes(&halves[1]) }
     }
 
     /// The hash of the set, in the order of Core's `uint256`: RPC shows the bytes reversed. Takes some milliseconds.

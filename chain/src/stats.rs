@@ -50,6 +50,11 @@ impl fmt::Display for CoinsHash {
     }
 }
 
+/// What a coin counts in [`CoinStats::bogosize`] (Core: `GetBogoSize`).
+pub fn bogo_size(coin: &Coin) -> u64 {
+    32 + 4 + 4 + 8 + 2 + coin.script_pubkey().len() as u64
+}
+
 /// The totals while the coins are being walked.
 #[derive(Clone, Debug)]
 pub struct CoinCount {
@@ -96,7 +101,7 @@ impl CoinCount {
             stats.transactions += 1;
         }
         stats.txouts += 1;
-        stats.bogosize += 32 + 4 + 4 + 8 + 2 + coin.script_pubkey().len() as u64;
+        stats.bogosize += bogo_size(coin);
         let sum = stats.total_amount.and_then(|total| total.checked_add(coin.value()));
         stats.total_amount = sum.filter(|total| i64::try_from(total.to_sat()).is_ok());
         match &mut self.hash {

@@ -11,9 +11,9 @@ use crate::block::Block;
 use crate::coins::Coin;
 use crate::pool::{Pool, Promise};
 use crate::rules::merkle::merkle_root;
-use crate::store::{FilePos, Store, StoreError};
+use crate::store::{FilePos, Store, StoreError, codec};
 use crate::table::Found;
-use crate::tree::Id;
+use crate::tree::{Id, Tree};
 
 /// Blocks read before they are needed.
 const DEPTH: u32 = 8;
@@ -197,6 +197,37 @@ pub(super) fn read_coins(
         found.append(&mut promise.wait(pool)?);
     }
     Ok(found)
+}
+
+/// Where a block that was connected once lies, with its undo.
+pub(super) struct Stored {
+    hash: BlockHash,
+    block: FilePos,
+    undo: FilePos,
+}
+
+impl Stored {
+    /// Fails if it was pruned.
+    pub fn of(tree: &Tree, id: Id) -> Result<Stored, LedgerError> {
+        let node = tree.node(id);
+        match (node.block(), node.undo()) {
+            (Some(block), Some(undo)) => Ok(Stored { hash: node.hash, block, undo }),
+            _ => Err(LedgerError::Pruned(node.hash)),
+        }
+    }
+
+    /// The block and the coins that it spent.
+    pub fn read(&self, store: &dyn Store) -> Result<(Arc<Block>, Vec<Coin>), LedgerError> {
+        let hash = self.hash;
+        let block = read_block(store, self.block, &hash)?;
+        let spent = codec::decode_undo(&store.read_undo(self.undo)?)
+            .map_err(|error| LedgerError::Damaged(format!("undo of block {hash}: {error}")))?;
+        let inputs: usize = block.transactions.iter().skip(1).map(|tx| tx.input.len()).sum();
+        if spent.len() < inputs {
+            return Err(LedgerError::Damaged(format!("undo of block {hash} holds too few coins")));
+        }
+        Ok((block, spent))
+    }
 }
 
 /// Reads the block at `pos`, which must have `hash` and hold the transactions that were accepted with it: what the

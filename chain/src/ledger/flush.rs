@@ -52,7 +52,7 @@ impl Ledger {
     pub(super) fn begin_flush(&mut self) -> Result<(), LedgerError> {
         self.finish_flush()?;
         self.prune()?;
-        if self.flush.stored == self.tip && self.unsaved.is_empty() {
+        if self.flush.stored == self.tip && self.unsaved.is_empty() && !self.has_unsaved_index() {
             return Ok(());
         }
         self.check_space()?;
@@ -60,16 +60,17 @@ impl Ledger {
         let headers = std::mem::take(&mut self.unsaved).into_iter().map(|id| (id.0, tree.record(id))).collect();
         let (from, to) = (tree.node(self.flush.stored).hash, tree.node(self.tip).hash);
         drop(tree);
+        let indexes = self.index_tips();
         self.flush.stored = self.tip;
         self.marked = false;
         let frozen = self.table.freeze();
         let store = self.store.clone();
         if frozen.len() <= SMALL_FLUSH {
-            write(&*store, &frozen, headers, from, to)?;
+            write(&*store, &frozen, headers, indexes, from, to)?;
             self.table.written();
         } else {
             #[expect(clippy::disallowed_methods, reason = "the writer of the frozen coins is a thread of its own")]
-            let writer = std::thread::spawn(move || write(&*store, &frozen, headers, from, to));
+            let writer = std::thread::spawn(move || write(&*store, &frozen, headers, indexes, from, to));
             self.flush.writer = Some(writer);
         }
         Ok(())
@@ -110,6 +111,8 @@ impl Ledger {
         // What the stored coins may still be replayed from must stay as well.
         let base = tree.node(self.tip).height.min(tree.node(self.flush.stored).height);
         let heights = tree.file_heights();
+        // An index must have read a block before it goes.
+        let indexed = self.indexed_height(&tree).unwrap_or(u32::MAX);
         drop(tree);
         let newest = files.last().map(|(file, _)| *file);
         let mut doomed = Vec::new();
@@ -119,7 +122,7 @@ impl Ledger {
             if total <= limit || Some(file) == newest {
                 break;
             }
-            if top.saturating_add(MIN_BLOCKS_TO_KEEP) < base {
+            if top.saturating_add(MIN_BLOCKS_TO_KEEP) < base && top <= indexed {
                 total -= bytes;
                 doomed.push(file);
             }
@@ -146,10 +149,14 @@ impl Ledger {
     }
 }
 
+/// Small facts to write.
+type Facts = Vec<(&'static str, Option<Vec<u8>>)>;
+
 fn write(
     store: &dyn Store,
     frozen: &Frozen,
     headers: Vec<(u32, HeaderRecord)>,
+    indexes: Facts,
     from: BlockHash,
     to: BlockHash,
 ) -> Result<(), StoreError> {
@@ -159,10 +166,13 @@ fn write(
     let mut batches = frozen.batches(MAX_BATCH_BYTES).peekable();
     let first = batches.next().unwrap_or_default();
     if batches.peek().is_none() {
-        return store.write(Batch { coins: first, headers, meta: vec![tip] }, true);
+        let meta = indexes.into_iter().chain([tip]).collect();
+        return store.write(Batch { coins: first, headers, meta, ..Batch::default() }, true);
     }
     let mark = [from.to_byte_array(), to.to_byte_array()].concat();
-    store.write(Batch { coins: Vec::new(), headers, meta: vec![(FLUSHING, Some(mark))] }, true)?;
+    // From here on the flush will be completed, whatever happens.
+    let meta = indexes.into_iter().chain([(FLUSHING, Some(mark))]).collect();
+    store.write(Batch { headers, meta, ..Batch::default() }, true)?;
     store.write(Batch { coins: first, ..Batch::default() }, false)?;
     for coins in batches {
         store.write(Batch { coins, ..Batch::default() }, false)?;

@@ -10,7 +10,7 @@ use crate::block::Block;
 use crate::coins::Coin;
 use crate::rules;
 use crate::rules::block::is_unspendable;
-use crate::store::{StoreError, codec};
+use crate::store::StoreError;
 use crate::table::Found;
 use crate::tree::Id;
 
@@ -152,21 +152,8 @@ impl Ledger {
 
     /// Reads a block that was connected once, with the coins it spent.
     pub(super) fn read_connected(&self, id: Id) -> Result<(Arc<Block>, Vec<Coin>), LedgerError> {
-        let tree = self.tree.read();
-        let node = tree.node(id);
-        let (Some(block), Some(undo)) = (node.block(), node.undo()) else {
-            return Err(LedgerError::Pruned(node.hash));
-        };
-        let hash = node.hash;
-        drop(tree);
-        let block = ahead::read_block(&*self.store, block, &hash)?;
-        let spent = codec::decode_undo(&self.store.read_undo(undo)?)
-            .map_err(|error| LedgerError::Damaged(format!("undo of block {hash}: {error}")))?;
-        let inputs: usize = block.transactions.iter().skip(1).map(|tx| tx.input.len()).sum();
-        if spent.len() < inputs {
-            return Err(LedgerError::Damaged(format!("undo of block {hash} holds too few coins")));
-        }
-        Ok((block, spent))
+        let place = ahead::Stored::of(&self.tree.read(), id)?;
+        place.read(&*self.store)
     }
 }
 

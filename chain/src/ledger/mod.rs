@@ -8,6 +8,7 @@
 mod ahead;
 mod flush;
 mod gather;
+mod indexes;
 mod open;
 mod propose;
 mod scripts;
@@ -35,6 +36,8 @@ use crate::tree::{Id, Tree};
 
 use ahead::Ahead;
 use gather::Gathered;
+pub use indexes::IndexState;
+use indexes::{Indexes, PartRun};
 pub use propose::Proposal;
 use scripts::ScriptRun;
 pub use verify::Verified;
@@ -70,6 +73,12 @@ pub enum LedgerError {
     /// Going back needs a block that was pruned.
     #[error("block {0} was pruned and is needed to go back; start with --reindex and fetch the chain again")]
     Pruned(BlockHash),
+    /// An index that was switched on needs blocks that were pruned. Core's words.
+    #[error(
+        "{0} best block of the index goes beyond pruned data (including undo data). Please disable the index or reindex \
+         (which will download the whole blockchain again)"
+    )]
+    IndexPruned(&'static str),
     /// The disk is nearly full.
     #[error(
         "only {free_mib} MiB of disk are left (at least {needed_mib} are needed); make room and start again: nothing is lost"
@@ -180,6 +189,7 @@ struct InFlight {
     block: Arc<Block>,
     spent: Arc<Vec<Coin>>,
     scripts: ScriptRun,
+    parts: Vec<PartRun>,
 }
 
 /// The chain state and its single writer.
@@ -207,6 +217,7 @@ pub struct Ledger {
     /// Steps that a flush made on its way, told by the next calls.
     untold: VecDeque<Step>,
     flush: flush::Flush,
+    indexes: Indexes,
     follower: Option<Box<dyn Follow>>,
     /// Transactions whose scripts need not be run again.
     verdicts: Option<Arc<VerdictCache>>,
@@ -473,7 +484,9 @@ impl Ledger {
                 self.refuse(id, &rejection);
                 return Ok(Some(Step::Refused(block.hash, rejection)));
             }
-            self.in_flight.pop_front();
+            if let Some(proven) = self.in_flight.pop_front() {
+                self.index_proven(proven)?;
+            }
             if let Some(change) = self.prove(id, block)? {
                 return Ok(Some(Step::Moved(Some(change))));
             }
@@ -591,8 +604,9 @@ impl Ledger {
             self.tree.write().set_undo(id, pos);
             self.unsaved.insert(id);
         }
+        let parts = self.make_parts(id, &block, &spent);
         self.tip = id;
-        self.in_flight.push_back(InFlight { id, block, spent, scripts });
+        self.in_flight.push_back(InFlight { id, block, spent, scripts, parts });
         Ok(Step::Moved(None))
     }
 
@@ -632,6 +646,7 @@ impl Ledger {
             } else {
                 self.change.disconnect(block);
             }
+            self.index_disconnected(id, parent)?;
         }
         self.tip = parent;
         Ok(())

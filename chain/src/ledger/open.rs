@@ -47,6 +47,7 @@ impl Ledger {
             whole_up_to: None,
             change: Default::default(),
             untold: Default::default(),
+            indexes: Default::default(),
             follower: None,
             verdicts: None,
             marked: false,
@@ -192,7 +193,12 @@ fn begin(params: &Params, store: &dyn Store) -> Result<Tree, LedgerError> {
 }
 
 /// The block whose hash the record `name` holds at `offset`.
-fn stored_block(tree: &Tree, store: &dyn Store, name: &'static str, offset: usize) -> Result<Option<Id>, LedgerError> {
+pub(super) fn stored_block(
+    tree: &Tree,
+    store: &dyn Store,
+    name: &'static str,
+    offset: usize,
+) -> Result<Option<Id>, LedgerError> {
     let Some(bytes) = store.meta(name)? else { return Ok(None) };
     let hash = bytes.get(offset..offset + 32).and_then(|bytes| BlockHash::from_slice(bytes).ok());
     let id = hash.and_then(|hash| tree.get(&hash));

@@ -9,7 +9,9 @@ use bitcoin::{Amount, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOu
 use proptest::prelude::*;
 
 use super::*;
+use crate::index::{Index, coinstats, filters, transactions};
 use crate::params::RegtestOptions;
+use crate::stats::{CoinCount, HashKind};
 use crate::store::mem::MemStore;
 
 const NOW: u32 = 1_700_000_000;
@@ -35,9 +37,20 @@ enum Kind {
 }
 
 fn open(store: &Arc<MemStore>, params: &Arc<Params>, threads: usize, table_bytes: usize) -> Ledger {
+    open_with(store, params, threads, table_bytes, &[])
+}
+
+fn open_with(
+    store: &Arc<MemStore>,
+    params: &Arc<Params>,
+    threads: usize,
+    table_bytes: usize,
+    indexes: &[Index],
+) -> Ledger {
     let options = Options { assumed_valid: None, table_bytes, prune: None };
     let mut ledger = Ledger::open(params.clone(), store.clone(), Arc::new(Pool::new(threads)), options).unwrap();
     ledger.set_follower(Box::new(InStep));
+    ledger.keep_indexes(indexes).unwrap();
     ledger
 }
 
@@ -168,6 +181,46 @@ impl World {
         ledger.store.for_each_coin(&mut |outpoint, coin| stored.insert(outpoint, coin).is_none()).unwrap();
         assert_eq!(stored, self.coins[&tip], "the coins are not those of the tip {tip}");
         tip
+    }
+}
+
+impl World {
+    /// Every index must know every block of the published chain, and say of it what follows from its coins.
+    fn check_indexes(&self, ledger: &Ledger) {
+        let (tree, store) = (ledger.tree(), &*ledger.store);
+        let tip = tree.read().tip();
+        let states = ledger.indexes().read().clone();
+        let of_tip = |index| IndexState { index, tip, synced: true };
+        assert_eq!(states, Index::ALL.map(of_tip), "an index is not at the tip");
+        let (mut walk, mut above) = (Some(tip), None::<filters::Header>);
+        while let Some(id) = walk {
+            let (hash, height) = (tree.read().node(id).hash, tree.read().node(id).height);
+            let block = Block::decode(&bitcoin::consensus::serialize(&self.blocks[&hash])).unwrap();
+            for (transaction, txid) in block.transactions.iter().zip(&block.txids).filter(|_| height > 0) {
+                let found = transactions::find(store, &tree, txid).unwrap();
+                assert_eq!(found.as_ref(), Some(&(id, transaction.clone())), "transaction {txid} at height {height}");
+            }
+            let spent = if height > 0 { ledger.read_connected(id).unwrap().1 } else { Vec::new() };
+            let expected = filters::basic_filter(&block, &spent);
+            let header = filters::headers(store, &[hash]).unwrap()[0].expect("a header of the filter");
+            assert_eq!(filters::filters(store, &[hash]).unwrap()[0].as_ref(), Some(&expected), "filter at {height}");
+            if let Some(above) = above {
+                assert_eq!(above.hash.filter_header(&header.header), above.header, "filter header above {height}");
+            }
+            let totals = coinstats::totals(store, &hash).unwrap().expect("totals of a block");
+            let coins = &self.coins[&hash];
+            let amount: u64 = coins.values().map(|coin| coin.value().to_sat()).sum();
+            let minted: u64 = (0..=height).map(|at| rules::connect::subsidy(at, &self.params).to_sat()).sum();
+            assert_eq!((totals.txouts, totals.amount), (coins.len() as u64, amount), "totals at {height}");
+            assert_eq!(totals.unspendable, minted - amount, "what is lost at {height}");
+            if id == tip {
+                let mut count = CoinCount::new(HashKind::Muhash, height, hash);
+                coins.iter().for_each(|(outpoint, coin)| count.add(outpoint, coin));
+                let count = count.finish();
+                assert_eq!((totals.bogosize, Some(totals.hash())), (count.bogosize, count.hash), "totals at the tip");
+            }
+            (walk, above) = (tree.read().node(id).parent(), Some(header));
+        }
     }
 }
 
@@ -453,6 +506,10 @@ enum Event {
     Crash(usize),
     Invalidate(prop::sample::Index),
     Reconsider(prop::sample::Index),
+    /// Start again, with some of the indexes.
+    Restart(Vec<Index>),
+    /// Indexes catch up while the ledger is busy.
+    CatchUp(usize),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -464,13 +521,15 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0usize..4).prop_map(Event::Crash),
         1 => any::<prop::sample::Index>().prop_map(Event::Invalidate),
         1 => any::<prop::sample::Index>().prop_map(Event::Reconsider),
+        1 => prop::sample::subsequence(&Index::ALL[..], 0..=3).prop_map(Event::Restart),
+        2 => (0usize..6).prop_map(Event::CatchUp),
     ]
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
-    fn any_history_leaves_the_coins_of_its_best_valid_chain(
+    fn any_history_leaves_the_coins_of_its_best_valid_chain_and_the_rows_of_its_blocks(
         events in prop::collection::vec(event(), 1..60),
         threads in 0usize..3,
         // Small enough that flushes happen by themselves.
@@ -478,7 +537,8 @@ proptest! {
     ) {
         let mut world = World::new();
         let mut store = Arc::new(MemStore::new());
-        let mut ledger = open(&store, &world.params.clone(), threads, table_bytes);
+        let mut indexes = Index::ALL.to_vec();
+        let mut ledger = open_with(&store, &world.params.clone(), threads, table_bytes, &indexes);
         let mut made = vec![world.params.genesis_hash];
         let mut bad: Vec<BlockHash> = Vec::new();
         for event in events {
@@ -509,8 +569,17 @@ proptest! {
                 Event::Crash(kept) => {
                     drop(ledger);
                     store = Arc::new(store.cut(kept));
-                    ledger = open(&store, &world.params.clone(), threads, table_bytes);
+                    ledger = open_with(&store, &world.params.clone(), threads, table_bytes, &indexes);
                 }
+                Event::Restart(wanted) => {
+                    ledger.flush().unwrap();
+                    drop(ledger);
+                    indexes = wanted;
+                    ledger = open_with(&store, &world.params.clone(), threads, table_bytes, &indexes);
+                }
+                Event::CatchUp(steps) => for step in 0..steps {
+                    ledger.catch_up_indexes(step % 2 == 0).unwrap();
+                },
                 Event::Invalidate(index) => { ledger.invalidate(&made[index.index(made.len())]); }
                 Event::Reconsider(index) => { ledger.reconsider(&made[index.index(made.len())]); }
             }
@@ -537,6 +606,10 @@ proptest! {
         prop_assert_eq!(tip_again, tip);
         let verified = ledger.verify_chain(0, &mut |_| {});
         prop_assert!(verified.is_ok(), "{verified:?}");
+        drop(ledger);
+        let mut ledger = open_with(&store, &world.params.clone(), threads, table_bytes, &Index::ALL);
+        while ledger.catch_up_indexes(true).unwrap() {}
+        world.check_indexes(&ledger);
     }
 }
 

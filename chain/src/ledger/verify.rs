@@ -43,6 +43,7 @@ impl Ledger {
             whole_up_to: None,
             change: Change::default(),
             untold: Default::default(),
+            indexes: Default::default(),
             follower: None,
             verdicts: None,
             marked: false,

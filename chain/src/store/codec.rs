@@ -212,7 +212,7 @@ pub fn decode_header(bytes: &[u8]) -> Result<HeaderRecord, DecodeError> {
 
 /// Appends a number as Core's `VARINT` (src/serialize.h): seven bits a byte, most significant first, each byte but the
 /// last with its top bit set, and one subtracted at each step so that a number has exactly one encoding.
-fn put_number(mut number: u128, out: &mut Vec<u8>) {
+pub(crate) fn put_number(mut number: u128, out: &mut Vec<u8>) {
     let mut bytes = [0; 19];
     let mut at = bytes.len() - 1;
     bytes[at] = number as u8 & 0x7f;
@@ -225,7 +225,7 @@ fn put_number(mut number: u128, out: &mut Vec<u8>) {
 }
 
 /// Takes a number off the front of `rest`. None that is stored reaches 2^72; larger ones are refused.
-fn take_number(rest: &mut &[u8]) -> Result<u128, DecodeError> {
+pub(crate) fn take_number(rest: &mut &[u8]) -> Result<u128, DecodeError> {
     let mut number = 0_u128;
     loop {
         let Some((byte, after)) = rest.split_first() else { return Err(DecodeError::new("it ends within a number")) };

@@ -206,6 +206,20 @@ impl Files {
         Ok(block)
     }
 
+    /// Reads a part of the block at `pos`.
+    pub fn read_part(&self, pos: FilePos, from: u32, length: u32) -> Result<Vec<u8>, StoreError> {
+        let (file, end) = self.open_at(pos, Kind::Block)?;
+        let start = pos.offset.checked_add(from);
+        let within = start.and_then(|start| start.checked_add(length)).is_some_and(|stop| stop <= end);
+        let Some(start) = start.filter(|_| within) else {
+            return Err(self.damaged(pos, Kind::Block, "the file ends before it"));
+        };
+        let mut part = vec![0; length as usize];
+        file.read_exact_at(&mut part, start.into())
+            .map_err(|error| failure("read", &self.path(pos.file, Kind::Block), &error))?;
+        Ok(part)
+    }
+
     /// Reads the undo record at `pos` and checks that it is the one that was written there.
     pub fn read_undo(&self, pos: FilePos) -> Result<Vec<u8>, StoreError> {
         let mut undo = self.read(pos, Kind::Undo)?;
@@ -216,16 +230,19 @@ impl Files {
         Ok(undo)
     }
 
+    /// The file that a position is in, and its length.
+    fn open_at(&self, pos: FilePos, kind: Kind) -> Result<(Arc<File>, u32), StoreError> {
+        let mut state = self.state.lock();
+        let Some(pair) = state.pairs.get_mut(&pos.file) else {
+            return Err(self.damaged(pos, kind, "there is no such file"));
+        };
+        let end = *kind.of(&mut pair.ends);
+        Ok((self.handle(&mut state, pos.file, kind, false)?, end))
+    }
+
     /// The bytes of a frame, with the trailer.
     fn read(&self, pos: FilePos, kind: Kind) -> Result<Vec<u8>, StoreError> {
-        let (file, end) = {
-            let mut state = self.state.lock();
-            let Some(pair) = state.pairs.get_mut(&pos.file) else {
-                return Err(self.damaged(pos, kind, "there is no such file"));
-            };
-            let end = *kind.of(&mut pair.ends);
-            (self.handle(&mut state, pos.file, kind, false)?, end)
-        };
+        let (file, end) = self.open_at(pos, kind)?;
         let wrong = |error: io::Error| match error.kind() {
             io::ErrorKind::UnexpectedEof => self.damaged(pos, kind, "the file ends before it"),
             _ => failure("read", &self.path(pos.file, kind), &error),

@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::{Batch, FilePos, HeaderRecord, Store, StoreError, files};
+use super::{Batch, FilePos, HeaderRecord, Index, Store, StoreError, files};
 use crate::coins::Coin;
 use bitcoin::OutPoint;
 use parking_lot::{Mutex, RwLock};
@@ -21,6 +21,7 @@ pub struct MemStore {
 struct Inner {
     coins: BTreeMap<OutPoint, Coin>,
     headers: BTreeMap<u32, HeaderRecord>,
+    rows: BTreeMap<(Index, Vec<u8>), Vec<u8>>,
     meta: BTreeMap<&'static str, Vec<u8>>,
     pairs: BTreeMap<u32, Pair>,
     /// What undoes each batch since the last durable one, oldest first.
@@ -46,6 +47,7 @@ struct Records {
 struct Reverse {
     coins: Vec<(OutPoint, Option<Coin>)>,
     headers: Vec<(u32, Option<HeaderRecord>)>,
+    rows: Vec<((Index, Vec<u8>), Option<Vec<u8>>)>,
     meta: Vec<(&'static str, Option<Vec<u8>>)>,
 }
 
@@ -86,6 +88,7 @@ impl MemStore {
         for reverse in lost.into_iter().rev() {
             reverse.coins.into_iter().for_each(|(key, old)| set(&mut inner.coins, key, old));
             reverse.headers.into_iter().for_each(|(key, old)| set(&mut inner.headers, key, old));
+            reverse.rows.into_iter().for_each(|(key, old)| set(&mut inner.rows, key, old));
             reverse.meta.into_iter().for_each(|(key, old)| set(&mut inner.meta, key, old));
         }
         for pair in inner.pairs.values_mut() {
@@ -170,6 +173,11 @@ impl Store for MemStore {
         Ok(())
     }
 
+    fn rows(&self, index: Index, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let inner = self.inner.read();
+        Ok(keys.iter().map(|key| inner.rows.get(&(index, key.clone())).cloned()).collect())
+    }
+
     fn meta(&self, key: &'static str) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.inner.read().meta.get(key).cloned())
     }
@@ -195,12 +203,17 @@ impl Store for MemStore {
         for (key, record) in batch.headers {
             reverse.headers.push((key, inner.headers.insert(key, record)));
         }
+        for row in batch.rows {
+            let key = (row.index, row.key);
+            reverse.rows.push((key.clone(), inner.rows.insert(key, row.value)));
+        }
         for (key, fact) in batch.meta {
             reverse.meta.push((key, swap(&mut inner.meta, key, fact)));
         }
         // Undone backwards, so that a key written twice in a batch ends with its first value.
         reverse.coins.reverse();
         reverse.headers.reverse();
+        reverse.rows.reverse();
         reverse.meta.reverse();
         match durable {
             true => inner.journal.clear(),
@@ -237,6 +250,12 @@ impl Store for MemStore {
     fn read_block(&self, pos: FilePos) -> Result<Vec<u8>, StoreError> {
         let inner = self.inner.read();
         inner.pairs.get(&pos.file).ok_or_else(|| missing("block", pos))?.blocks.read("block", pos)
+    }
+
+    fn read_part(&self, pos: FilePos, from: u32, length: u32) -> Result<Vec<u8>, StoreError> {
+        let block = self.read_block(pos)?;
+        let part = block.get(from as usize..).and_then(|rest| rest.get(..length as usize));
+        part.map(<[u8]>::to_vec).ok_or_else(|| missing("block", pos))
     }
 
     fn read_undo(&self, pos: FilePos) -> Result<Vec<u8>, StoreError> {

@@ -55,6 +55,33 @@ pub struct HeaderRecord {
     pub undo: Option<FilePos>,
 }
 
+/// An optional index: its rows are a family of their own. What they hold only `index` knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Index {
+    /// Where each transaction lies (`-txindex`).
+    Transactions,
+    /// The filter of each block (`-blockfilterindex`).
+    Filters,
+    /// The totals of all coins as of each block (`-coinstatsindex`).
+    CoinStats,
+}
+
+impl Index {
+    /// All there are.
+    pub const ALL: [Index; 3] = [Index::Transactions, Index::Filters, Index::CoinStats];
+}
+
+/// A row of an index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Which.
+    pub index: Index,
+    /// What it is found by.
+    pub key: Vec<u8>,
+    /// What it holds.
+    pub value: Vec<u8>,
+}
+
 /// One atomic write. Coins with `None` are deleted. Header records are keyed by their number in the tree
 /// (a parent always has a smaller number than its children).
 #[derive(Debug, Default)]
@@ -63,6 +90,8 @@ pub struct Batch {
     pub coins: Vec<(OutPoint, Option<Coin>)>,
     /// Header records to put.
     pub headers: Vec<(u32, HeaderRecord)>,
+    /// Rows of indexes to put.
+    pub rows: Vec<Row>,
     /// Small named facts (tip, flush mark, schema version) to put or delete.
     pub meta: Vec<(&'static str, Option<Vec<u8>>)>,
 }
@@ -75,6 +104,8 @@ pub trait Store: Send + Sync + 'static {
     fn for_each_coin(&self, each: &mut dyn FnMut(OutPoint, Coin) -> bool) -> Result<(), StoreError>;
     /// Calls `each` for every header record in order of number.
     fn for_each_header(&self, each: &mut dyn FnMut(u32, HeaderRecord)) -> Result<(), StoreError>;
+    /// Looks up rows of an index; the answer runs beside `keys`.
+    fn rows(&self, index: Index, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, StoreError>;
     /// A named fact.
     fn meta(&self, key: &'static str) -> Result<Option<Vec<u8>>, StoreError>;
     /// Writes a batch atomically; with `durable` it (and all batches before it) survives a power loss on return.
@@ -88,6 +119,8 @@ pub trait Store: Send + Sync + 'static {
     fn append_undo(&self, file: u32, undo: &[u8]) -> Result<FilePos, StoreError>;
     /// Reads the block at `pos`.
     fn read_block(&self, pos: FilePos) -> Result<Vec<u8>, StoreError>;
+    /// Reads `length` bytes of the block at `pos`, from its byte `from` on. They are not held against anything.
+    fn read_part(&self, pos: FilePos, from: u32, length: u32) -> Result<Vec<u8>, StoreError>;
     /// Reads the undo record at `pos`.
     fn read_undo(&self, pos: FilePos) -> Result<Vec<u8>, StoreError>;
     /// Makes all appended blocks and undo records durable.

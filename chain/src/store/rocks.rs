@@ -6,7 +6,7 @@ mod tests;
 
 use super::codec::{self, DecodeError};
 use super::files::{Ends, Files, failure};
-use super::{Batch, FilePos, HeaderRecord, Store, StoreError};
+use super::{Batch, FilePos, HeaderRecord, Index, Store, StoreError};
 use crate::coins::Coin;
 use bitcoin::OutPoint;
 use parking_lot::Mutex;
@@ -79,8 +79,10 @@ impl RocksStore {
         options.set_log_level(LogLevel::Warn);
         options.set_keep_log_file_num(2);
         let small = || small_options(&block_cache);
-        let families = [(COINS, coin_options(&block_cache, cache)), (HEADERS, small()), (META, small())]
-            .map(|(name, options)| ColumnFamilyDescriptor::new(name, options));
+        let families = [(COINS, coin_options(&block_cache, cache)), (HEADERS, small()), (META, small())];
+        let indexes = Index::ALL.map(|index| (index_family(index), index_options(index, &block_cache, cache)));
+        let families =
+            families.into_iter().chain(indexes).map(|(name, options)| ColumnFamilyDescriptor::new(name, options));
         let db = Db::open_cf_descriptors(&options, &path, families)
             .map_err(|error| refused("open", &path, &error, REBUILD_ALL))?;
         check_schema(&db, &path)?;
@@ -149,6 +151,31 @@ fn small_options(block_cache: &Cache) -> Options {
     options.set_block_based_table_factory(&table);
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_write_buffer_size(8 << 20);
+    options
+}
+
+/// The column family of an index.
+fn index_family(index: Index) -> &'static str {
+    match index {
+        Index::Transactions => "transactions",
+        Index::Filters => "filters",
+        Index::CoinStats => "coinstats",
+    }
+}
+
+/// Rows are found by hashes, and some are asked for that do not exist. They do not shrink.
+fn index_options(index: Index, block_cache: &Cache, cache: usize) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(block_cache);
+    table.set_ribbon_filter(10.0);
+    table.set_cache_index_and_filter_blocks(true);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&table);
+    options.set_compression_type(DBCompressionType::None);
+    options.set_write_buffer_size((cache / 8).clamp(1 << 20, 32 << 20));
+    if index == Index::Transactions {
+        options.set_max_bytes_for_level_base(256 << 20);
+    }
     options
 }
 
@@ -294,6 +321,14 @@ impl Store for RocksStore {
         })
     }
 
+    fn rows(&self, index: Index, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let family = self.family(index_family(index));
+        let found = self.db.batched_multi_get_cf(&family, keys, false).into_iter();
+        found
+            .map(|row| Ok(row.map_err(|error| self.refused("read", &error, REBUILD_ALL))?.map(|row| row.to_vec())))
+            .collect()
+    }
+
     fn meta(&self, key: &'static str) -> Result<Option<Vec<u8>>, StoreError> {
         self.db.get_cf(&self.family(META), key).map_err(|error| self.refused("read", &error, REBUILD_ALL))
     }
@@ -319,6 +354,9 @@ impl Store for RocksStore {
         }
         for (number, record) in &batch.headers {
             rows.put_cf(&headers, number.to_be_bytes(), codec::encode_header(record));
+        }
+        for row in &batch.rows {
+            rows.put_cf(&self.family(index_family(row.index)), &row.key, &row.value);
         }
         for (key, fact) in &batch.meta {
             match fact {
@@ -353,6 +391,10 @@ impl Store for RocksStore {
 
     fn read_block(&self, pos: FilePos) -> Result<Vec<u8>, StoreError> {
         self.files.read_block(pos)
+    }
+
+    fn read_part(&self, pos: FilePos, from: u32, length: u32) -> Result<Vec<u8>, StoreError> {
+        self.files.read_part(pos, from, length)
     }
 
     fn read_undo(&self, pos: FilePos) -> Result<Vec<u8>, StoreError> {
