@@ -31,6 +31,7 @@ const MIN_CACHE_MIB: usize = 4;
 /// Opens the ledger, locked against other processes. `--reindex` forgets all but the block files.
 pub fn open(config: &Config) -> anyhow::Result<Chainstate> {
     let params = Arc::new(network(config)?);
+    let indexes = config.indexes.wanted(config.prune > 0)?;
     let folder = config.data_folder().join(&params.folder);
     let cache = config.dbcache.max(MIN_CACHE_MIB);
     // Coins in the table are worth more than blocks of RocksDB's: it gets an eighth, 8 to 256 MiB, at most a quarter.
@@ -46,7 +47,8 @@ pub fn open(config: &Config) -> anyhow::Result<Chainstate> {
     }
     let store: Arc<dyn Store> = Arc::new(store);
     let pool = Arc::new(Pool::new(threads(config)));
-    let ledger = Ledger::open(params, store, pool.clone(), options)?;
+    let mut ledger = Ledger::open(params, store, pool.clone(), options)?;
+    ledger.keep_indexes(&indexes)?;
     Ok(Chainstate { ledger, pool, folder })
 }
 

@@ -1,5 +1,6 @@
 //! The command line: Core's flag names, with one dash or two.
 
+mod index;
 mod log;
 mod peers;
 
@@ -15,6 +16,7 @@ use groat_net::protocol;
 
 use crate::miner;
 
+pub use index::Indexes;
 pub use log::Log;
 pub use peers::Peers;
 
@@ -165,6 +167,9 @@ pub struct Config {
     /// Proxies, networks, permissions.
     #[command(flatten)]
     pub peers: Peers,
+    /// Indexes beside the chain.
+    #[command(flatten)]
+    pub indexes: Indexes,
     /// Answer JSON-RPC
     #[arg(long, value_name = "0|1", help_heading = "RPC", value_parser = flag, default_value = "1",
         action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]

@@ -8,7 +8,8 @@ use std::sync::mpsc as std_mpsc;
 
 use bitcoin::{BlockHash, Transaction, Txid, Wtxid};
 use groat_chain::block::Block;
-use groat_chain::ledger::{Incoming, Ledger, LedgerError, Proposal};
+use groat_chain::index::Index;
+use groat_chain::ledger::{Incoming, IndexState, Ledger, LedgerError, Proposal};
 use groat_chain::mempool::{Accepted, FeeRate, Judged, Mempool, Refusal};
 use groat_chain::params::Params;
 use groat_chain::rejection::Rejection;
@@ -55,6 +56,7 @@ pub struct NodeHandle {
     /// The pool holds what was stored of it.
     pub(crate) loaded: Arc<AtomicBool>,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) indexes: Arc<RwLock<Vec<IndexState>>>,
     pub(crate) params: Arc<Params>,
     pub(crate) ledger: Arc<Queue>,
     pub(crate) hub: mpsc::Sender<Ask>,
@@ -84,6 +86,16 @@ impl NodeHandle {
     /// [`NodeHandle::with_ledger`].
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// The indexes that are switched on, and how far they are. All rows up to there are in the store.
+    pub fn indexes(&self) -> Vec<IndexState> {
+        self.indexes.read().clone()
+    }
+
+    /// How far an index is, if it is switched on.
+    pub fn index(&self, index: Index) -> Option<IndexState> {
+        self.indexes.read().iter().find(|state| state.index == index).copied()
     }
 
     /// The network.

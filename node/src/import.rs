@@ -360,6 +360,7 @@ impl<'a> Run<'a> {
             self.reading.blocks += u64::from(connecting);
             self.progress.show(self.reading);
         }
+        while !self.stopped() && self.ledger.catch_up_indexes(true)? {}
         imported.stopped = self.stopped();
         self.ledger.flush()?;
         self.progress.end();

@@ -105,6 +105,17 @@ enum Next {
     Stop,
     Serve(Request),
     Step,
+    /// A step of the indexes that are behind.
+    Index,
+}
+
+/// What there is to do beside requests.
+#[derive(Clone, Copy)]
+struct Idle {
+    /// The best chain is not the active one.
+    may_step: bool,
+    /// An index has not caught up.
+    behind: bool,
 }
 
 impl Queue {
@@ -130,13 +141,13 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    fn next(&self, may_step: bool) -> Next {
+    fn next(&self, idle: Idle) -> Next {
         let mut waiting = self.waiting.lock();
         loop {
             if waiting.stop {
                 return Next::Stop;
             }
-            if let Some(next) = waiting.next(may_step) {
+            if let Some(next) = waiting.next(idle) {
                 return next;
             }
             self.wake.wait(&mut waiting);
@@ -145,7 +156,7 @@ impl Queue {
 }
 
 impl Waiting {
-    fn next(&mut self, may_step: bool) -> Option<Next> {
+    fn next(&mut self, idle: Idle) -> Option<Next> {
         let due = if self.others_waited >= MAX_IN_A_ROW && !self.others.is_empty() {
             self.others.pop_front()
         } else if self.transactions_waited >= MAX_IN_A_ROW {
@@ -157,8 +168,12 @@ impl Waiting {
         let first = first.or_else(|| self.others.pop_front());
         let next = match first {
             Some(request) => Next::Serve(request),
-            None if may_step => Next::Step,
-            None => Next::Serve(self.transactions.pop_front()?),
+            None if idle.may_step => Next::Step,
+            None => match self.transactions.pop_front() {
+                Some(request) => Next::Serve(request),
+                None if idle.behind => Next::Index,
+                None => return None,
+            },
         };
         let of_transactions =
             matches!(next, Next::Serve(Request::Offer(_) | Request::Checked(_) | Request::Package(..)));
@@ -187,6 +202,8 @@ struct Thread<'a, L> {
     written: Instant,
     /// The tip last told, its height, and when.
     told: (BlockHash, u32, Instant),
+    /// An index has not caught up.
+    behind: bool,
 }
 
 /// Serves requests until [`Queue::stop`], then writes everything.
@@ -198,6 +215,7 @@ pub fn run(
     listener: impl Listener,
 ) -> Result<(), LedgerError> {
     let begun = Instant::now();
+    let behind = ledger.indexes().read().iter().any(|index| !index.synced);
     let mut thread = Thread {
         ledger,
         transactions,
@@ -209,16 +227,18 @@ pub fn run(
         in_sync: false,
         written: begun,
         told: (BlockHash::all_zeros(), 0, begun),
+        behind,
     };
     let mut busy = true;
     loop {
-        match queue.next(busy) {
+        match queue.next(Idle { may_step: busy, behind: thread.behind }) {
             Next::Stop => break,
             Next::Serve(request) => {
                 thread.serve(request)?;
                 busy = thread.step()?;
             }
             Next::Step => busy = thread.step()?,
+            Next::Index => thread.catch_up(true)?,
         }
         if !busy {
             thread.rest()?;
@@ -319,11 +339,24 @@ impl<L: Listener> Thread<'_, L> {
     fn step(&mut self) -> Result<bool, LedgerError> {
         let step = self.ledger.activate_best_chain()?;
         let busy = self.tell(step);
+        if busy && self.behind {
+            self.catch_up(false)?;
+        }
         if busy && !self.in_sync && self.written.elapsed() > WRITE_INTERVAL {
             self.written = Instant::now();
             self.ledger.flush()?;
         }
         Ok(busy)
+    }
+
+    /// A step of the indexes that are behind; without `wait` only if what it takes is there.
+    fn catch_up(&mut self, wait: bool) -> Result<(), LedgerError> {
+        let behind = self.ledger.catch_up_indexes(wait)?;
+        if self.behind && !behind {
+            info!("the indexes are in step with the chain");
+        }
+        self.behind = behind;
+        Ok(())
     }
 
     /// Tells of a step; false when it was none.
@@ -427,7 +460,11 @@ mod tests {
             queue.push(Request::Headers(Token(number), Vec::new()));
         }
         queue.push(Request::WhenIdle(mpsc::channel().0));
-        let turns = (0..100).take_while(|_| !matches!(queue.next(false), Next::Serve(Request::WhenIdle(_)))).count();
+        let turns = (0..100)
+            .take_while(|_| {
+                !matches!(queue.next(Idle { may_step: false, behind: true }), Next::Serve(Request::WhenIdle(_)))
+            })
+            .count();
         assert_eq!(turns, MAX_IN_A_ROW as usize, "headers that were served before the interface");
     }
 
@@ -436,9 +473,14 @@ mod tests {
         let queue = Queue::default();
         let package = || Package { transactions: Vec::new(), from: PackageGiver::Peer(Token(0)) };
         queue.push(Request::Package(package()));
-        let turns = (0..100).take_while(|_| matches!(queue.next(true), Next::Step)).count();
+        let turns =
+            (0..100).take_while(|_| matches!(queue.next(Idle { may_step: true, behind: true }), Next::Step)).count();
         assert_eq!(turns, MAX_IN_A_ROW as usize, "steps that were made before the transaction");
         queue.push(Request::Package(package()));
-        assert!(matches!(queue.next(false), Next::Serve(Request::Package(..))), "with nothing else to do it is served");
+        assert!(
+            matches!(queue.next(Idle { may_step: false, behind: true }), Next::Serve(Request::Package(..))),
+            "with nothing else to do it is served"
+        );
+        assert!(matches!(queue.next(Idle { may_step: false, behind: true }), Next::Index), "indexes come last");
     }
 }

@@ -14,7 +14,9 @@ use groat_chain::mempool::Policy;
 use groat_chain::pool::Pool;
 use groat_net::driver::{self, Driver, Event};
 use groat_net::limits::Limits;
-use groat_net::peer::{LinkKind, NODE_BLOOM, NODE_NETWORK, NODE_NETWORK_LIMITED, NODE_P2P_V2, NODE_WITNESS};
+use groat_net::peer::{
+    LinkKind, NODE_BLOOM, NODE_COMPACT_FILTERS, NODE_NETWORK, NODE_NETWORK_LIMITED, NODE_P2P_V2, NODE_WITNESS,
+};
 use groat_net::protocol::{self, Protocol};
 use groat_net::slots::Slots;
 use tokio::runtime::Runtime;
@@ -155,6 +157,7 @@ impl Node {
             mempool,
             loaded,
             store,
+            indexes: ledger.indexes(),
             params,
             ledger: queue.clone(),
             hub: asks,
@@ -210,7 +213,8 @@ pub fn services(config: &Config) -> u64 {
     let blocks = if config.prune > 0 { 0 } else { NODE_NETWORK };
     let transport = if config.v2transport { NODE_P2P_V2 } else { 0 };
     let bloom = if config.peerbloomfilters { NODE_BLOOM } else { 0 };
-    blocks | NODE_NETWORK_LIMITED | NODE_WITNESS | transport | bloom
+    let filters = if config.indexes.peerblockfilters { NODE_COMPACT_FILTERS } else { 0 };
+    blocks | NODE_NETWORK_LIMITED | NODE_WITNESS | transport | bloom | filters
 }
 
 /// How the node names itself to peers (BIP14).

@@ -2,8 +2,10 @@
 
 use std::sync::mpsc;
 
-use bitcoin::{OutPoint, Txid};
+use bitcoin::{Amount, BlockHash, OutPoint, Txid};
 use groat_chain::coins::Coin;
+use groat_chain::index::Index;
+use groat_chain::index::coinstats::{self, Totals};
 use groat_chain::stats::{CoinCount, CoinStats, HashKind};
 use groat_chain::store::StoreError;
 use serde::Serialize;
@@ -11,6 +13,7 @@ use serde::Serialize;
 use super::Rpc;
 use super::args::{Arg, Args, Kind};
 use super::error::*;
+use super::indexes::hash_or_height;
 use super::method::{Answer, Method, answer, done};
 use super::number::Btc;
 use super::script::ScriptPubKey;
@@ -34,14 +37,10 @@ pub const METHODS: &[Method] = &[
         group: "blockchain",
         args: &[
             Arg::optional("hash_type", Kind::Text, "hash_serialized_3 (default), muhash or none."),
-            Arg::optional(
-                "hash_or_height",
-                Kind::Any,
-                "A block; needs the index of coin statistics, which is to come.",
-            ),
-            Arg::optional("use_index", Kind::Bool, "Whether to use that index."),
+            Arg::optional("hash_or_height", Kind::Any, "A block by its hash or height; needs -coinstatsindex."),
+            Arg::optional("use_index", Kind::Bool, "Whether to use -coinstatsindex where it is there; default true."),
         ],
-        about: "The totals of all unspent outputs. It reads them all, which takes minutes on a long chain.",
+        about: "The totals of all unspent outputs. Without -coinstatsindex it reads them all: minutes on a long chain.",
         run: gettxoutsetinfo,
     },
 ];
@@ -103,6 +102,7 @@ fn gettxoutsetinfo(rpc: &Rpc, args: &Args) -> Answer {
         transactions: u64,
         disk_size: u64,
     }
+    let unreadable = || RpcError::new(RPC_INTERNAL_ERROR, "Unable to read UTXO set");
     let kind = match args.text(0).unwrap_or("hash_serialized_3") {
         "hash_serialized_3" => HashKind::Serialized3,
         "muhash" => HashKind::Muhash,
@@ -111,13 +111,37 @@ fn gettxoutsetinfo(rpc: &Rpc, args: &Args) -> Answer {
             return Err(RpcError::new(RPC_INVALID_PARAMETER, format!("'{other}' is not a valid hash_type")));
         }
     };
-    if !args.get(1).is_null() {
-        let text = "Querying specific block heights requires coinstatsindex";
-        return Err(RpcError::new(RPC_INVALID_PARAMETER, text));
+    let (node, use_index) = (rpc.node()?, args.bool(2).unwrap_or(true));
+    let state = node.index(Index::CoinStats);
+    let block = if args.get(1).is_null() {
+        None
+    } else {
+        let refuse = |text| Err(RpcError::new(RPC_INVALID_PARAMETER, text));
+        match (state, kind) {
+            (None, _) => return refuse("Querying specific block heights requires coinstatsindex"),
+            (_, HashKind::Serialized3) => {
+                return refuse("hash_serialized_3 hash type cannot be queried for a specific block");
+            }
+            _ if !use_index => return refuse("Cannot set use_index to false when querying for a specific block"),
+            _ => Some(hash_or_height(node, args.get(1))?),
+        }
+    };
+    if let Some(state) = state.filter(|_| use_index && kind != HashKind::Serialized3) {
+        let (hash, height, indexed) = {
+            let tree = node.tree().read();
+            let id = block.unwrap_or(tree.tip());
+            (tree.node(id).hash, tree.node(id).height, tree.node(state.tip).height)
+        };
+        let totals = coinstats::totals(&**node.store(), &hash)?;
+        if block.is_some() && !state.synced && height > indexed {
+            let text = format!("Unable to get data because coinstatsindex is still syncing. Current height: {indexed}");
+            return Err(RpcError::new(RPC_INTERNAL_ERROR, text));
+        }
+        let muhash = kind == HashKind::Muhash;
+        return answer(IndexedInfo::new(&totals.ok_or_else(unreadable)?, (hash, height), muhash));
     }
-    let stats = count(rpc.node()?, kind)?;
+    let stats = count(node, kind)?;
     let hash = stats.hash.map(|hash| hash.to_string());
-    let unreadable = || RpcError::new(RPC_INTERNAL_ERROR, "Unable to read UTXO set");
     answer(TxOutSetInfo {
         height: stats.height,
         bestblock: stats.bestblock.to_string(),
@@ -130,6 +154,65 @@ fn gettxoutsetinfo(rpc: &Rpc, args: &Args) -> Answer {
         // Core, too, gives 0 while its estimate is not known.
         disk_size: 0,
     })
+}
+
+/// `gettxoutsetinfo` by the index.
+#[derive(Serialize)]
+struct IndexedInfo {
+    height: u32,
+    bestblock: String,
+    txouts: u64,
+    bogosize: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    muhash: Option<String>,
+    total_amount: Btc,
+    total_unspendable_amount: Btc,
+    block_info: BlockInfo,
+}
+
+#[derive(Serialize)]
+struct BlockInfo {
+    prevout_spent: Btc,
+    coinbase: Btc,
+    new_outputs_ex_coinbase: Btc,
+    unspendable: Btc,
+    unspendables: Unspendables,
+}
+
+#[derive(Serialize)]
+struct Unspendables {
+    genesis_block: Btc,
+    bip30: Btc,
+    scripts: Btc,
+    unclaimed_rewards: Btc,
+}
+
+impl IndexedInfo {
+    fn new(totals: &Totals, (hash, height): (BlockHash, u32), muhash: bool) -> IndexedInfo {
+        let btc = |satoshi| Btc(Amount::from_sat(satoshi));
+        let block = &totals.block;
+        IndexedInfo {
+            height,
+            bestblock: hash.to_string(),
+            txouts: totals.txouts,
+            bogosize: totals.bogosize,
+            muhash: muhash.then(|| totals.hash().to_string()),
+            total_amount: btc(totals.amount),
+            total_unspendable_amount: btc(totals.unspendable),
+            block_info: BlockInfo {
+                prevout_spent: btc(block.prevout_spent),
+                coinbase: btc(block.coinbase),
+                new_outputs_ex_coinbase: btc(block.new_outputs),
+                unspendable: btc(block.unspendable()),
+                unspendables: Unspendables {
+                    genesis_block: btc(block.genesis),
+                    bip30: btc(block.bip30),
+                    scripts: btc(block.scripts),
+                    unclaimed_rewards: btc(block.unclaimed),
+                },
+            },
+        }
+    }
 }
 
 /// Counts the coins as of one block. The ledger waits only until the store's snapshot is taken.

@@ -9,6 +9,7 @@
 //! | `method`, `args` | what a method is; its arguments by position and by name, and their types |
 //! | `logging` | what is logged |
 //! | `control`, `blockchain`, `coins`, `mining` | methods about the server, the chain and new blocks |
+//! | `indexes` | methods about the optional indexes |
 //! | `template` | the next block for miners elsewhere, and blocks that they propose |
 //! | `mempool`, `rawtransactions`, `fees` | methods about transactions and what they should pay |
 //! | `network`, `peerinfo`, `bans`, `addresses` | methods about links, bans and the peer book |
@@ -26,6 +27,7 @@ mod control;
 mod error;
 mod fees;
 mod http;
+mod indexes;
 mod logging;
 mod mempool;
 mod method;

@@ -10,6 +10,7 @@ use bitcoin::{
     BlockHash, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness, opcodes, transaction,
 };
 use groat_chain::block::{self, Block};
+use groat_chain::index::{Index, transactions};
 use groat_chain::mempool::policy::{TX_MAX_STANDARD_VERSION, TX_MIN_STANDARD_VERSION};
 use groat_chain::store::codec;
 use groat_chain::tree::Id;
@@ -24,6 +25,7 @@ use super::error::*;
 use super::method::{Answer, Method, answer};
 use super::script::from_address;
 use super::show::TransactionView;
+use crate::handle::NodeHandle;
 
 /// See [`super::method::all`].
 pub const METHODS: &[Method] = &[
@@ -64,9 +66,13 @@ pub const METHODS: &[Method] = &[
                 Kind::Loose("verbosity"),
                 "0: hex; 1: shown; 2: with its fee and what it spends.",
             ),
-            Arg::optional("blockhash", Kind::Hex, "The block that holds it; otherwise the mempool is looked at."),
+            Arg::optional(
+                "blockhash",
+                Kind::Hex,
+                "The block that holds it; otherwise the mempool and the index are looked at.",
+            ),
         ],
-        about: "A transaction of the mempool, or of a block that is named.",
+        about: "A transaction of the mempool, of a block that is named, or with -txindex of any block.",
         run: getrawtransaction,
     },
 ];
@@ -135,45 +141,66 @@ fn getrawtransaction(rpc: &Rpc, args: &Args) -> Answer {
         Value::Bool(verbose) => i32::from(*verbose),
         _ => args.int::<i32>(1)?.unwrap_or(0),
     };
-    if args.get(2).is_null() {
+    let named = !args.get(2).is_null();
+    let (id, tx) = if named {
+        let hash: BlockHash = args.hash_called(2, "parameter 3")?;
+        let id = node.tree().read().get(&hash).ok_or_else(|| refuse("Block hash not found"))?;
+        let mut block = stored_block(rpc, id)?;
+        let Some(number) = block.txids.iter().position(|other| *other == txid) else {
+            return Err(refuse(
+                "No such transaction found in the provided block. Use gettransaction for wallet transactions.",
+            ));
+        };
+        (id, block.transactions.swap_remove(number))
+    } else {
         let pool = node.mempool().read();
-        let entry = pool.get(&txid).ok_or_else(|| {
-            refuse(
-                "No such mempool transaction. Use -txindex or provide a block hash to enable blockchain transaction \
-                 queries. Use gettransaction for wallet transactions.",
-            )
-        })?;
-        if verbosity <= 0 {
-            return answer(serialize_hex(&*entry.tx));
+        if let Some(entry) = pool.get(&txid) {
+            if verbosity <= 0 {
+                return answer(serialize_hex(&*entry.tx));
+            }
+            let ids = (&entry.txid, &entry.wtxid);
+            return answer(TransactionView::new(&entry.tx, ids, None, false, params.address_set));
         }
-        let ids = (&entry.txid, &entry.wtxid);
-        return answer(TransactionView::new(&entry.tx, ids, None, false, params.address_set));
-    }
-    let hash: BlockHash = args.hash_called(2, "parameter 3")?;
-    let id = node.tree().read().get(&hash).ok_or_else(|| refuse("Block hash not found"))?;
-    let block = stored_block(rpc, id)?;
-    let Some(number) = block.txids.iter().position(|other| *other == txid) else {
-        return Err(refuse(
-            "No such transaction found in the provided block. Use gettransaction for wallet transactions.",
-        ));
+        drop(pool);
+        indexed(node, &txid)?
     };
-    let tx = &block.transactions[number];
     if verbosity <= 0 {
-        return answer(serialize_hex(tx));
+        return answer(serialize_hex(&tx));
     }
-    let spent = if verbosity > 1 && number > 0 { spent_by(rpc, id, &block, number)? } else { None };
-    let ids = (&txid, &block.wtxids[number]);
-    let transaction = TransactionView::new(tx, ids, spent.as_deref(), true, params.address_set);
+    let spent = if verbosity > 1 && !tx.is_coinbase() { spent_by(rpc, id, &txid)? } else { None };
+    let ids = (&txid, &tx.compute_wtxid());
+    let transaction = TransactionView::new(&tx, ids, spent.as_deref(), true, params.address_set);
     let tree = node.tree().read();
     let (active, found) = (tree.is_active(id), tree.node(id));
     let tip = tree.node(tree.tip()).height;
     answer(Found {
-        in_active_chain: Some(active),
+        in_active_chain: named.then_some(active),
         transaction,
-        blockhash: Some(hash.to_string()),
+        blockhash: Some(found.hash.to_string()),
         confirmations: Some(if active { tip - found.height + 1 } else { 0 }),
         time: active.then_some(found.time),
         blocktime: active.then_some(found.time),
+    })
+}
+
+/// A transaction of any block, by the index of transactions.
+fn indexed(node: &NodeHandle, txid: &Txid) -> Result<(Id, Transaction), RpcError> {
+    let state = node.index(Index::Transactions);
+    let found = match state {
+        Some(_) => transactions::find(&**node.store(), node.tree(), txid)?,
+        None => None,
+    };
+    found.ok_or_else(|| {
+        let why = match state {
+            None => {
+                "No such mempool transaction. Use -txindex or provide a block hash to enable blockchain transaction queries"
+            }
+            Some(state) if !state.synced => {
+                "No such mempool transaction. Blockchain transactions are still in the process of being indexed"
+            }
+            Some(_) => "No such mempool or blockchain transaction",
+        };
+        RpcError::new(RPC_INVALID_ADDRESS_OR_KEY, format!("{why}. Use gettransaction for wallet transactions."))
     })
 }
 
@@ -186,19 +213,22 @@ fn stored_block(rpc: &Rpc, id: Id) -> Result<Block, RpcError> {
 }
 
 /// The coins that a transaction of a block spends, where its undo is stored.
-fn spent_by(
-    rpc: &Rpc,
-    id: Id,
-    block: &Block,
-    number: usize,
-) -> Result<Option<Vec<groat_chain::coins::Coin>>, RpcError> {
+fn spent_by(rpc: &Rpc, id: Id, txid: &Txid) -> Result<Option<Vec<groat_chain::coins::Coin>>, RpcError> {
     let node = rpc.node()?;
     let Some(pos) = node.tree().read().node(id).undo() else { return Ok(None) };
     let text = "Undo data expected but can't be read. The disk is damaged, or the block was just pruned.";
     let damaged = |_| RpcError::new(RPC_INTERNAL_ERROR, text);
     let undo = codec::decode_undo(&node.store().read_undo(pos)?).map_err(damaged)?;
-    let before: usize = block.transactions[1..number].iter().map(|tx| tx.input.len()).sum();
-    Ok(undo.get(before..before + block.transactions[number].input.len()).map(<[_]>::to_vec))
+    let block = stored_block(rpc, id)?;
+    let mut rest = &undo[..];
+    for (transaction, other) in block.transactions.iter().zip(&block.txids).skip(1) {
+        let Some((spent, after)) = rest.split_at_checked(transaction.input.len()) else { break };
+        if other == txid {
+            return Ok(Some(spent.to_vec()));
+        }
+        rest = after;
+    }
+    Ok(None)
 }
 
 fn createrawtransaction(rpc: &Rpc, args: &Args) -> Answer {

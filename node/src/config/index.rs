@@ -1,0 +1,86 @@
+//! The options about indexes. Core's names, defaults and refusals.
+
+use anyhow::bail;
+use clap::Args;
+use groat_chain::index::Index;
+
+use super::flag;
+
+/// See [`super::Config`].
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Indexes")]
+pub struct Indexes {
+    /// Index all transactions, for getrawtransaction
+    #[arg(long, global = true, value_name = "0|1", value_parser = flag, default_value = "0",
+        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
+    pub txindex: bool,
+    /// Keep compact filters of all blocks (BIP158): basic, 1 for all types, 0 for none
+    #[arg(long, global = true, value_name = "TYPE", num_args = 0..=1, default_missing_value = "1")]
+    pub blockfilterindex: Vec<String>,
+    /// Keep the totals of all coins as of each block, for gettxoutsetinfo
+    #[arg(long, global = true, value_name = "0|1", value_parser = flag, default_value = "0",
+        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
+    pub coinstatsindex: bool,
+    /// Serve the filters of --blockfilterindex to peers (BIP157)
+    #[arg(long, global = true, value_name = "0|1", value_parser = flag, default_value = "0",
+        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
+    pub peerblockfilters: bool,
+}
+
+impl Indexes {
+    /// The indexes to keep, in the order in which `getindexinfo` lists them. `prunes`: old blocks are deleted.
+    pub fn wanted(&self, prunes: bool) -> anyhow::Result<Vec<Index>> {
+        let filters = self.wants_filters()?;
+        if self.peerblockfilters && !filters {
+            bail!("Cannot set -peerblockfilters without -blockfilterindex.");
+        }
+        if prunes && self.txindex {
+            bail!("Prune mode is incompatible with -txindex.");
+        }
+        let all =
+            [(Index::Transactions, self.txindex), (Index::CoinStats, self.coinstatsindex), (Index::Filters, filters)];
+        Ok(all.into_iter().filter(|(_, wanted)| *wanted).map(|(index, _)| index).collect())
+    }
+
+    /// As in Core a value that is no type counts if it is the last one.
+    fn wants_filters(&self) -> anyhow::Result<bool> {
+        match self.blockfilterindex.last().map(String::as_str) {
+            None | Some("0") => return Ok(false),
+            Some("" | "1") => return Ok(true),
+            Some(_) => {}
+        }
+        match self.blockfilterindex.iter().find(|name| *name != "basic") {
+            Some(unknown) => bail!("Unknown -blockfilterindex value {unknown}."),
+            None => Ok(true),
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests may panic")]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn options_that_contradict_each_other_are_refused_in_cores_words() {
+        let wanted = |arguments: &[&str]| {
+            let config = Config::try_parse_from([&["groatd"], arguments].concat()).unwrap();
+            config.indexes.wanted(config.prune > 0).map_err(|error| error.to_string())
+        };
+        let all = vec![Index::Transactions, Index::CoinStats, Index::Filters];
+        for (arguments, expected) in [
+            (&[][..], Ok(vec![])),
+            (&["--txindex", "--coinstatsindex", "--blockfilterindex", "--peerblockfilters"], Ok(all)),
+            (&["--blockfilterindex=basic", "--prune=550", "--coinstatsindex=0"], Ok(vec![Index::Filters])),
+            (&["--blockfilterindex=basic", "--blockfilterindex=0"], Ok(vec![])),
+            (&["--blockfilterindex=abc"], Err("Unknown -blockfilterindex value abc.")),
+            (&["--peerblockfilters"], Err("Cannot set -peerblockfilters without -blockfilterindex.")),
+            (&["--prune=550", "--txindex"], Err("Prune mode is incompatible with -txindex.")),
+        ] {
+            assert_eq!(wanted(arguments), expected.map_err(String::from), "{arguments:?}");
+        }
+    }
+}
