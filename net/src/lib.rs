@@ -46,6 +46,7 @@
 //! | `blocks`, `serve`, `announce` | fetching blocks; serving them; telling of new ones |
 //! | `compact` | compact blocks (BIP152), received and sent |
 //! | [`bloom`], `filtered` | bloom filters; serving light clients (BIP37) |
+//! | `filters` | serving compact filters of blocks to light clients (BIP157) |
 //! | [`upload`] | what was sent today, and how much may be |
 //! | `txrelay` | announcing and serving transactions |
 //! | `txdownload`, `requests`, `orphans`, `recent` | fetching them: whom to ask for which; what waits for its parents; what was refused |
@@ -67,6 +68,7 @@ mod compact;
 pub mod dial;
 pub mod driver;
 mod filtered;
+mod filters;
 mod gossip;
 mod guard;
 mod handshake;

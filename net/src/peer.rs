@@ -167,6 +167,8 @@ pub struct Peer {
     /// Things asked for that are not here, to be told at the end.
     pub(crate) missing: Vec<Inventory>,
     pub(crate) answers: VecDeque<Answer>,
+    /// Blocks whose filters it asked for and has not got; one message asks for a thousand at most, and the next waits.
+    pub(crate) filters: VecDeque<bitcoin::BlockHash>,
     /// Asked for, this block says that it wants to hear of more (`getblocks`).
     pub(crate) continuation: Option<bitcoin::BlockHash>,
     /// Why the link ends, when it does.
@@ -216,6 +218,7 @@ impl Peer {
             wanted: VecDeque::new(),
             missing: Vec::new(),
             answers: VecDeque::new(),
+            filters: VecDeque::new(),
             continuation: None,
             closing: None,
         }
@@ -290,6 +293,7 @@ impl Peer {
 
     /// Whether what it sends now has to wait for what it sent before.
     pub(crate) fn must_wait(&self, send_pause: usize) -> bool {
-        self.awaited > 0 || !self.wanted.is_empty() || !self.answers.is_empty() || self.queued > send_pause
+        let asked = !(self.wanted.is_empty() && self.answers.is_empty() && self.filters.is_empty());
+        self.awaited > 0 || asked || self.queued > send_pause
     }
 }

@@ -40,7 +40,7 @@ use crate::txdownload::TxDownload;
 use crate::txrelay::{Relayed, TxRelay};
 use crate::upload::{Upload, UploadTarget};
 use crate::view::{Id, View};
-use crate::{announce, chainsync, filtered, handshake, ping, serve, slots};
+use crate::{announce, chainsync, filtered, filters, handshake, ping, serve, slots};
 use answers::punish;
 pub(crate) use call::{Core, Cx, Pending};
 pub use io::{Command, Config, Done, Event, Input, Output, PeerId, Policy, Reason, Token, TxVerdict, Verdict, Work};
@@ -403,7 +403,7 @@ impl Protocol {
                 self.judge(id, fine, now, out);
             }
             Message::GetCFilters(_) | Message::GetCFHeaders(_) | Message::GetCFCheckpt(_) => {
-                serve::on_unserved(peer, kind.expect("a known kind"), cx)
+                filters::on_request(peer, &message, view, cx)
             }
 
             Message::Tx(_) if !handshake::wants_transactions(peer, cx) => {
@@ -418,7 +418,7 @@ impl Protocol {
             Message::Broken { kind: Some(kind @ (Kind::FilterLoad | Kind::FilterAdd)), .. }
                 if cx.core.config.services & NODE_BLOOM == 0 =>
             {
-                serve::on_unserved(peer, kind, cx);
+                cx.disconnect(peer, Reason::Unserved(kind));
             }
             Message::Broken { kind: Some(Kind::Feature), fault: Fault::Malformed } => {
                 cx.disconnect(peer, Reason::BadMessage(Kind::Feature));

@@ -15,7 +15,7 @@ use rand::Rng;
 use crate::blocks::can_direct_fetch;
 use crate::compact::{RecentBlock, compact_block};
 use crate::filtered::merkle_block;
-use crate::message::{Kind, Locate, MAX_HEADERS_RESULTS, Message};
+use crate::message::{Locate, MAX_HEADERS_RESULTS, Message};
 use crate::peer::{Answer, NODE_NETWORK, NODE_NETWORK_LIMITED, Peer};
 use crate::protocol::{Cx, Pending, Reason, Token, Work};
 use crate::timers::STALE_RELAY_AGE_LIMIT;
@@ -100,7 +100,7 @@ pub(crate) fn on_getblocks(peer: &mut Peer, locate: &Locate, view: &impl View, c
 }
 
 /// Whether strangers may have this block: it is active, or was valid and is young. Core: `BlockRequestAllowed`.
-fn may_be_served(id: Id, view: &impl View, cx: &Cx<'_>) -> bool {
+pub(crate) fn may_be_served(id: Id, view: &impl View, cx: &Cx<'_>) -> bool {
     if view.is_active(id) {
         return true;
     }
@@ -282,7 +282,7 @@ pub(crate) fn on_decoded(
 }
 
 /// Puts what was read in its place, and sends what is ready.
-fn settle(peer: &mut Peer, token: Token, messages: Vec<Message>, cx: &mut Cx<'_>) {
+pub(crate) fn settle(peer: &mut Peer, token: Token, messages: Vec<Message>, cx: &mut Cx<'_>) {
     let place =
         peer.answers.iter().position(|answer| matches!(answer, Answer::Reading(reading, _) if *reading == token));
     let Some(place) = place else { return };
@@ -308,9 +308,4 @@ pub(crate) fn without_witness(tx: &Transaction) -> Transaction {
     let mut tx = tx.clone();
     tx.input.iter_mut().for_each(|input| input.witness = Witness::new());
     tx
-}
-
-/// A request that only a node with a service may be asked for. Core: NODE_COMPACT_FILTERS.
-pub(crate) fn on_unserved(peer: &mut Peer, kind: Kind, cx: &mut Cx<'_>) {
-    cx.disconnect(peer, Reason::Unserved(kind));
 }

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use bitcoin::{BlockHash, Transaction, Txid, Wtxid};
 use groat_chain::block::Block;
+use groat_chain::index::filters;
 use groat_chain::ledger::Incoming;
 use groat_chain::mempool::Mempool;
 use groat_chain::params::Params;
 use groat_chain::pool::Pool;
 use groat_chain::rejection::Rejection;
-use groat_chain::store::Store;
+use groat_chain::store::{Store, StoreError};
 use groat_chain::tree::Tree;
 use groat_net::addr::{NetAddr, Network};
 use groat_net::driver::{Driver, Event, Proxy};
@@ -283,6 +284,12 @@ impl Hub {
                 self.ledger.push(Request::Package(Package { transactions, from }));
             }
             Work::ReadBlock(hash) => self.read(token, hash, |bytes| Done::Read(bytes.map(Arc::new))),
+            Work::ReadFilters(blocks) => {
+                self.look_up(token, move |store| Done::Filters(whole(filters::filters(store, &blocks))));
+            }
+            Work::ReadFilterHeaders(blocks) => {
+                self.look_up(token, move |store| Done::FilterHeaders(whole(filters::headers(store, &blocks))));
+            }
             Work::DecodeBlock(hash) => self.read(token, hash, |bytes| {
                 Done::Decoded(bytes.and_then(|bytes| Block::decode_prefix(&bytes).ok()).map(Arc::new))
             }),
@@ -309,6 +316,12 @@ impl Hub {
         });
     }
 
+    /// Has `look` read the store in a thread for that.
+    fn look_up(&self, token: Token, look: impl FnOnce(&dyn Store) -> Done + Send + 'static) {
+        let (store, mut told) = (self.store.clone(), self.told.clone());
+        Handle::current().spawn_blocking(move || told.done(token, look(&*store)));
+    }
+
     /// Has the peers told of a transaction of the pool. `first`: it is new, and they are told again until one asks for it.
     pub fn broadcast(&mut self, txid: Txid, wtxid: Wtxid, first: bool) {
         self.take(Input::Broadcast { txid, wtxid, first });
@@ -317,5 +330,16 @@ impl Hub {
     /// Transactions of the pool that were handed in here and that no peer has asked for yet.
     pub fn unbroadcast(&self) -> BTreeSet<Txid> {
         self.protocol.unbroadcast().copied().collect()
+    }
+}
+
+/// All rows, if all are there.
+fn whole<T>(rows: Result<Vec<Option<T>>, StoreError>) -> Option<Vec<T>> {
+    match rows {
+        Ok(rows) => rows.into_iter().collect(),
+        Err(error) => {
+            println!("block filters cannot be served: {error}");
+            None
+        }
     }
 }

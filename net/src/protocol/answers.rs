@@ -92,6 +92,16 @@ impl Protocol {
                     self.judge(id, fine, now, out);
                 }
             }
+            (Pending::Filters(wanted), Done::Filters(read)) => {
+                if let Some(peer) = peer {
+                    filters::on_filters(peer, token, wanted, read, cx);
+                }
+            }
+            (Pending::Filters(wanted), Done::FilterHeaders(read)) => {
+                if let Some(peer) = peer {
+                    filters::on_headers(peer, token, wanted, read, cx);
+                }
+            }
             _ => debug_assert!(false, "an answer is of the kind of its question"),
         }
         self.go_on(id, now, view, out);

@@ -10,6 +10,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{Config, Event, Output, PeerId, Reason, Token, Work};
 use crate::blocks::Form;
+use crate::filters;
 use crate::headers::Batch;
 use crate::message::Message;
 use crate::orphans::Named;
@@ -24,6 +25,7 @@ pub(crate) enum Pending {
     Block { hash: BlockHash, length: usize, form: Form },
     CmpctBlock(Arc<HeaderAndShortIds>),
     Read(serve::Shape),
+    Filters(filters::Wanted),
     Transaction { one: Named, first: bool },
     Package { parent: Named, child: Named },
 }

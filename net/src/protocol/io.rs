@@ -6,6 +6,7 @@ use std::time::Duration;
 use bitcoin::block::Header;
 use bitcoin::{BlockHash, Transaction, Txid, Wtxid};
 use groat_chain::block::Block;
+use groat_chain::index::filters;
 use groat_chain::params::Params;
 use groat_chain::rejection::Rejection;
 
@@ -270,6 +271,10 @@ pub enum Work {
     ReadBlock(BlockHash),
     /// Read and decode this block.
     DecodeBlock(BlockHash),
+    /// Read the compact filters of these blocks.
+    ReadFilters(Vec<BlockHash>),
+    /// Read what is known of those filters without themselves.
+    ReadFilterHeaders(Vec<BlockHash>),
     /// Judge this transaction and take it into the pool.
     Transaction(Arc<Transaction>),
     /// Judge these transactions together, parents first, and take those into the pool that are good enough so.
@@ -287,6 +292,10 @@ pub enum Done {
     Read(Option<Arc<Vec<u8>>>),
     /// The block, if it is there.
     Decoded(Option<Arc<Block>>),
+    /// The filters, in the order of their blocks, if all are there.
+    Filters(Option<Vec<Vec<u8>>>),
+    /// What is known of them, if all are there.
+    FilterHeaders(Option<Vec<filters::Header>>),
     /// The transaction.
     Transaction(TxVerdict),
     /// The package: what became of each of its transactions, in their order. One that was not judged, as those before it

@@ -48,6 +48,7 @@ impl Protocol {
             let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.closing.is_none()) else { return };
             let cx = &mut Cx { now, core: &mut self.core, out };
             serve::go_on(peer, &mut self.relay, &mut self.recent_block, view, cx);
+            filters::go_on(peer, cx);
             if peer.paused && peer.inbox_bytes <= inbox_bytes / 2 {
                 peer.paused = false;
                 out.push(Output::ResumeRead(id));

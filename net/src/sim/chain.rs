@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use bitcoin::bip158::{FilterHash, FilterHeader};
 use bitcoin::block::{Header, Version};
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Transaction, TxIn, TxMerkleNode, Txid, Wtxid};
 use groat_chain::block::Block;
+use groat_chain::index::filters;
 use groat_chain::params::Params;
 use groat_chain::rejection::Rejection;
 use groat_chain::rules::header::{check_header, contextual_check_header};
@@ -181,6 +183,21 @@ impl Chain {
             Work::DecodeBlock(hash) => {
                 let block = self.bodies.get(&hash).and_then(|bytes| Block::decode_prefix(bytes).ok());
                 (Done::Decoded(block.map(Arc::new)), Vec::new())
+            }
+            // A filter that tells which block it is of is all that the protocol needs.
+            Work::ReadFilters(blocks) => {
+                let filters = blocks.iter().map(|hash| hash.to_byte_array().to_vec()).collect();
+                (Done::Filters(Some(filters)), Vec::new())
+            }
+            Work::ReadFilterHeaders(blocks) => {
+                let header = |hash: &BlockHash| {
+                    let bytes = hash.to_byte_array();
+                    filters::Header {
+                        hash: FilterHash::from_byte_array(bytes),
+                        header: FilterHeader::from_byte_array(bytes),
+                    }
+                };
+                (Done::FilterHeaders(Some(blocks.iter().map(header).collect())), Vec::new())
             }
             Work::Block { hash, bytes, .. } => {
                 let header = crate::blocks::header_of(&bytes);

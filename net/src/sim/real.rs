@@ -133,6 +133,9 @@ impl Backend for Real {
                 (Done::Headers(accepted), Vec::new())
             }
             Work::Block { bytes, .. } => self.block(Arc::unwrap_or_clone(bytes), now),
+            // No index is kept here.
+            Work::ReadFilters(_) => (Done::Filters(None), Vec::new()),
+            Work::ReadFilterHeaders(_) => (Done::FilterHeaders(None), Vec::new()),
             Work::ReadBlock(hash) => {
                 let at = self.see(|tree| tree.get(&hash).and_then(|id| tree.node(id).block()));
                 (Done::Read(at.map(|at| Arc::new(self.store.read_block(at).expect("it was stored")))), Vec::new())

@@ -348,6 +348,9 @@ impl Backend for Share {
                 let (verdicts, told): (_, Vec<_>) = package.into_iter().map(|tx| self.take_transaction(tx)).unzip();
                 (Done::Package(verdicts), told.into_iter().flatten().collect())
             }
+            // No index is kept here.
+            Work::ReadFilters(_) => (Done::Filters(None), Vec::new()),
+            Work::ReadFilterHeaders(_) => (Done::FilterHeaders(None), Vec::new()),
             Work::ReadBlock(hash) => {
                 let commons = self.commons.borrow();
                 (Done::Read(self.stored(&commons, &hash).map(|block| block.0.clone())), Vec::new())

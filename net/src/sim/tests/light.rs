@@ -4,8 +4,10 @@ use super::*;
 use crate::bloom::BloomFilter;
 use crate::message::Kind;
 use crate::protocol::Config;
+use bitcoin::bip158::{FilterHash, FilterHeader};
 use bitcoin::hashes::Hash;
 use bitcoin::p2p::message_blockdata::Inventory;
+use bitcoin::p2p::message_filter::{CFCheckpt, CFHeaders, CFilter, GetCFCheckpt, GetCFHeaders, GetCFilters};
 use bitcoin::{
     Amount, MerkleBlock, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid, Witness, absolute, transaction,
 };
@@ -234,4 +236,100 @@ fn beyond_the_upload_target_old_blocks_are_not_served_but_young_ones_are() {
     world.say(own, Message::GetData(vec![Inventory::WitnessBlock(chain[0].hash)]));
     world.run_for(SECOND);
     assert_eq!(reason(&world, theirs), None, "another day");
+}
+
+fn offers_filters(config: &mut Config) {
+    config.services |= crate::peer::NODE_COMPACT_FILTERS;
+}
+
+fn getcfilters(start_height: u32, stop_hash: BlockHash) -> Message {
+    Message::GetCFilters(GetCFilters { filter_type: 0, start_height, stop_hash })
+}
+
+fn getcfheaders(start_height: u32, stop_hash: BlockHash) -> Message {
+    Message::GetCFHeaders(GetCFHeaders { filter_type: 0, start_height, stop_hash })
+}
+
+fn getcfcheckpt(stop_hash: BlockHash) -> Message {
+    Message::GetCFCheckpt(GetCFCheckpt { filter_type: 0, stop_hash })
+}
+
+/// Node 0 with so many blocks, and their hashes by height.
+fn node_with(blocks: usize) -> (World, Vec<BlockHash>) {
+    let params = params();
+    let chain = Miner::new(params.clone(), 0).mine(params.genesis_hash, blocks);
+    let mut world = World::new(1, when(&params, blocks));
+    let mut ledger = Chain::new(params.clone());
+    ledger.load(&chain);
+    let mut config = World::config(&params);
+    offers_filters(&mut config);
+    world.add(config, ledger);
+    (world, std::iter::once(params.genesis_hash).chain(chain.iter().map(|block| block.hash)).collect())
+}
+
+#[test]
+fn compact_filters_are_served_in_order_and_so_are_their_headers() {
+    let (mut world, hashes) = node_with(2005);
+    let (own, theirs) = inbound(&mut world);
+    let mut ask = |message: Message| {
+        world.say(own, message);
+        world.say(own, Message::Ping(1));
+        world.run_for(SECOND);
+        let mut heard = messages(&mut world, own);
+        assert_eq!(heard.pop(), Some(Message::Pong(1)), "who asked waits for the whole answer");
+        heard
+    };
+    let filter = |hash: &BlockHash| {
+        let filter = hash.to_byte_array().to_vec();
+        Message::CFilter(CFilter { filter_type: 0, block_hash: *hash, filter })
+    };
+    for range in [0..=0_usize, 7..=1006, 2005..=2005] {
+        let expected: Vec<Message> = hashes[range.clone()].iter().map(filter).collect();
+        assert!(ask(getcfilters(*range.start() as u32, hashes[*range.end()])) == expected, "filters {range:?}");
+    }
+    let bytes = |height: usize| hashes[height].to_byte_array();
+    for range in [0..=1999_usize, 3..=2002, 2005..=2005] {
+        let previous = range.start().checked_sub(1).map_or([0; 32], bytes);
+        let expected = Message::CFHeaders(CFHeaders {
+            filter_type: 0,
+            stop_hash: hashes[*range.end()],
+            previous_filter_header: FilterHeader::from_byte_array(previous),
+            filter_hashes: range.clone().map(|height| FilterHash::from_byte_array(bytes(height))).collect(),
+        });
+        assert!(ask(getcfheaders(*range.start() as u32, hashes[*range.end()])) == [expected], "hashes {range:?}");
+    }
+    for (stop, points) in [(2005, &[1000, 2000][..]), (1000, &[1000]), (999, &[])] {
+        let expected = Message::CFCheckpt(CFCheckpt {
+            filter_type: 0,
+            stop_hash: hashes[stop],
+            filter_headers: points.iter().map(|height| FilterHeader::from_byte_array(bytes(*height))).collect(),
+        });
+        assert_eq!(ask(getcfcheckpt(hashes[stop])), [expected], "checkpoints up to {stop}");
+    }
+    assert_eq!(reason(&world, theirs), None);
+}
+
+#[test]
+fn who_asks_wrongly_for_compact_filters_has_to_go() {
+    let (mut world, hashes) = node_with(2005);
+    let nowhere = BlockHash::from_byte_array([7; 32]);
+    let other_type = Message::GetCFilters(GetCFilters { filter_type: 1, start_height: 0, stop_hash: hashes[0] });
+    for (message, expected) in [
+        (getcfilters(6, hashes[1006]), Reason::BadMessage(Kind::GetCFilters)),
+        (getcfheaders(5, hashes[2005]), Reason::BadMessage(Kind::GetCFHeaders)),
+        (getcfilters(2, hashes[1]), Reason::BadMessage(Kind::GetCFilters)),
+        (getcfheaders(0, nowhere), Reason::BadMessage(Kind::GetCFHeaders)),
+        (getcfcheckpt(nowhere), Reason::BadMessage(Kind::GetCFCheckpt)),
+        (other_type, Reason::Unserved(Kind::GetCFilters)),
+    ] {
+        let (own, theirs) = inbound(&mut world);
+        world.say(own, message.clone());
+        world.run_for(SECOND);
+        assert_eq!(reason(&world, theirs), Some(expected), "{message:?}");
+    }
+    let (mut world, _, chain) = node(|_| {});
+    let (own, theirs) = inbound(&mut world);
+    world.say(own, getcfcheckpt(chain[0].hash));
+    world.run_for(SECOND);
+    assert_eq!(reason(&world, theirs), Some(Reason::Unserved(Kind::GetCFCheckpt)), "it does not offer them");
 }
