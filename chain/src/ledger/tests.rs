@@ -647,3 +647,40 @@ fn a_proposed_block_is_judged_and_leaves_nothing() {
     assert!(matches!(said, Proposal::Rejected(Rejection::BlockScript(_))), "{said:?}");
     assert_eq!(world.check(&mut ledger), tip);
 }
+
+/// A block goes only when every index has read it; an index that comes after that cannot be made.
+#[test]
+fn an_index_holds_pruning_back_until_it_has_read_the_blocks() {
+    let mut world = World::new();
+    let (params, store) = (world.params.clone(), Arc::new(MemStore::with_file_size(2000)));
+    let open = |indexes: &[Index]| {
+        let options = Options { assumed_valid: None, table_bytes: 1 << 20, prune: Some(1) };
+        let mut ledger = Ledger::open(params.clone(), store.clone(), Arc::new(Pool::new(0)), options).unwrap();
+        ledger.keep_indexes(indexes).map(|()| ledger)
+    };
+    let mut tip = params.genesis_hash;
+    let mut extend = |ledger: &mut Ledger, blocks: usize| {
+        for _ in 0..blocks {
+            tip = world.mine(tip, 0, Kind::Valid);
+            world.give(ledger, &tip).unwrap();
+        }
+        ledger.activate_fully().unwrap();
+        // What a flush stores of the indexes counts from the next one on.
+        ledger.flush().unwrap();
+        ledger.flush().unwrap();
+    };
+    let oldest = || store.files().unwrap()[0].0;
+    let mut ledger = open(&[Index::Filters]).unwrap();
+    ledger.set_pruning(false);
+    extend(&mut ledger, 320);
+    drop(ledger);
+    let mut ledger = open(&[Index::Filters, Index::CoinStats]).unwrap();
+    extend(&mut ledger, 5);
+    assert_eq!(oldest(), 0, "an index has not read the first blocks");
+    while ledger.catch_up_indexes(true).unwrap() {}
+    extend(&mut ledger, 1);
+    assert!(oldest() > 0, "all indexes have read the first blocks");
+    drop(ledger);
+    assert!(open(&[Index::Filters, Index::CoinStats]).is_ok(), "they need no block that is gone");
+    assert!(matches!(open(&[Index::Transactions]), Err(LedgerError::IndexPruned("txindex"))));
+}
