@@ -28,7 +28,7 @@ use groat_tests::running::{PATIENCE, Running};
 use serde_json::{Value, json};
 
 /// All indexes, as both nodes take them.
-const ALL: [&str; 3] = ["-txindex", "-blockfilterindex=basic", "-coinstatsindex"];
+const ALL: [&str; 4] = ["-txindex", "-txospenderindex", "-blockfilterindex=basic", "-coinstatsindex"];
 
 #[test]
 fn the_vectors_of_bip158_give_the_filters() {
@@ -141,6 +141,11 @@ impl World {
                 said += usize::from(ask("getrawtransaction", json!([txid, verbosity])));
             }
         }
+        for (txid, vout) in self.transactions.iter().flat_map(|txid| [(txid, 0), (txid, 2)]) {
+            for options in [json!({}), json!({"return_spending_tx": true}), json!({"mempool_only": true})] {
+                said += usize::from(ask("gettxspendingprevout", json!([[{"txid": txid, "vout": vout}], options])));
+            }
+        }
         ask("getrawtransaction", json!(["11".repeat(32)]));
         ask("getblockfilter", json!([self.found[1], "other"]));
         ask("getblockfilter", json!(["11".repeat(32)]));
@@ -163,7 +168,8 @@ fn wait_until_synced(rpc: &Rpc) {
     let height = rpc.call("getblockcount", json!([])).expect("a height");
     let done = |info: &Value| {
         let all = info.as_object().expect("an object").values();
-        all.clone().count() == 3 && all.clone().all(|one| one["synced"] == true && one["best_block_height"] == height)
+        all.clone().count() == ALL.len()
+            && all.clone().all(|one| one["synced"] == true && one["best_block_height"] == height)
     };
     loop {
         let info = rpc.call("getindexinfo", json!([])).expect("an answer");
@@ -274,6 +280,7 @@ fn options_of_indexes_that_make_no_sense_end_the_start() {
         (&["-peerblockfilters"][..], "Cannot set -peerblockfilters without -blockfilterindex."),
         (&["-blockfilterindex=abc"], "Unknown -blockfilterindex value abc."),
         (&["-prune=550", "-txindex"], "Prune mode is incompatible with -txindex."),
+        (&["-prune=550", "-txospenderindex"], "Prune mode is incompatible with -txospenderindex."),
     ] {
         groatd.run(options).failed(&[expected]);
     }

@@ -4,6 +4,7 @@
 
 pub mod coinstats;
 pub mod filters;
+pub mod spenders;
 pub mod transactions;
 
 use bitcoin::BlockHash;
@@ -21,6 +22,7 @@ impl Index {
     pub fn name(self) -> &'static str {
         match self {
             Index::Transactions => "txindex",
+            Index::Spenders => "txospenderindex",
             Index::Filters => "basic block filter index",
             Index::CoinStats => "coinstatsindex",
         }
@@ -30,6 +32,7 @@ impl Index {
     pub(crate) fn tip_key(self) -> &'static str {
         match self {
             Index::Transactions => "index/transactions",
+            Index::Spenders => "index/spenders",
             Index::Filters => "index/filters",
             Index::CoinStats => "index/coinstats",
         }
@@ -38,7 +41,7 @@ impl Index {
     /// Key of the row of a block that those of its children are built on, if they are.
     pub(crate) fn link_key(self, hash: &BlockHash) -> Option<Vec<u8>> {
         match self {
-            Index::Transactions => None,
+            Index::Transactions | Index::Spenders => None,
             Index::Filters => Some(filters::header_key(hash)),
             Index::CoinStats => Some(hash.to_byte_array().to_vec()),
         }
@@ -47,7 +50,8 @@ impl Index {
     /// What the block gives this index.
     pub(crate) fn part(self, entry: &Entry<'_>) -> Part {
         match self {
-            Index::Transactions => Part::Transactions(transactions::rows(entry)),
+            Index::Transactions => Part::Rows(transactions::rows(entry)),
+            Index::Spenders => Part::Rows(spenders::rows(entry)),
             Index::Filters => Part::Filter(filters::basic_filter(entry.block, entry.spent)),
             Index::CoinStats => Part::CoinStats(Box::new(coinstats::Part::new(entry))),
         }
@@ -70,7 +74,8 @@ pub(crate) struct Entry<'a> {
 
 /// What a block gives an index by itself: the bulk of the work, in any order and any thread.
 pub(crate) enum Part {
-    Transactions(Vec<Row>),
+    /// All there is to it.
+    Rows(Vec<Row>),
     Filter(Vec<u8>),
     CoinStats(Box<coinstats::Part>),
 }
@@ -79,7 +84,7 @@ impl Part {
     /// The rows of the block `hash`. `parent`: the parent's row under its [`Index::link_key`]; none for genesis.
     pub fn rows(self, hash: &BlockHash, parent: Option<&[u8]>) -> Result<Vec<Row>, StoreError> {
         match self {
-            Part::Transactions(rows) => Ok(rows),
+            Part::Rows(rows) => Ok(rows),
             Part::Filter(content) => filters::rows(content, hash, parent),
             Part::CoinStats(part) => part.rows(hash, parent),
         }

@@ -9,7 +9,7 @@ use bitcoin::{Amount, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOu
 use proptest::prelude::*;
 
 use super::*;
-use crate::index::{Index, coinstats, filters, transactions};
+use crate::index::{Index, coinstats, filters, spenders, transactions};
 use crate::params::RegtestOptions;
 use crate::stats::{CoinCount, HashKind};
 use crate::store::mem::MemStore;
@@ -199,6 +199,10 @@ impl World {
             for (transaction, txid) in block.transactions.iter().zip(&block.txids).filter(|_| height > 0) {
                 let found = transactions::find(store, &tree, txid).unwrap();
                 assert_eq!(found.as_ref(), Some(&(id, transaction.clone())), "transaction {txid} at height {height}");
+                for input in transaction.input.iter().filter(|input| !input.previous_output.is_null()) {
+                    let spender = spenders::find(store, &tree, &input.previous_output).unwrap();
+                    assert_eq!(spender, found, "who spends {} at height {height}", input.previous_output);
+                }
             }
             let spent = if height > 0 { ledger.read_connected(id).unwrap().1 } else { Vec::new() };
             let expected = filters::basic_filter(&block, &spent);
@@ -214,6 +218,9 @@ impl World {
             assert_eq!((totals.txouts, totals.amount), (coins.len() as u64, amount), "totals at {height}");
             assert_eq!(totals.unspendable, minted - amount, "what is lost at {height}");
             if id == tip {
+                for outpoint in coins.keys() {
+                    assert_eq!(spenders::find(store, &tree, outpoint).unwrap(), None, "{outpoint} is not spent");
+                }
                 let mut count = CoinCount::new(HashKind::Muhash, height, hash);
                 coins.iter().for_each(|(outpoint, coin)| count.add(outpoint, coin));
                 let count = count.finish();
@@ -521,7 +528,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0usize..4).prop_map(Event::Crash),
         1 => any::<prop::sample::Index>().prop_map(Event::Invalidate),
         1 => any::<prop::sample::Index>().prop_map(Event::Reconsider),
-        1 => prop::sample::subsequence(&Index::ALL[..], 0..=3).prop_map(Event::Restart),
+        1 => prop::sample::subsequence(&Index::ALL[..], 0..=4).prop_map(Event::Restart),
         2 => (0usize..6).prop_map(Event::CatchUp),
     ]
 }

@@ -60,6 +60,8 @@ pub struct HeaderRecord {
 pub enum Index {
     /// Where each transaction lies (`-txindex`).
     Transactions,
+    /// Who spends each output (`-txospenderindex`).
+    Spenders,
     /// The filter of each block (`-blockfilterindex`).
     Filters,
     /// The totals of all coins as of each block (`-coinstatsindex`).
@@ -68,7 +70,7 @@ pub enum Index {
 
 impl Index {
     /// All there are.
-    pub const ALL: [Index; 3] = [Index::Transactions, Index::Filters, Index::CoinStats];
+    pub const ALL: [Index; 4] = [Index::Transactions, Index::Spenders, Index::Filters, Index::CoinStats];
 }
 
 /// A row of an index.

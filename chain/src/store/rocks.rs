@@ -158,6 +158,7 @@ fn small_options(block_cache: &Cache) -> Options {
 fn index_family(index: Index) -> &'static str {
     match index {
         Index::Transactions => "transactions",
+        Index::Spenders => "spenders",
         Index::Filters => "filters",
         Index::CoinStats => "coinstats",
     }
@@ -173,7 +174,7 @@ fn index_options(index: Index, block_cache: &Cache, cache: usize) -> Options {
     options.set_block_based_table_factory(&table);
     options.set_compression_type(DBCompressionType::None);
     options.set_write_buffer_size((cache / 8).clamp(1 << 20, 32 << 20));
-    if index == Index::Transactions {
+    if matches!(index, Index::Transactions | Index::Spenders) {
         options.set_max_bytes_for_level_base(256 << 20);
     }
     options

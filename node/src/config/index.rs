@@ -12,18 +12,22 @@ use super::flag;
 pub struct Indexes {
     /// Index all transactions, for getrawtransaction
     #[arg(long, global = true, value_name = "0|1", value_parser = flag, default_value = "0",
-        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
+        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1", require_equals = true)]
     pub txindex: bool,
+    /// Index who spends each output, for gettxspendingprevout
+    #[arg(long, global = true, value_name = "0|1", value_parser = flag, default_value = "0",
+        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1", require_equals = true)]
+    pub txospenderindex: bool,
     /// Keep compact filters of all blocks (BIP158): basic, 1 for all types, 0 for none
-    #[arg(long, global = true, value_name = "TYPE", num_args = 0..=1, default_missing_value = "1")]
+    #[arg(long, global = true, value_name = "TYPE", num_args = 0..=1, default_missing_value = "1", require_equals = true)]
     pub blockfilterindex: Vec<String>,
     /// Keep the totals of all coins as of each block, for gettxoutsetinfo
     #[arg(long, global = true, value_name = "0|1", value_parser = flag, default_value = "0",
-        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
+        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1", require_equals = true)]
     pub coinstatsindex: bool,
     /// Serve the filters of --blockfilterindex to peers (BIP157)
     #[arg(long, global = true, value_name = "0|1", value_parser = flag, default_value = "0",
-        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
+        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1", require_equals = true)]
     pub peerblockfilters: bool,
 }
 
@@ -70,15 +74,19 @@ mod tests {
             let config = Config::try_parse_from([&["groatd"], arguments].concat()).unwrap();
             config.indexes.wanted(config.prune > 0).map_err(|error| error.to_string())
         };
-        let all = vec![Index::Transactions, Index::CoinStats, Index::Filters];
+        let all = vec![Index::Transactions, Index::CoinStats, Index::Spenders, Index::Filters];
         for (arguments, expected) in [
             (&[][..], Ok(vec![])),
-            (&["--txindex", "--coinstatsindex", "--blockfilterindex", "--peerblockfilters"], Ok(all)),
+            (
+                &["--txindex", "--txospenderindex", "--coinstatsindex", "--blockfilterindex", "--peerblockfilters"],
+                Ok(all),
+            ),
             (&["--blockfilterindex=basic", "--prune=550", "--coinstatsindex=0"], Ok(vec![Index::Filters])),
             (&["--blockfilterindex=basic", "--blockfilterindex=0"], Ok(vec![])),
             (&["--blockfilterindex=abc"], Err("Unknown -blockfilterindex value abc.")),
             (&["--peerblockfilters"], Err("Cannot set -peerblockfilters without -blockfilterindex.")),
             (&["--prune=550", "--txindex"], Err("Prune mode is incompatible with -txindex.")),
+            (&["--prune=550", "--txospenderindex"], Err("Prune mode is incompatible with -txospenderindex.")),
         ] {
             assert_eq!(wanted(arguments), expected.map_err(String::from), "{arguments:?}");
         }

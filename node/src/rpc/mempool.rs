@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bitcoin::consensus::encode::serialize_hex;
-use bitcoin::{Amount, OutPoint, SignedAmount, Txid};
+use bitcoin::{Amount, BlockHash, OutPoint, SignedAmount, Transaction, Txid};
+use groat_chain::index::{Index, spenders};
 use groat_chain::mempool::{Entry, FeeRate, Mempool, policy};
 use serde::Serialize;
 use serde_json::Value;
@@ -91,9 +92,13 @@ pub const METHODS: &[Method] = &[
         group: "blockchain",
         args: &[
             Arg::required("outputs", Kind::Array("{\"txid\":\"hex\",\"vout\":n}"), "The outputs."),
-            Arg::optional("options", Kind::Any, "mempool_only: true; return_spending_tx: whether to show who spends."),
+            Arg::optional(
+                "options",
+                Kind::Any,
+                "mempool_only (default: unless -txospenderindex); return_spending_tx: whether to show who spends.",
+            ),
         ],
-        about: "The transactions of the mempool that spend these outputs.",
+        about: "The transactions of the mempool, and with -txospenderindex of the chain, that spend these outputs.",
         run: gettxspendingprevout,
     },
     Method {
@@ -449,6 +454,8 @@ fn gettxspendingprevout(rpc: &Rpc, args: &Args) -> Answer {
         spendingtxid: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
         spendingtx: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        blockhash: Option<String>,
     }
     let refuse = |text| RpcError::new(RPC_INVALID_PARAMETER, text);
     let outputs = args.get(0).as_array().filter(|outputs| !outputs.is_empty());
@@ -457,7 +464,10 @@ fn gettxspendingprevout(rpc: &Rpc, args: &Args) -> Answer {
     if !options.is_null() {
         check_keys(options, &["mempool_only", "return_spending_tx"])?;
     }
-    let (only, whole) = (flag(options, "mempool_only", true)?, flag(options, "return_spending_tx", false)?);
+    let node = rpc.node()?;
+    let index = node.index(Index::Spenders);
+    let only = flag(options, "mempool_only", index.is_none())?;
+    let whole = flag(options, "return_spending_tx", false)?;
     let mut outpoints = Vec::new();
     for output in outputs {
         check_keys(output, &["txid", "vout"])?;
@@ -469,21 +479,32 @@ fn gettxspendingprevout(rpc: &Rpc, args: &Args) -> Answer {
         let vout = u32::try_from(vout).map_err(|_| refuse("Invalid parameter, vout cannot be negative"))?;
         outpoints.push(OutPoint::new(txid, vout));
     }
-    let pool = rpc.node()?.mempool().read();
-    if !only && outpoints.iter().any(|outpoint| pool.spender(outpoint).is_none()) {
+    let view = |outpoint: &OutPoint, spender: Option<&Transaction>, block: Option<BlockHash>| Spent {
+        txid: outpoint.txid.to_string(),
+        vout: outpoint.vout,
+        spendingtxid: spender.map(|tx| tx.compute_txid().to_string()),
+        spendingtx: spender.filter(|_| whole).map(serialize_hex),
+        blockhash: block.map(|hash| hash.to_string()),
+    };
+    let (mut spent, mut rest) = (Vec::new(), Vec::new());
+    let pool = node.mempool().read();
+    for outpoint in outpoints {
+        match pool.spender(&outpoint) {
+            None if !only => rest.push(outpoint),
+            spender => spent.push(view(&outpoint, spender.map(|entry| &*entry.tx), None)),
+        }
+    }
+    drop(pool);
+    if !rest.is_empty() && !index.is_some_and(|index| index.synced) {
         let text = "Mempool lacks a relevant spend, and txospenderindex is unavailable.";
         return Err(RpcError::new(RPC_MISC_ERROR, text));
     }
-    let view = |outpoint: &OutPoint| {
-        let spender = pool.spender(outpoint);
-        Spent {
-            txid: outpoint.txid.to_string(),
-            vout: outpoint.vout,
-            spendingtxid: spender.map(|entry| entry.txid.to_string()),
-            spendingtx: spender.filter(|_| whole).map(|entry| serialize_hex(&*entry.tx)),
-        }
-    };
-    answer(outpoints.iter().map(view).collect::<Vec<_>>())
+    for outpoint in rest {
+        let found = spenders::find(&**node.store(), node.tree(), &outpoint)?;
+        let block = found.as_ref().map(|(id, _)| node.tree().read().node(*id).hash);
+        spent.push(view(&outpoint, found.as_ref().map(|(_, tx)| tx), block));
+    }
+    answer(spent)
 }
 
 fn importmempool(rpc: &Rpc, args: &Args) -> Answer {
