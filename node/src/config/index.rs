@@ -41,8 +41,15 @@ impl Indexes {
         if prunes && self.txindex {
             bail!("Prune mode is incompatible with -txindex.");
         }
-        let all =
-            [(Index::Transactions, self.txindex), (Index::CoinStats, self.coinstatsindex), (Index::Filters, filters)];
+        if prunes && self.txospenderindex {
+            bail!("Prune mode is incompatible with -txospenderindex.");
+        }
+        let all = [
+            (Index::Transactions, self.txindex),
+            (Index::CoinStats, self.coinstatsindex),
+            (Index::Spenders, self.txospenderindex),
+            (Index::Filters, filters),
+        ];
         Ok(all.into_iter().filter(|(_, wanted)| *wanted).map(|(index, _)| index).collect())
     }
 
