@@ -338,7 +338,7 @@ fn whole<T>(rows: Result<Vec<Option<T>>, StoreError>) -> Option<Vec<T>> {
     match rows {
         Ok(rows) => rows.into_iter().collect(),
         Err(error) => {
-            println!("block filters cannot be served: {error}");
+            error!("block filters cannot be served: {error}");
             None
         }
     }
