@@ -321,7 +321,7 @@ fn a_repeated_coinbase_overwrites_its_coin_where_bip30_makes_an_exception() {
         let (mut ledger, refused) = run(&exempt, flush);
         assert_eq!(refused, []);
         assert_eq!(world.check(&mut ledger), hash);
-        assert_eq!(ledger.verify_chain(0, &mut |_| {}).unwrap().blocks, 3);
+        assert_eq!(ledger.verify_chain(0, true, &mut |_| true).unwrap().blocks, 3);
         ledger.invalidate(&hash).unwrap();
         ledger.activate_fully().unwrap();
         assert_eq!(world.check(&mut ledger), second, "the coin that was overwritten is back");
@@ -432,7 +432,7 @@ fn verify_chain_passes_over_what_import_left() {
         world.give(&mut ledger, &tip).unwrap();
     }
     ledger.activate_fully().unwrap();
-    let verified = ledger.verify_chain(0, &mut |_| {}).unwrap();
+    let verified = ledger.verify_chain(0, true, &mut |_| true).unwrap();
     assert_eq!((verified.blocks, verified.pruned), (20, false));
     assert_eq!(world.check(&mut ledger), tip, "verification changes nothing");
 }
@@ -535,7 +535,7 @@ proptest! {
         prop_assert!(is_good(tip));
         let tip_again = { let tree = ledger.tree.read(); tree.node(tree.tip()).hash };
         prop_assert_eq!(tip_again, tip);
-        let verified = ledger.verify_chain(0, &mut |_| {});
+        let verified = ledger.verify_chain(0, true, &mut |_| true);
         prop_assert!(verified.is_ok(), "{verified:?}");
     }
 }

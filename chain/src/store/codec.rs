@@ -212,7 +212,7 @@ pub fn decode_header(bytes: &[u8]) -> Result<HeaderRecord, DecodeError> {
 
 /// Appends a number as Core's `VARINT` (src/serialize.h): seven bits a byte, most significant first, each byte but the
 /// last with its top bit set, and one subtracted at each step so that a number has exactly one encoding.
-fn put_number(mut number: u128, out: &mut Vec<u8>) {
+pub(crate) fn put_number(mut number: u128, out: &mut Vec<u8>) {
     let mut bytes = [0; 19];
     let mut at = bytes.len() - 1;
     bytes[at] = number as u8 & 0x7f;
@@ -250,7 +250,7 @@ fn take_bytes<'a>(rest: &mut &'a [u8], length: u128) -> Result<&'a [u8], DecodeE
 
 /// Makes round amounts short numbers, as Core's `CompressAmount` (src/compressor.cpp): the amount is `d · 10^e` with
 /// `e` as large as it can be up to 9; then `e` and the last digit of `d`, which is not zero, share a factor of ninety.
-fn compress_amount(value: u64) -> u128 {
+pub(crate) fn compress_amount(value: u64) -> u128 {
     if value == 0 {
         return 0;
     }

@@ -8,8 +8,8 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::args::{Arg, Args, Kind};
 use super::error::*;
-use super::{Rpc, addresses, bans, blockchain, coins, control, fees, logging, mempool, mining, network, peerinfo};
-use super::{rawtransactions, submit, template};
+use super::{Rpc, addresses, bans, blockchain, coins, control, deployments, fees, inside, logging, mempool, mining};
+use super::{network, peerinfo, proofs, rawtransactions, snapshot, stats, submit, template, upkeep, wait};
 
 /// A result as JSON text, or an error.
 pub type Answer = Result<Box<RawValue>, RpcError>;
@@ -33,7 +33,9 @@ pub fn all() -> impl Iterator<Item = &'static Method> {
     let chain = [blockchain::METHODS, coins::METHODS, mining::METHODS, template::METHODS];
     let transactions = [mempool::METHODS, rawtransactions::METHODS, submit::METHODS, fees::METHODS];
     let peers = [addresses::METHODS, bans::METHODS, network::METHODS, peerinfo::METHODS];
-    [control::METHODS, logging::METHODS].into_iter().chain(chain).chain(transactions).chain(peers).flatten()
+    let more = [deployments::METHODS, stats::METHODS, proofs::METHODS, wait::METHODS];
+    let state = [control::METHODS, logging::METHODS, upkeep::METHODS, snapshot::METHODS, inside::METHODS];
+    state.into_iter().chain(chain).chain(more).chain(transactions).chain(peers).flatten()
 }
 
 /// Carries out a call.
@@ -84,7 +86,7 @@ impl Method {
                 Kind::Text | Kind::Hex | Kind::Any => write!(line, "\"{}\"", arg.name()),
                 Kind::Array(elements) => write!(line, "[{elements},...]"),
                 Kind::Number | Kind::Bool => write!(line, "{}", arg.name()),
-                Kind::Object(shown) | Kind::Loose(shown) => write!(line, "{shown}"),
+                Kind::Object(shown) | Kind::Options(shown, _) | Kind::Loose(shown) => write!(line, "{shown}"),
             }
             .expect("a string takes what is written");
         }
@@ -104,7 +106,7 @@ impl Method {
                 Kind::Number => "numeric",
                 Kind::Bool => "boolean",
                 Kind::Array(_) => "json array",
-                Kind::Object(_) => "json object",
+                Kind::Object(_) | Kind::Options(..) => "json object",
                 Kind::Loose(_) => "numeric, string or json",
             };
             let needed = if arg.required { "required" } else { "optional" };

@@ -9,6 +9,8 @@
 //! | `method`, `args` | what a method is; its arguments by position and by name, and their types |
 //! | `logging` | what is logged |
 //! | `control`, `blockchain`, `coins`, `mining` | methods about the server, the chain and new blocks |
+//! | `deployments`, `stats`, `proofs`, `wait` | rule changes, figures, merkle proofs, waiting for a block |
+//! | `upkeep`, `snapshot`, `inside` | checking, pruning, a file of all coins; what developers look at |
 //! | `template` | the next block for miners elsewhere, and blocks that they propose |
 //! | `mempool`, `rawtransactions`, `fees` | methods about transactions and what they should pay |
 //! | `network`, `peerinfo`, `bans`, `addresses` | methods about links, bans and the peer book |
@@ -23,9 +25,11 @@ mod bans;
 mod blockchain;
 mod coins;
 mod control;
+mod deployments;
 mod error;
 mod fees;
 mod http;
+mod inside;
 mod logging;
 mod mempool;
 mod method;
@@ -33,14 +37,19 @@ mod mining;
 mod network;
 mod number;
 mod peerinfo;
+mod proofs;
 mod rawtransactions;
 mod request;
 mod script;
 mod show;
+mod snapshot;
+mod stats;
 mod submit;
 mod template;
 #[cfg(test)]
 mod tests;
+mod upkeep;
+mod wait;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
