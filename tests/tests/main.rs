@@ -14,4 +14,6 @@ mod oracle;
 mod peers;
 mod relay;
 mod rpc;
+mod rpc_chain;
+mod shapes;
 mod vectors;

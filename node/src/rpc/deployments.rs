@@ -1,14 +1,12 @@
 //! Which rule changes hold at a block. Core: `getdeploymentinfo` in `src/rpc/blockchain.cpp`.
 
-use std::collections::BTreeMap;
-
 use bitcoin::BlockHash;
 use groat_chain::params::{Buried, Deployment, Params};
 use groat_chain::rules::branch::Branch;
 use groat_chain::rules::deployment::{Signals, State, is_signalling, script_flags, signals, state, state_since};
 use groat_chain::script::Flags;
 use groat_chain::tree::{Id, Tree};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::Rpc;
 use super::args::{Arg, Args, Kind};
@@ -33,7 +31,8 @@ pub struct DeploymentInfo {
     hash: String,
     height: u32,
     script_flags: Vec<&'static str>,
-    deployments: BTreeMap<&'static str, OneDeployment>,
+    #[serde(serialize_with = "as_object")]
+    deployments: Vec<(&'static str, OneDeployment)>,
 }
 
 #[derive(Serialize)]
@@ -73,6 +72,11 @@ struct Statistics {
     threshold: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     possible: Option<bool>,
+}
+
+/// An object with its members in this order.
+fn as_object<S: Serializer>(members: &[(&str, OneDeployment)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(members.iter().map(|(name, value)| (name, value)))
 }
 
 fn getdeploymentinfo(rpc: &Rpc, args: &Args) -> Answer {

@@ -11,7 +11,7 @@ use super::Rpc;
 use super::args::{Arg, Args, Kind, wrong_type};
 use super::blockchain::progress;
 use super::error::*;
-use super::method::{Answer, Method, answer, done};
+use super::method::{Answer, Method, answer, done, help_of};
 use super::number::Real;
 use super::show;
 
@@ -44,6 +44,13 @@ pub const METHODS: &[Method] = &[
         args: &[Arg::required("arg", Kind::Text, "A text.")],
         about: "Gives its argument back.",
         run: |_, args| answer(args.text(0)),
+    },
+    Method {
+        name: "generate",
+        group: "hidden",
+        args: &[],
+        about: "has been replaced by the -generate cli option. Refer to -help for more information.",
+        run: |_, _| Err(RpcError::new(RPC_METHOD_NOT_FOUND, help_of("generate").message)),
     },
     Method {
         name: "getorphantxs",

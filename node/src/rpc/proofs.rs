@@ -97,7 +97,7 @@ fn verifytxoutproof(rpc: &Rpc, args: &Args) -> Answer {
     })?;
     // What follows the proof does not count.
     let proof = MerkleBlock::consensus_decode(&mut bytes.as_slice());
-    let proof = proof.map_err(|_| RpcError::new(RPC_MISC_ERROR, "SpanReader::read(): end of data"))?;
+    let proof = proof.map_err(|_| RpcError::new(RPC_MISC_ERROR, "SpanReader::read(): end of data: iostream error"))?;
     let (mut txids, mut places) = (Vec::new(), Vec::new());
     if proof.extract_matches(&mut txids, &mut places).is_err() {
         return answer([(); 0]);
