@@ -379,7 +379,10 @@ impl TxDownload {
 
     /// All orphans.
     pub(crate) fn orphan_transactions(&self) -> impl Iterator<Item = OrphanTx> {
-        self.seen.orphans.iter().map(|(one, announcers)| OrphanTx { tx: one.tx.clone(), announcers: announcers.collect() })
+        self.seen
+            .orphans
+            .iter()
+            .map(|(one, announcers)| OrphanTx { tx: one.tx.clone(), announcers: announcers.collect() })
     }
 
     /// Orphans, and announcements of them.

@@ -106,7 +106,7 @@ fn prune(config: &Config) -> anyhow::Result<Option<u64>> {
         1 => Ok(Some(PRUNE_TARGET_MANUAL)),
         mib if mib < MIN_PRUNE_MIB => {
             bail!("--prune takes at least {MIN_PRUNE_MIB} (MiB), 1 to prune by RPC only, or 0 to keep all blocks")
-        },
+        }
         mib => Ok(Some(mib << 20)),
     }
 }

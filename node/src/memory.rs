@@ -182,9 +182,7 @@ mod tests {
     #[test]
     fn one_ban_from_before_1970_leaves_the_others() {
         let (folder, files) = files();
-        let entry = |address: &str, until: i64| {
-            serde_json::json!({ "version": 1, "ban_created": -5, "banned_until": until, "address": address })
-        };
+        let entry = |address: &str, until: i64| serde_json::json!({ "version": 1, "ban_created": -5, "banned_until": until, "address": address });
         let list = serde_json::json!({ "banned_nets": [entry("1.2.3.4/32", -1), entry("5.6.7.8/32", 100)] });
         fs::write(folder.path().join(BANS), list.to_string()).expect("writable");
         let bans = files.read(50, true).expect("readable").bans;

@@ -23,6 +23,17 @@ fn extend(pair: &Pair, count: u32) {
     }
 }
 
+/// The ends of all branches, by hash: bitcoind has those of one height in any order.
+fn same_tips(pair: &Pair) {
+    let tips = |rpc: &Rpc| {
+        let mut tips = rpc.call("getchaintips", json!([])).unwrap().as_array().unwrap().clone();
+        tips.sort_by_key(|tip| tip["hash"].to_string());
+        tips
+    };
+    let (ours, theirs) = (tips(&pair.groat.rpc), tips(pair.core.rpc()));
+    assert_eq!(ours, theirs, "getchaintips: groatd (left) and bitcoind (right); {}", repeat());
+}
+
 fn height(pair: &Pair) -> u64 {
     pair.core.call("getblockcount", json!([])).as_u64().unwrap()
 }
@@ -63,7 +74,10 @@ fn figures_of_blocks_and_of_the_chain_are_those_of_bitcoind() {
     }
     let all = pair.core.call("getblockstats", json!([tip]));
     for (name, value) in all.as_object().unwrap() {
-        assert!(name == "blockhash" || pair.groat.call("getblockstats", json!([tip, [name]]))[name] == *value, "{name}");
+        assert!(
+            name == "blockhash" || pair.groat.call("getblockstats", json!([tip, [name]]))[name] == *value,
+            "{name}"
+        );
         pair.same("getblockstats", json!([tip, [name]]), &[]);
     }
     pair.same("getblockstats", json!([tip, ["txs", "avgfee", "txs"]]), &[]);
@@ -243,6 +257,15 @@ fn what_goes_on_inside_is_told_as_bitcoind_tells_it() {
 }
 
 #[test]
+fn the_fees_that_the_operator_chose_are_shown() {
+    let Some(peers) = peers() else { return };
+    let core = Bitcoind::start(&peers, &["-minrelaytxfee=0.00003".into(), "-incrementalrelayfee=0.00002".into()]);
+    let policy = Policy { min_relay_fee: 3000, incremental_relay_fee: 2000, ..Policy::default() };
+    let pair = Pair { core, groat: Groat::with(policy) };
+    pair.same("getnetworkinfo", json!([]), &["/version", "/subversion", "/warnings"]);
+}
+
+#[test]
 fn a_precious_block_is_the_tip_of_both() {
     let Some(peers) = peers() else { return };
     let pair = Pair { core: Bitcoind::start(&peers, &[]), groat: Groat::start() };
@@ -258,7 +281,7 @@ fn a_precious_block_is_the_tip_of_both() {
         pair.same("preciousblock", json!([block["hash"]]), &[]);
         pair.same("getbestblockhash", json!([]), &[]);
         assert_eq!(pair.groat.call("getbestblockhash", json!([])), block["hash"], "{}", repeat());
-        pair.same("getchaintips", json!([]), &[]);
+        same_tips(&pair);
         pair.same("gettxoutsetinfo", json!(["muhash"]), &["/disk_size"]);
     }
     extend(&pair, 1);
@@ -268,13 +291,13 @@ fn a_precious_block_is_the_tip_of_both() {
     let header = make("53")["hex"].as_str().unwrap()[..160].to_string();
     pair.same("submitheader", json!([header]), &[]);
     let (stale, invalid) = (pair.core.call("getblockhash", json!([5])), pair.core.call("getblockhash", json!([6])));
-    pair.same("getchaintips", json!([]), &[]);
+    same_tips(&pair);
     pair.same("invalidateblock", json!([invalid]), &[]);
-    pair.same("getchaintips", json!([]), &[]);
+    same_tips(&pair);
     pair.same("invalidateblock", json!([stale]), &[]);
-    pair.same("getchaintips", json!([]), &[]);
-    pair.same("reconsiderblock", json!([invalid]), &[]);
-    pair.same("getchaintips", json!([]), &[]);
+    same_tips(&pair);
+    pair.same("reconsiderblock", json!([stale]), &[]);
+    same_tips(&pair);
 }
 
 #[test]
@@ -400,7 +423,8 @@ fn blocks_are_pruned_by_the_operators_word() {
     pair.same("verifychain", json!([3, 0]), &[]);
     pair.same("verifychain", json!([3, 10]), &[]);
     // By time: two hours and more before it.
-    let time = pair.groat.call("getblockheader", json!([pair.groat.call("getbestblockhash", json!([]))]))["time"].clone();
+    let time =
+        pair.groat.call("getblockheader", json!([pair.groat.call("getbestblockhash", json!([]))]))["time"].clone();
     assert!(prune(json!(time.as_u64().unwrap() + 7200)) > 200, "{}", repeat());
 }
 

@@ -43,9 +43,12 @@ const INDEXES: &[&str] = &["-blockfilterindex=1"];
 /// Keys that are there or not as it comes: how far a ping is, who sees whom under which address.
 const SOMETIMES: &[&str] = &["addrlocal", "addrbind", "pingtime", "minping", "pingwait"];
 /// Objects whose keys are no names of fields.
-const MAPS: &[&str] = &["bytessent_per_msg", "bytesrecv_per_msg"];
+const MAPS: &[&str] = &["bytessent_per_msg", "bytesrecv_per_msg", "new", "tried"];
+/// Calls that are made and not compared: on a quiet network groatd knows a fee rate, and bitcoind says that it has none.
+const OWN_WAY: &[&str] = &["estimatesmartfee 6"];
 /// Lists that may be empty at one of the two: what they hold is not compared.
-const LISTS: &[&str] = &["warnings", "localaddresses", "inflight", "permissions", "servicesnames", "localservicesnames"];
+const LISTS: &[&str] =
+    &["warnings", "localaddresses", "inflight", "permissions", "servicesnames", "localservicesnames"];
 
 /// The calls, in this order. What stands in braces is filled in: see [`words`].
 const CALLS: &[&str] = &[
@@ -173,9 +176,9 @@ const CALLS: &[&str] = &[
     "setnetworkactive false",
     "addconnection 127.0.0.1:1 feeler false",
     // Mining: from here on each has its own chain.
+    "getblocktemplate {\"rules\":[\"segwit\"]}",
     "getmininginfo",
     "getnetworkhashps",
-    "getblocktemplate {\"rules\":[\"segwit\"]}",
     "getblocktemplate {\"mode\":\"proposal\",\"data\":\"00\"}",
     "submitblock 00",
     "submitheader 00",
@@ -233,9 +236,8 @@ impl End {
     fn run(&self, call: &str, words: &[(&str, String)]) -> Result<String, String> {
         let folder = self.folder.display().to_string();
         let fill = |word: &str| {
-            let filled = words.iter().fold(word.to_string(), |text, (name, value)| {
-                text.replace(&format!("{{{name}}}"), value)
-            });
+            let filled =
+                words.iter().fold(word.to_string(), |text, (name, value)| text.replace(&format!("{{{name}}}"), value));
             filled.replace("{folder}", &folder)
         };
         let output = Command::new(&self.cli)
@@ -367,8 +369,7 @@ fn bitcoin_cli_gets_outputs_of_one_shape_from_both() {
     let words = words(&core);
     node.wait_for_tip(&words[0].1);
     let end = |folder: &Path, port| End { cli: peers.join("bitcoin-cli"), folder: folder.into(), port };
-    let (ours, theirs) =
-        (end(data.path(), node.rpc.address().port()), end(core.folder(), core.rpc().address().port()));
+    let (ours, theirs) = (end(data.path(), node.rpc.address().port()), end(core.folder(), core.rpc().address().port()));
     wait_for_links(&ours, &theirs);
 
     let mut faults = Vec::new();
@@ -380,11 +381,14 @@ fn bitcoin_cli_gets_outputs_of_one_shape_from_both() {
             }
             continue;
         }
-        let (left, right) = (shape(&output), shape(&theirs.run(call, &words)));
-        if left != right {
+        let model = theirs.run(call, &words);
+        let (left, right) = (shape(&output), shape(&model));
+        if left != right && !OWN_WAY.contains(call) {
             faults.push(format!("bitcoin-cli {call}\n  groatd:   {left}\n  bitcoind: {right}"));
         }
-        if let Err(error) = output.map_or(Ok(()), |text| typed(call, &text)) {
+        // Some of these types are behind bitcoind themselves.
+        let read = |output: Result<String, String>| output.map_or(Ok(()), |text| typed(call, &text));
+        if let (Err(error), Ok(())) = (read(output), read(model)) {
             faults.push(format!("bitcoin-cli {call}: corepc-types cannot read groatd's output: {error}"));
         }
     }

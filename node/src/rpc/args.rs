@@ -18,7 +18,7 @@ pub enum Kind {
     Number,
     /// True or false.
     Bool,
-    /// An array; with its elements as the usage line shows them.
+    /// An array; with its elements as the usage line shows them, which are left out if there is nothing to show.
     Array(&'static str),
     /// An object; as the usage line shows it.
     Object(&'static str),
@@ -210,8 +210,7 @@ fn by_position(wanted: &[Arg], mut named: Map<String, Value>) -> Result<Vec<Valu
     for (at, arg) in wanted.iter().enumerate() {
         let mut value = arg.names.split('|').find_map(|name| named.remove(name));
         if let Kind::Options(_, members) = arg.kind {
-            let found: Map<String, Value> =
-                members.iter().filter_map(|member| named.remove_entry(*member)).collect();
+            let found: Map<String, Value> = members.iter().filter_map(|member| named.remove_entry(*member)).collect();
             if let Some(member) = found.keys().next() {
                 if value.is_some() {
                     return Err(refuse(format!("Parameter {} conflicts with parameter {member}", arg.name())));

@@ -84,8 +84,8 @@ impl Method {
             optional = !arg.required;
             match arg.kind {
                 Kind::Text | Kind::Hex | Kind::Any => write!(line, "\"{}\"", arg.name()),
+                Kind::Number | Kind::Bool | Kind::Array("") => write!(line, "{}", arg.name()),
                 Kind::Array(elements) => write!(line, "[{elements},...]"),
-                Kind::Number | Kind::Bool => write!(line, "{}", arg.name()),
                 Kind::Object(shown) | Kind::Options(shown, _) | Kind::Loose(shown) => write!(line, "{shown}"),
             }
             .expect("a string takes what is written");

@@ -65,9 +65,8 @@ fn dumptxoutset(rpc: &Rpc, args: &Args) -> Answer {
         let text = "already exists. If you are sure this is what you want, move it out of the way first";
         return Err(refuse(format!("{} {text}", path.display())));
     }
-    let file = File::create(&unfinished).map_err(|_| {
-        refuse(format!("Couldn't open file {} for writing.", Path::new(&unfinished).display()))
-    })?;
+    let file = File::create(&unfinished)
+        .map_err(|_| refuse(format!("Couldn't open file {} for writing.", Path::new(&unfinished).display())))?;
     let written = write(node, target, file).and_then(|written| {
         fs::rename(&unfinished, &path).map_err(not_written)?;
         Ok(written)
@@ -111,9 +110,9 @@ fn target(node: &NodeHandle, args: &Args) -> Result<Option<Id>, RpcError> {
         ("rollback", None) => {
             refuse("Groat has no list of snapshot heights: name the block with the option \"rollback\"".into())
         }
-        (kind, None) => refuse(format!(
-            "Invalid snapshot type \"{kind}\" specified. Please specify \"rollback\" or \"latest\""
-        )),
+        (kind, None) => {
+            refuse(format!("Invalid snapshot type \"{kind}\" specified. Please specify \"rollback\" or \"latest\""))
+        }
     }
 }
 
@@ -230,7 +229,8 @@ fn taken_back(node: &NodeHandle, from: Id, to: Id) -> Result<BTreeMap<OutPoint, 
         let spent = codec::decode_undo(&node.store().read_undo(undo)?).map_err(|_| damaged("roll back"))?;
         take_back(&block, spent, &mut between).ok_or_else(|| damaged("roll back"))?;
         if between.len() > MAX_ROLLBACK_COINS {
-            let text = format!("a rollback below height {height} takes too much memory: Groat does it for recent blocks");
+            let text =
+                format!("a rollback below height {height} takes too much memory: Groat does it for recent blocks");
             return Err(RpcError::new(RPC_MISC_ERROR, text));
         }
         walk = parent;

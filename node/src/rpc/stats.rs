@@ -26,7 +26,7 @@ pub const METHODS: &[Method] = &[
         group: "blockchain",
         args: &[
             Arg::required("hash_or_height", Kind::Loose("hash_or_height"), "The block, by hash or by height."),
-            Arg::optional("stats", Kind::Array("\"str\""), "The figures to give; default: all."),
+            Arg::optional("stats", Kind::Array(""), "The figures to give; default: all."),
         ],
         about: "Figures about a block: amounts in satoshi, sizes in bytes, rates in satoshi per virtual byte.",
         run: getblockstats,
@@ -146,7 +146,8 @@ fn count(block: &Block, spent: &[Coin], makes_no_coins: bool, head: BlockStats) 
             let size = coin_size(&output.script_pubkey);
             paid += sats(output.value);
             stats.utxo_size_inc += size;
-            if !(makes_no_coins && number == 0) && !is_unspendable(&output.script_pubkey) {
+            let is_no_coin = makes_no_coins && number == 0 || is_unspendable(&output.script_pubkey);
+            if !is_no_coin {
                 coins += 1;
                 stats.utxo_size_inc_actual += size;
             }
@@ -207,7 +208,7 @@ fn spread(values: &mut [i64]) -> (i64, i64, i64) {
     values.sort_unstable();
     let middle = values.len() / 2;
     let (Some(least), Some(most)) = (values.first(), values.last()) else { return (0, 0, 0) };
-    let median = if values.len() % 2 == 0 { (values[middle - 1] + values[middle]) / 2 } else { values[middle] };
+    let median = if values.len().is_multiple_of(2) { (values[middle - 1] + values[middle]) / 2 } else { values[middle] };
     (*least, median, *most)
 }
 
@@ -254,9 +255,10 @@ fn getchaintxstats(rpc: &Rpc, args: &Args) -> Answer {
     let height = tree.node(last).height;
     let count = match args.int::<i32>(0)? {
         None => (MONTH / node.params().spacing.max(1)).min(height.saturating_sub(1)),
-        Some(count) => u32::try_from(count).ok().filter(|count| *count == 0 || *count < height).ok_or_else(|| {
-            refuse("Invalid block count: should be between 0 and the block's height - 1")
-        })?,
+        Some(count) => u32::try_from(count)
+            .ok()
+            .filter(|count| *count == 0 || *count < height)
+            .ok_or_else(|| refuse("Invalid block count: should be between 0 and the block's height - 1"))?,
     };
     let first = tree.ancestor(last, height - count);
     let time = |id| i64::from(median_time_past(&tree.branch(id)));

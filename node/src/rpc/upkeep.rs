@@ -143,7 +143,8 @@ fn getblockfrompeer(rpc: &Rpc, args: &Args) -> Answer {
         let tree = node.tree().read();
         let id = tree.get(&hash).ok_or_else(|| refuse("Block header missing"))?;
         if rpc.config.prune.is_some() && tree.node(id).height > tree.node(tree.tip()).height {
-            let text = "In prune mode, only blocks that the node has already synced previously can be fetched from a peer";
+            let text =
+                "In prune mode, only blocks that the node has already synced previously can be fetched from a peer";
             return Err(refuse(text));
         }
         if tree.node(id).block().is_some() {
