@@ -28,7 +28,6 @@ const NOT_YET: &[&str] = &[
     "getdescriptorinfo",
     "getindexinfo",
     "getzmqnotifications",
-    "logging",
     "scanblocks",
     "scantxoutset",
     "signmessagewithprivkey",

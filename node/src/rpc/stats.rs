@@ -208,7 +208,8 @@ fn spread(values: &mut [i64]) -> (i64, i64, i64) {
     values.sort_unstable();
     let middle = values.len() / 2;
     let (Some(least), Some(most)) = (values.first(), values.last()) else { return (0, 0, 0) };
-    let median = if values.len().is_multiple_of(2) { (values[middle - 1] + values[middle]) / 2 } else { values[middle] };
+    let median =
+        if values.len().is_multiple_of(2) { (values[middle - 1] + values[middle]) / 2 } else { values[middle] };
     (*least, median, *most)
 }
 

@@ -7,6 +7,7 @@ use groat_chain::store::StoreError;
 use groat_chain::tree::Tree;
 use groat_net::protocol::PeerId;
 use serde_json::json;
+use tracing::error;
 
 use super::Rpc;
 use super::args::{Arg, Args, Kind};
@@ -87,9 +88,9 @@ fn verifychain(rpc: &Rpc, args: &Args) -> Answer {
     answer(whole.ok_or(Stopped)?)
 }
 
-/// Says on standard output what is wrong with the chain.
+/// Says what is wrong with the chain.
 fn damaged(what: &str) -> bool {
-    println!("verifychain: {what}");
+    error!("verifychain: {what}");
     false
 }
 
