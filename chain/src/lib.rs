@@ -24,6 +24,7 @@
 //! | [`template`] | the next block, for who mines it |
 //! | [`muhash`] | the hash of the coin set |
 //! | [`stats`] | the totals of the coin set |
+//! | [`snapshot`] | the file that holds a coin set |
 
 pub mod block;
 pub mod coins;
@@ -36,6 +37,7 @@ pub mod pool;
 pub mod rejection;
 pub mod rules;
 pub mod script;
+pub mod snapshot;
 pub mod stats;
 pub mod store;
 pub mod table;

@@ -69,8 +69,8 @@ pub struct Node {
     undo_offset: u32,
     /// Transactions of the chain up to and with this block; 0 while any of its blocks is unknown.
     pub chain_tx: u64,
-    /// Order in which blocks became complete; of two equal works the smaller wins.
-    sequence: u32,
+    /// Order in which blocks became complete; of two equal works the smaller wins. Below zero: see [`Tree::prefer`].
+    sequence: i32,
     status: Status,
 }
 
@@ -113,10 +113,14 @@ pub struct Tree {
     active: Vec<Id>,
     best_header: Id,
     /// Complete chains that are not invalid and not behind the tip, best last.
-    candidates: BTreeSet<(Work, std::cmp::Reverse<u32>, Id)>,
+    candidates: BTreeSet<(Work, std::cmp::Reverse<i32>, Id)>,
     /// Blocks that came before an ancestor of theirs: parent -> children.
     waiting: HashMap<Id, Vec<Id>>,
-    next_sequence: u32,
+    next_sequence: i32,
+    /// What the next preferred block gets as its sequence.
+    next_preferred: i32,
+    /// Work of the tip when a block was last preferred; none if none was.
+    preferred_at: Option<Work>,
 }
 
 impl Tree {
@@ -131,6 +135,8 @@ impl Tree {
             candidates: BTreeSet::new(),
             waiting: HashMap::new(),
             next_sequence: 1,
+            next_preferred: -1,
+            preferred_at: None,
         };
         tree.push(genesis, genesis.block_hash(), None);
         tree
@@ -348,7 +354,7 @@ impl Tree {
         while let Some(id) = queue.pop() {
             let before = self.node(id).parent().map_or(0, |parent| self.node(parent).chain_tx);
             let sequence = self.next_sequence;
-            self.next_sequence = sequence.checked_add(1).expect("fewer than 2^32 blocks become complete");
+            self.next_sequence = sequence.checked_add(1).expect("fewer than 2^31 blocks become complete");
             let node = self.node_mut(id);
             node.chain_tx = before + u64::from(node.tx_count);
             node.sequence = sequence;
@@ -363,6 +369,25 @@ impl Tree {
         if node.chain_tx > 0 && !node.is_invalid() && node.work >= self.node(self.tip()).work {
             self.candidates.insert((node.work, std::cmp::Reverse(node.sequence), id));
         }
+    }
+
+    /// Puts a block before all others of its work, also before those that were preferred earlier, until the next start.
+    /// One with less work than the tip stays where it is. Core: `PreciousBlock`.
+    pub fn prefer(&mut self, id: Id) {
+        let tip = self.node(self.tip()).work;
+        if self.node(id).work < tip {
+            return;
+        }
+        // With more work on the chain, those that were preferred before are out of the race.
+        if self.preferred_at.is_none_or(|before| tip > before) {
+            self.next_preferred = -1;
+        }
+        self.preferred_at = Some(tip);
+        self.drop_candidate(id);
+        let sequence = self.next_preferred;
+        self.next_preferred = sequence.saturating_sub(1);
+        self.node_mut(id).sequence = sequence;
+        self.consider(id);
     }
 
     /// Notes where the undo record lies; it is in the pair of files that holds the block.
@@ -466,7 +491,7 @@ impl Tree {
         self.set_tip(tip);
         for number in 0..self.nodes.len() as u32 {
             let active = self.is_active(Id(number));
-            self.node_mut(Id(number)).sequence = u32::from(!active);
+            self.node_mut(Id(number)).sequence = i32::from(!active);
         }
         self.next_sequence = 2;
         self.refresh_marks();

@@ -226,6 +226,17 @@ impl Blocks {
         peer.blocks.asked.push(hash);
     }
 
+    /// The operator wants this block of this peer: nothing is expected of others for it any more. Core: `FetchBlock`.
+    pub(crate) fn fetch(&mut self, peers: &mut Peers, from: PeerId, hash: BlockHash, cx: &mut Cx<'_>) {
+        for other in self.asked(&hash).to_vec() {
+            peers.get_mut(&other).into_iter().for_each(|peer| self.give_up(peer, &hash, cx));
+        }
+        if let Some(peer) = peers.get_mut(&from) {
+            self.ask(peer, hash, cx);
+            cx.send(peer, Message::GetData(vec![Inventory::WitnessBlock(hash)]));
+        }
+    }
+
     /// Nothing is expected of this peer for this block any more.
     pub(crate) fn give_up(&mut self, peer: &mut Peer, hash: &BlockHash, cx: &mut Cx<'_>) {
         self.leave(peer.id, hash);

@@ -231,6 +231,11 @@ impl Orphans {
         queue.filter_map(|(_, _, wtxid)| self.get(wtxid)).filter(is_child)
     }
 
+    /// All of them, by wtxid, each with who announced it.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Named, impl Iterator<Item = PeerId>)> {
+        self.all.values().map(|orphan| (&orphan.one, orphan.announcers.keys().copied()))
+    }
+
     /// How many there are, and how many announcements of them.
     pub(crate) fn count(&self) -> (usize, usize) {
         (self.all.len(), self.shares.values().map(|share| share.queue.len()).sum())

@@ -44,7 +44,7 @@ use crate::{announce, chainsync, filtered, filters, handshake, ping, serve, slot
 use answers::punish;
 pub(crate) use call::{Core, Cx, Pending};
 pub use io::{Command, Config, Done, Event, Input, Output, PeerId, Policy, Reason, Token, TxVerdict, Verdict, Work};
-pub use operator::{Memory, NotAdded};
+pub use operator::{Memory, NotAdded, NotFetched, OrphanTx};
 
 /// Most entries of a `getdata` that we send. Core's name and value.
 pub(crate) const MAX_GETDATA_SZ: usize = 1000;

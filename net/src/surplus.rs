@@ -1,6 +1,8 @@
 //! More outbound links than there are slots for, on purpose and for a while: with a stale tip another full peer is tried,
 //! and now and then another one for blocks only. Then the least useful goes. Core: `CheckForStaleTipAndEvictPeers`.
 
+use std::time::Duration;
+
 use crate::blocks;
 use crate::dial::Dialling;
 use crate::peer::{LinkKind, Peer, Peers};
@@ -20,6 +22,11 @@ impl Surplus {
     /// The tip has moved.
     pub(crate) fn on_tip(&mut self, now: Micros) {
         self.last_tip = now;
+    }
+
+    /// The next look is so much earlier.
+    pub(crate) fn forward(&mut self, by: Duration) {
+        self.look.iter_mut().for_each(|at| *at = at.before(by));
     }
 
     /// When something is due.
@@ -56,7 +63,7 @@ impl Surplus {
         }
         if cx.now > self.stale_look || self.stale_look > cx.now + STALE_CHECK_INTERVAL {
             self.stale_look = cx.now + STALE_CHECK_INTERVAL;
-            let patience = std::time::Duration::from_secs(u64::from(cx.core.config.params.spacing) * 3);
+            let patience = Duration::from_secs(u64::from(cx.core.config.params.spacing) * 3);
             dialling.one_more_full = dialling.active && idle && cx.now.since(self.last_tip) > patience;
             if dialling.one_more_full {
                 dialling.wake(cx.now);

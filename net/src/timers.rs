@@ -30,6 +30,11 @@ impl Micros {
         u32::try_from(self.seconds()).unwrap_or(u32::MAX)
     }
 
+    /// So much earlier, but not before 1970.
+    pub fn before(self, duration: Duration) -> Micros {
+        Micros(self.0.saturating_sub(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)))
+    }
+
     /// What passed since `earlier`; nothing if the clock went back.
     pub fn since(self, earlier: Micros) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))

@@ -15,7 +15,7 @@ use crate::limits::Limits;
 use crate::message::Message;
 use crate::orphans::{Named, Orphans};
 use crate::peer::{NODE_WITNESS, Peer, Peers};
-use crate::protocol::{Cx, MAX_GETDATA_SZ, PeerId, Pending, Policy, TxVerdict, Work};
+use crate::protocol::{Cx, MAX_GETDATA_SZ, OrphanTx, PeerId, Pending, Policy, TxVerdict, Work};
 use crate::recent::Recent;
 use crate::requests::{Circumstances, GenTxid, Requests};
 use crate::timers::{
@@ -375,6 +375,14 @@ impl TxDownload {
                 cx.send(peer, Message::GetData(items));
             }
         }
+    }
+
+    /// All orphans.
+    pub(crate) fn orphan_transactions(&self) -> impl Iterator<Item = OrphanTx> {
+        self.seen
+            .orphans
+            .iter()
+            .map(|(one, announcers)| OrphanTx { tx: one.tx.clone(), announcers: announcers.collect() })
     }
 
     /// Orphans, and announcements of them.

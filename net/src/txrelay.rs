@@ -329,6 +329,20 @@ impl TxRelay {
         self.unbroadcast.keys()
     }
 
+    /// What is announced again is so much earlier.
+    pub(crate) fn forward(&mut self, by: Duration) {
+        self.reattempt.iter_mut().for_each(|at| *at = at.before(by));
+    }
+
+    /// See [`crate::protocol::Protocol::told`].
+    pub(crate) fn told(&self, peer: &Peer) -> Option<(u64, usize)> {
+        let (state, bit) = (&peer.relay, peer.relay.bit?);
+        let from = usize::try_from(state.from.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        let waiting = self.log.iter().skip(from).filter(|entry| !entry.has(bit)).count();
+        // Core's numbers begin with 1.
+        Some((state.told_to.max(1), waiting + state.again.len()))
+    }
+
     /// How far a transaction got, if it is one of the last.
     pub(crate) fn relayed(&self, txid: &Txid) -> Option<Relayed> {
         let number = self.number(&GenTxid::Txid(*txid))?;

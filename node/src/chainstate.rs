@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use bitcoin::{BlockHash, ScriptBuf};
-use groat_chain::ledger::{Ledger, Options};
+use groat_chain::ledger::{Ledger, Options, PRUNE_TARGET_MANUAL};
 use groat_chain::params::{Params, RegtestOptions, parse_activation_height};
 use groat_chain::pool::Pool;
 use groat_chain::store::Store;
@@ -105,7 +105,10 @@ fn assumed_valid(config: &Config, params: &Params) -> anyhow::Result<Option<Bloc
 fn prune(config: &Config) -> anyhow::Result<Option<u64>> {
     match config.prune {
         0 => Ok(None),
-        mib if mib < MIN_PRUNE_MIB => bail!("--prune takes at least {MIN_PRUNE_MIB} (MiB), or 0 to keep all blocks"),
+        1 => Ok(Some(PRUNE_TARGET_MANUAL)),
+        mib if mib < MIN_PRUNE_MIB => {
+            bail!("--prune takes at least {MIN_PRUNE_MIB} (MiB), 1 to prune by RPC only, or 0 to keep all blocks")
+        }
         mib => Ok(Some(mib << 20)),
     }
 }

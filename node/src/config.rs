@@ -39,7 +39,7 @@ pub struct Config {
     /// Take the scripts of this block's ancestors as valid; 0 runs every script [default: the network's]
     #[arg(long, global = true, value_name = "HASH|0")]
     pub assumevalid: Option<String>,
-    /// Keep block files below this many MiB (at least 550); 0 keeps all
+    /// Keep block files below this many MiB (at least 550); 1: prune by RPC only; 0 keeps all
     #[arg(long, global = true, value_name = "MIB", default_value_t = 0)]
     pub prune: u64,
     /// Rebuild everything from the block files

@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use groat_net::addrman::Book;
 use groat_net::bans::{Ban, Bans, Subnet};
 use groat_net::message::{AddrEntry, Kind, Message};
@@ -142,8 +142,9 @@ fn read_bans(bytes: &[u8]) -> anyhow::Result<Bans> {
             warn!("{BANS} names no subnet: {}", entry.address);
             continue;
         };
-        let time = |seconds: i64| u64::try_from(seconds).map_err(|_| anyhow!("a time before 1970"));
-        bans.add(subnet, Ban { created: time(entry.ban_created)?, until: time(entry.banned_until)? });
+        // A ban that ended before 1970 is over in any case.
+        let time = |seconds: i64| u64::try_from(seconds).unwrap_or(0);
+        bans.add(subnet, Ban { created: time(entry.ban_created), until: time(entry.banned_until) });
     }
     Ok(bans)
 }
@@ -176,6 +177,17 @@ mod tests {
         assert_eq!(files.read(150, true).expect("readable").bans.len(), 1);
         fs::write(folder.path().join(BANS), "{").expect("writable");
         assert!(files.read(50, true).expect("bad bans do not stop the node").bans.is_empty());
+    }
+
+    #[test]
+    fn one_ban_from_before_1970_leaves_the_others() {
+        let (folder, files) = files();
+        let entry = |address: &str, until: i64| serde_json::json!({ "version": 1, "ban_created": -5, "banned_until": until, "address": address });
+        let list = serde_json::json!({ "banned_nets": [entry("1.2.3.4/32", -1), entry("5.6.7.8/32", 100)] });
+        fs::write(folder.path().join(BANS), list.to_string()).expect("writable");
+        let bans = files.read(50, true).expect("readable").bans;
+        let left: Vec<String> = bans.iter().map(|(subnet, _)| subnet.to_string()).collect();
+        assert_eq!(left, ["5.6.7.8/32"]);
     }
 
     #[test]

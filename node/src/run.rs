@@ -96,7 +96,7 @@ fn run_node(
         user_agent: node::user_agent(),
         services: node::services(config),
         relay: !config.blocksonly,
-        prune: (config.prune > 0).then_some(config.prune << 20),
+        prune: state.ledger.options().prune,
         block_limits: config.block_limits()?,
         ban_time: config.peers.bantime,
     };
@@ -192,7 +192,7 @@ fn verify_chain(state: &mut Chainstate, depth: u32, stop: &AtomicBool) -> anyhow
     let total = if depth == 0 { height } else { depth.min(height) };
     let mut progress = Progress::begin("verify-chain", 2 * u64::from(total));
     let mut steps = 0;
-    let verified = state.ledger.verify_chain(depth, &mut |_| {
+    let verified = state.ledger.verify_chain(depth, true, &mut |_| {
         if stop.load(Ordering::Relaxed) {
             // It writes nothing, so nothing has to be ended in order.
             eprintln!("Error: stopped before the end");
@@ -200,6 +200,7 @@ fn verify_chain(state: &mut Chainstate, depth: u32, stop: &AtomicBool) -> anyhow
         }
         steps += 1;
         progress.show(Reading { blocks: steps, height, ..Reading::default() });
+        true
     })?;
     let seconds = progress.end();
     println!(

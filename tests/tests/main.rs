@@ -15,4 +15,6 @@ mod oracle;
 mod peers;
 mod relay;
 mod rpc;
+mod rpc_chain;
+mod shapes;
 mod vectors;

@@ -25,7 +25,8 @@ use serde_json::{Value, json};
 
 /// A node without peers on an empty regtest ledger in memory, with the shipping RPC.
 pub struct Groat {
-    folder: tempfile::TempDir,
+    /// Its data folder.
+    pub folder: tempfile::TempDir,
     /// What speaks to it.
     pub rpc: Rpc,
     server: Server,
@@ -33,25 +34,31 @@ pub struct Groat {
 }
 
 impl Groat {
-    fn start() -> Groat {
+    /// With the usual policy.
+    pub fn start() -> Groat {
         Groat::with(Policy::default())
     }
 
     /// With a mempool that takes what `policy` says.
     pub fn with(policy: Policy) -> Groat {
+        Groat::over(MemStore::default(), policy, None)
+    }
+
+    /// On this store, which is pruned like this.
+    pub fn over(store: MemStore, policy: Policy, prune: Option<u64>) -> Groat {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("regtest")).unwrap();
         let params = Arc::new(Params::by_name("regtest").unwrap());
-        let options = Options { assumed_valid: None, table_bytes: 1 << 20, prune: None };
+        let options = Options { assumed_valid: None, table_bytes: 1 << 20, prune };
         let pool = Arc::new(Pool::new(1));
-        let node = Offline::start(Ledger::open(params, Arc::new(MemStore::default()), pool, options).unwrap(), policy);
+        let node = Offline::start(Ledger::open(params, Arc::new(store), pool, options).unwrap(), policy);
         let config = Config {
             folder: folder.path().join("regtest"),
             port: 0,
             user_agent: "/Groat:0.1.0/".into(),
             services: 0xc09,
             relay: true,
-            prune: None,
+            prune,
             block_limits: BlockLimits::default(),
             ban_time: 86_400,
         };
@@ -61,15 +68,18 @@ impl Groat {
         Groat { folder, rpc, server, _node: node }
     }
 
-    fn call(&self, method: &str, params: Value) -> Value {
+    /// Calls a method that is expected to succeed.
+    pub fn call(&self, method: &str, params: Value) -> Value {
         self.rpc.call(method, params).unwrap_or_else(|error| panic!("groatd {method}: {error:?}"))
     }
 }
 
 /// Two nodes with one chain.
-struct Pair {
-    core: Bitcoind,
-    groat: Groat,
+pub struct Pair {
+    /// The model.
+    pub core: Bitcoind,
+    /// Ours.
+    pub groat: Groat,
 }
 
 /// Output scripts of every kind that either node knows how to show.
@@ -118,7 +128,7 @@ fn scripts() -> Vec<String> {
 
 /// A chain with those scripts, and a block with spends: of an output that anybody can spend, with input scripts that
 /// hold what looks like a signature, and with a witness.
-fn pair(peers: &Path) -> Pair {
+pub fn pair(peers: &Path) -> Pair {
     let core = Bitcoind::start(peers, &[]);
     let groat = Groat::start();
     core.call("generatetodescriptor", json!([1, "raw(51)"]));
@@ -180,7 +190,7 @@ fn forget(value: &mut Value, paths: &[&str]) {
 
 impl Pair {
     /// Asks both.
-    fn same(&self, method: &str, params: Value, free: &[&str]) {
+    pub fn same(&self, method: &str, params: Value, free: &[&str]) {
         let mut theirs = self.core.call(method, params.clone());
         let mut ours = self.groat.call(method, params.clone());
         forget(&mut theirs, free);
@@ -189,7 +199,7 @@ impl Pair {
     }
 
     /// Both refuse with one code and one text; of a text longer than a line the first line counts where it is the help.
-    fn same_error(&self, method: &str, params: Value) {
+    pub fn same_error(&self, method: &str, params: Value) {
         let refused =
             |rpc: &Rpc, who| rpc.call(method, params.clone()).expect_err(&format!("{who} refuses {method} {params}"));
         let (theirs, ours) = (refused(self.core.rpc(), "bitcoind"), refused(&self.groat.rpc, "groatd"));
@@ -718,7 +728,8 @@ fn groatd_and_bitcoind_meet_by_rpc_and_show_each_other() {
     assert!(!groatd.chain_folder().join(".cookie").exists(), "the cookie outlives groatd; {}", repeat());
 }
 
-fn kind_of(value: &Value) -> &'static str {
+/// Name of a value's JSON type.
+pub fn kind_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",

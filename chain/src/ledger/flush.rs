@@ -3,6 +3,7 @@
 //! A flush that fits in one batch is atomic by itself. A larger one begins with a mark that names where the
 //! stored coins come from and go to, and ends by taking it off: a start that finds the mark completes the flush.
 
+use std::collections::BTreeMap;
 use std::thread::JoinHandle;
 
 use bitcoin::BlockHash;
@@ -21,6 +22,8 @@ pub(super) const FLUSHING: &str = "flushing";
 const MAX_BATCH_BYTES: usize = 16 << 20;
 /// Changed coins up to which a flush is written in the ledger's own thread.
 const SMALL_FLUSH: usize = 50_000;
+/// Blocks below the tip that are never pruned. Core's name and value.
+pub const MIN_BLOCKS_TO_KEEP: u32 = 288;
 /// Bytes of disk below which nothing is written any more (Core's `nMinDiskSpace`).
 const MIN_DISK_SPACE: u64 = 50 << 20;
 
@@ -99,8 +102,6 @@ impl Ledger {
     /// Deletes the oldest pairs of files while all of them take more than the operator allows; the last
     /// `MIN_BLOCKS_TO_KEEP` blocks always stay.
     fn prune(&mut self) -> Result<(), LedgerError> {
-        /// Blocks below the tip that are never pruned (Core's constant).
-        const MIN_BLOCKS_TO_KEEP: u32 = 288;
         let Some(limit) = self.options.prune.filter(|_| self.pruning) else { return Ok(()) };
         let files = self.store.files()?;
         let mut total: u64 = files.iter().map(|(_, bytes)| bytes).sum();
@@ -127,6 +128,29 @@ impl Ledger {
                 doomed.push(file);
             }
         }
+        self.delete_files(doomed)
+    }
+
+    /// Deletes the pairs of files that hold no block above `height`, nor one of the last [`MIN_BLOCKS_TO_KEEP`]. Core:
+    /// `FindFilesToPruneManual`.
+    pub fn prune_up_to(&mut self, height: u32) -> Result<(), LedgerError> {
+        if !self.pruning {
+            return Ok(());
+        }
+        self.flush()?;
+        let tree = self.tree.read();
+        let last = height.min(tree.node(self.tip).height.saturating_sub(MIN_BLOCKS_TO_KEEP));
+        let heights: BTreeMap<u32, u32> = tree.file_heights().into_iter().collect();
+        drop(tree);
+        let mut files: Vec<u32> = self.store.files()?.into_iter().map(|(file, _)| file).collect();
+        // The one that is being written stays.
+        files.pop();
+        files.retain(|file| heights.get(file).is_some_and(|top| *top <= last));
+        self.delete_files(files)
+    }
+
+    /// Deletes pairs of files, and what the tree and the records know of them.
+    fn delete_files(&mut self, doomed: Vec<u32>) -> Result<(), LedgerError> {
         if doomed.is_empty() {
             return Ok(());
         }

@@ -35,6 +35,7 @@ use crate::table::{CoinTable, Found};
 use crate::tree::{Id, Tree};
 
 use ahead::Ahead;
+pub use flush::MIN_BLOCKS_TO_KEEP;
 use gather::Gathered;
 pub use indexes::IndexState;
 use indexes::{Indexes, PartRun};
@@ -52,6 +53,9 @@ pub struct Options {
     /// Bytes that block and undo files may take; none: nothing is pruned.
     pub prune: Option<u64>,
 }
+
+/// Bytes that stand for pruning on the operator's word alone ([`Ledger::prune_up_to`]). Core: `PRUNE_TARGET_MANUAL`.
+pub const PRUNE_TARGET_MANUAL: u64 = u64::MAX;
 
 /// A failure that is no verdict: the process stops with this sentence.
 #[derive(Debug, thiserror::Error)]
@@ -247,6 +251,11 @@ impl Ledger {
     /// The network's parameters.
     pub fn params(&self) -> &Arc<Params> {
         &self.params
+    }
+
+    /// What the operator chose.
+    pub fn options(&self) -> &Options {
+        &self.options
     }
 
     /// Bytes that the coin table takes.
@@ -681,6 +690,14 @@ impl Ledger {
         self.tree.write().invalidate(id);
         self.unsaved.insert(id);
         (self.whole_up_to, self.marked) = (None, true);
+        Some(id)
+    }
+
+    /// Prefers a block to others of the same work ([`Tree::prefer`]). [`Ledger::activate_best_chain`] then goes there.
+    pub fn prefer(&mut self, hash: &BlockHash) -> Option<Id> {
+        let id = self.tree.read().get(hash)?;
+        self.tree.write().prefer(id);
+        self.whole_up_to = None;
         Some(id)
     }
 

@@ -381,7 +381,7 @@ fn a_repeated_coinbase_overwrites_its_coin_where_bip30_makes_an_exception() {
         let (mut ledger, refused) = run(&exempt, flush);
         assert_eq!(refused, []);
         assert_eq!(world.check(&mut ledger), hash);
-        assert_eq!(ledger.verify_chain(0, &mut |_| {}).unwrap().blocks, 3);
+        assert_eq!(ledger.verify_chain(0, true, &mut |_| true).unwrap().blocks, 3);
         ledger.invalidate(&hash).unwrap();
         ledger.activate_fully().unwrap();
         assert_eq!(world.check(&mut ledger), second, "the coin that was overwritten is back");
@@ -492,7 +492,7 @@ fn verify_chain_passes_over_what_import_left() {
         world.give(&mut ledger, &tip).unwrap();
     }
     ledger.activate_fully().unwrap();
-    let verified = ledger.verify_chain(0, &mut |_| {}).unwrap();
+    let verified = ledger.verify_chain(0, true, &mut |_| true).unwrap();
     assert_eq!((verified.blocks, verified.pruned), (20, false));
     assert_eq!(world.check(&mut ledger), tip, "verification changes nothing");
 }
@@ -611,7 +611,7 @@ proptest! {
         prop_assert!(is_good(tip));
         let tip_again = { let tree = ledger.tree.read(); tree.node(tree.tip()).hash };
         prop_assert_eq!(tip_again, tip);
-        let verified = ledger.verify_chain(0, &mut |_| {});
+        let verified = ledger.verify_chain(0, true, &mut |_| true);
         prop_assert!(verified.is_ok(), "{verified:?}");
         drop(ledger);
         let mut ledger = open_with(&store, &world.params.clone(), threads, table_bytes, &Index::ALL);
@@ -690,4 +690,63 @@ fn an_index_holds_pruning_back_until_it_has_read_the_blocks() {
     drop(ledger);
     assert!(open(&[Index::Filters, Index::CoinStats]).is_ok(), "they need no block that is gone");
     assert!(matches!(open(&[Index::Transactions]), Err(LedgerError::IndexPruned("txindex"))));
+}
+
+#[test]
+fn a_preferred_block_is_the_tip_until_another_is_preferred() {
+    let mut world = World::new();
+    let mut ledger = open(&Arc::new(MemStore::new()), &world.params.clone(), 2, 1 << 20);
+    let base = world.mine(world.params.genesis_hash, 0, Kind::Valid);
+    let (one, other) = (world.mine(base, 2, Kind::Valid), world.mine(base, 2, Kind::Valid));
+    let bad = world.mine(base, 2, Kind::BadScript);
+    let go = |ledger: &mut Ledger, world: &mut World, preferred: BlockHash| {
+        ledger.prefer(&preferred).unwrap();
+        ledger.activate_fully().unwrap();
+        world.check(ledger)
+    };
+    for hash in [base, one, other, bad] {
+        world.give(&mut ledger, &hash).unwrap();
+    }
+    ledger.activate_fully().unwrap();
+    assert_eq!(world.check(&mut ledger), one, "the first one known");
+    for hash in [other, one, other, other] {
+        assert_eq!(go(&mut ledger, &mut world, hash), hash);
+    }
+    assert_eq!(go(&mut ledger, &mut world, bad), other, "a block that breaks a rule is not followed");
+    let above = world.mine(one, 2, Kind::Valid);
+    world.give(&mut ledger, &above).unwrap();
+    ledger.activate_fully().unwrap();
+    assert_eq!(go(&mut ledger, &mut world, other), above, "a block of less work is not followed");
+    assert!(ledger.prefer(&BlockHash::all_zeros()).is_none());
+}
+
+#[test]
+fn files_go_up_to_the_height_that_the_operator_names_and_the_last_blocks_stay() {
+    let mut world = World::new();
+    let store = Arc::new(MemStore::with_file_size(2000));
+    let options = Options { assumed_valid: None, table_bytes: 1 << 20, prune: Some(PRUNE_TARGET_MANUAL) };
+    let mut ledger = Ledger::open(world.params.clone(), store, Arc::new(Pool::new(1)), options).unwrap();
+    let mut tip = world.params.genesis_hash;
+    let count = MIN_BLOCKS_TO_KEEP + 60;
+    for _ in 0..count {
+        tip = world.mine(tip, 1, Kind::Valid);
+        world.give(&mut ledger, &tip).unwrap();
+    }
+    assert_eq!(ledger.activate_fully().unwrap(), []);
+    let gone = |ledger: &Ledger| {
+        let tree = ledger.tree();
+        let tree = tree.read();
+        let is_stored = |height| tree.node(tree.active(height).unwrap()).block().is_some();
+        let gone = (1..=count).take_while(|height| !is_stored(*height)).count() as u32;
+        assert!((gone + 1..=count).all(is_stored), "a hole above height {gone}");
+        gone
+    };
+    assert_eq!(gone(&ledger), 0, "nothing goes by itself");
+    for height in [30, 20, count] {
+        let before = gone(&ledger);
+        ledger.prune_up_to(height).unwrap();
+        let (now, last) = (gone(&ledger), height.min(60).max(before));
+        assert!(now <= last && now + 15 > last, "blocks up to {now} are gone after pruning up to {height}");
+    }
+    assert_eq!(world.check(&mut ledger), tip);
 }

@@ -24,9 +24,14 @@ pub struct Verified {
 
 impl Ledger {
     /// Checks the last `depth` blocks (0: all): they read back and keep every rule, their undo fits, the stored
-    /// coins are what the blocks below them leave, and all scripts hold. `progress` is told of each block done.
-    /// A fault is an error that names the block.
-    pub fn verify_chain(&mut self, depth: u32, progress: &mut dyn FnMut(u32)) -> Result<Verified, LedgerError> {
+    /// coins are what the blocks below them leave, and, if they are to `reconnect`, all scripts hold. `progress` is asked
+    /// after each block whether to go on. A fault is an error that names the block.
+    pub fn verify_chain(
+        &mut self,
+        depth: u32,
+        reconnect: bool,
+        progress: &mut dyn FnMut(u32) -> bool,
+    ) -> Result<Verified, LedgerError> {
         self.flush()?;
         // A ledger of its own over the same store, which never flushes: the real table stays as it is.
         let mut scratch = Ledger {
@@ -50,10 +55,15 @@ impl Ledger {
             pruning: false,
             flush: super::flush::Flush { stored: self.tip, writer: None },
         };
-        scratch.verify(depth, progress)
+        scratch.verify(depth, reconnect, progress)
     }
 
-    fn verify(&mut self, depth: u32, progress: &mut dyn FnMut(u32)) -> Result<Verified, LedgerError> {
+    fn verify(
+        &mut self,
+        depth: u32,
+        reconnect: bool,
+        progress: &mut dyn FnMut(u32) -> bool,
+    ) -> Result<Verified, LedgerError> {
         let mut verified = Verified { blocks: 0, transactions: 0, pruned: false };
         let mut down: Vec<Id> = Vec::new();
         while self.tip != Id::GENESIS && (depth == 0 || verified.blocks < depth) {
@@ -84,11 +94,15 @@ impl Ledger {
             down.push(id);
             verified.blocks += 1;
             verified.transactions += block.transactions.len() as u64;
-            progress(verified.blocks);
+            if !progress(verified.blocks) {
+                return Ok(verified);
+            }
         }
-        while let Some(id) = down.pop() {
+        while let Some(id) = down.pop().filter(|_| reconnect) {
             self.reconnect(id)?;
-            progress(down.len() as u32);
+            if !progress(down.len() as u32) {
+                break;
+            }
         }
         Ok(verified)
     }

@@ -250,7 +250,7 @@ fn take_bytes<'a>(rest: &mut &'a [u8], length: u128) -> Result<&'a [u8], DecodeE
 
 /// Makes round amounts short numbers, as Core's `CompressAmount` (src/compressor.cpp): the amount is `d · 10^e` with
 /// `e` as large as it can be up to 9; then `e` and the last digit of `d`, which is not zero, share a factor of ninety.
-fn compress_amount(value: u64) -> u128 {
+pub(crate) fn compress_amount(value: u64) -> u128 {
     if value == 0 {
         return 0;
     }

@@ -203,6 +203,16 @@ pub enum Command {
     Reach(Network),
     /// Send each peer a ping. Core: `ping`.
     Ping,
+    /// Ask this peer, and nobody else, for a block ([`Protocol::may_fetch`](crate::protocol::Protocol::may_fetch) says
+    /// whether that makes sense). Core: `getblockfrompeer`.
+    Fetch {
+        /// Of whom.
+        peer: PeerId,
+        /// Which.
+        hash: BlockHash,
+    },
+    /// What is done every so often is due so much earlier. Core: `mockscheduler`.
+    Forward(Duration),
 }
 
 /// What is to be done.

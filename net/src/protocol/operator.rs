@@ -4,6 +4,7 @@ use super::*;
 use crate::addr::{NetAddr, Network};
 use crate::dial::MAX_BLOCK_RELAY_ONLY_ANCHORS;
 use crate::local::Own;
+use crate::peer::NODE_WITNESS;
 
 /// What a node remembers from its last run.
 #[derive(Debug, Default)]
@@ -14,6 +15,29 @@ pub struct Memory {
     pub anchors: Vec<AddrEntry>,
     /// The bans.
     pub bans: Bans,
+}
+
+/// Why a peer is not asked for a block. Core: the errors of `FetchBlock`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotFetched {
+    /// There is no such peer.
+    #[error("Peer does not exist")]
+    NoPeer,
+    /// It gives blocks without their witnesses.
+    #[error("Pre-SegWit peer")]
+    NoWitness,
+    /// The handshake is not done.
+    #[error("Peer not fully connected")]
+    NotReady,
+}
+
+/// A transaction whose parents are not here, and who announced it.
+#[derive(Clone, Debug)]
+pub struct OrphanTx {
+    /// The transaction.
+    pub tx: Arc<Transaction>,
+    /// The peers that have it.
+    pub announcers: Vec<PeerId>,
 }
 
 /// Why an address is not in the book, or not among the tried ones. Core: the errors of `addpeeraddress`.
@@ -78,6 +102,27 @@ impl Protocol {
         self.dialling.has_slot(kind, &self.peers, &self.core.config.dialling)
     }
 
+    /// Whether this peer can be asked for a block by [`Command::Fetch`].
+    pub fn may_fetch(&self, peer: PeerId) -> Result<(), NotFetched> {
+        match self.peers.get(&peer).filter(|peer| peer.closing.is_none()) {
+            None => Err(NotFetched::NoPeer),
+            Some(peer) if peer.services() & NODE_WITNESS == 0 => Err(NotFetched::NoWitness),
+            Some(peer) if !peer.ready => Err(NotFetched::NotReady),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Transactions that wait for their parents.
+    pub fn orphan_transactions(&self) -> impl Iterator<Item = OrphanTx> {
+        self.download.orphan_transactions()
+    }
+
+    /// Where a peer stands among the transactions that it is told of: the number up to which it was told, and how many
+    /// it waits for. None: it is told of none.
+    pub fn told(&self, peer: &Peer) -> Option<(u64, usize)> {
+        self.relay.told(peer)
+    }
+
     /// Some addresses of the book, at most `most`. Core: `getnodeaddresses`.
     pub fn addresses(&mut self, most: usize, network: Option<Network>, now: Micros) -> Vec<AddrEntry> {
         let mut entries = self.book.sample(most, 100, network, now.seconds32(), &mut self.core.rng);
@@ -131,6 +176,15 @@ impl Protocol {
             Command::Reach(network) => {
                 cx.core.config.dialling.reachable.insert(network);
                 self.dialling.wake(now);
+                false
+            }
+            Command::Fetch { peer, hash } => {
+                self.blocks.fetch(&mut self.peers, peer, hash, cx);
+                false
+            }
+            Command::Forward(by) => {
+                self.relay.forward(by);
+                self.surplus.forward(by);
                 false
             }
             Command::Ping => {

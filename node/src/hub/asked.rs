@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bitcoin::BlockHash;
 use groat_chain::tree::Tree;
 use groat_net::addr::{Host, NetAddr, Network};
 use groat_net::driver::{LinkInfo, Proxies};
 use groat_net::local::Own;
 use groat_net::message::Message;
 use groat_net::peer::{LinkKind, Peer, Permissions};
-use groat_net::protocol::{Command, Input, PeerId, Protocol};
+use groat_net::protocol::{Command, Input, NotFetched, PeerId, Protocol};
 use groat_net::timers::Micros;
 use groat_net::upload::UploadTarget;
 use groat_net::wire::Transport;
@@ -116,6 +117,10 @@ pub struct PeerInfo {
     pub services: u64,
     /// Whether transactions are announced to it.
     pub relay_txs: bool,
+    /// Number of the last transaction that it was told of, or that was passed over; 0 if it is told of none.
+    pub told_to: u64,
+    /// Transactions that it is still to be told of.
+    pub untold: usize,
     /// Height of its chain when the link was made.
     pub start_height: i32,
     /// Height that the low-work sync of its headers has come to; -1 when there is none.
@@ -168,7 +173,19 @@ impl Hub {
     /// All links, by number.
     pub fn peers(&self) -> Vec<PeerInfo> {
         let tree = self.tree.read();
-        self.protocol.peers().map(|peer| peer_info(peer, self.driver.info(peer.id), &tree)).collect()
+        self.protocol.peers().map(|peer| self.peer_info(peer, &tree)).collect()
+    }
+
+    fn peer_info(&self, peer: &Peer, tree: &Tree) -> PeerInfo {
+        let (told_to, untold) = self.protocol.told(peer).unwrap_or_default();
+        PeerInfo { told_to, untold, ..peer_info(peer, self.driver.info(peer.id), tree) }
+    }
+
+    /// Asks one peer for a block. Core: `FetchBlock`.
+    pub fn fetch(&mut self, peer: PeerId, hash: BlockHash) -> Result<(), NotFetched> {
+        self.protocol.may_fetch(peer)?;
+        self.command(Command::Fetch { peer, hash });
+        Ok(())
     }
 
     /// Asks the protocol for what an operator wants.
@@ -323,6 +340,8 @@ fn peer_info(peer: &Peer, link: Option<LinkInfo>, tree: &Tree) -> PeerInfo {
         subver: their.map(|their| their.user_agent.clone()).unwrap_or_default(),
         services: peer.services(),
         relay_txs: their.is_some_and(|their| their.relay) && peer.kind.relays_transactions(),
+        told_to: 0,
+        untold: 0,
         start_height: their.map_or(-1, |their| their.start_height),
         presynced_headers: peer.presync().map_or(-1, |(height, _)| signed(height)),
         synced_headers: height(synced_headers),

@@ -18,10 +18,13 @@ pub enum Kind {
     Number,
     /// True or false.
     Bool,
-    /// An array; with its elements as the usage line shows them.
+    /// An array; with its elements as the usage line shows them, which are left out if there is nothing to show.
     Array(&'static str),
     /// An object; as the usage line shows it.
     Object(&'static str),
+    /// An object whose members, these, may also come as named arguments of their own; first as the usage line shows it.
+    /// Core: `OBJ_NAMED_PARAMS`.
+    Options(&'static str, &'static [&'static str]),
     /// Whatever comes.
     Any,
     /// Whatever comes; as the usage line shows it.
@@ -70,7 +73,7 @@ impl Arg {
             Kind::Number => "number",
             Kind::Bool => "bool",
             Kind::Array(_) => "array",
-            Kind::Object(_) => "object",
+            Kind::Object(_) | Kind::Options(..) => "object",
             Kind::Any | Kind::Loose(_) => return None,
         })
     }
@@ -134,6 +137,11 @@ impl Args {
             return Err(RpcError::new(RPC_TYPE_ERROR, text));
         }
         Ok(Some(Args { wanted, values }))
+    }
+
+    /// The first name of the argument at a position.
+    pub fn name(&self, at: usize) -> &'static str {
+        self.wanted.get(at).map_or("", Arg::name)
     }
 
     /// The value at a position.
@@ -200,7 +208,17 @@ fn by_position(wanted: &[Arg], mut named: Map<String, Value>) -> Result<Vec<Valu
     let mut values = Vec::new();
     let mut first = None;
     for (at, arg) in wanted.iter().enumerate() {
-        let Some(value) = arg.names.split('|').find_map(|name| named.remove(name)) else { continue };
+        let mut value = arg.names.split('|').find_map(|name| named.remove(name));
+        if let Kind::Options(_, members) = arg.kind {
+            let found: Map<String, Value> = members.iter().filter_map(|member| named.remove_entry(*member)).collect();
+            if let Some(member) = found.keys().next() {
+                if value.is_some() {
+                    return Err(refuse(format!("Parameter {} conflicts with parameter {member}", arg.name())));
+                }
+                value = Some(Value::Object(found));
+            }
+        }
+        let Some(value) = value else { continue };
         values.resize(at, Value::Null);
         values.push(value);
         first.get_or_insert((at, arg.names));

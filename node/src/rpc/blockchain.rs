@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use bitcoin::BlockHash;
 use bitcoin::consensus::encode::serialize_hex;
 use groat_chain::block::Block;
+use groat_chain::ledger::PRUNE_TARGET_MANUAL;
 use groat_chain::rules::header::median_time_past;
 use groat_chain::store::codec;
 use groat_chain::tree::{Id, Tree};
@@ -107,7 +108,8 @@ pub const METHODS: &[Method] = &[
     },
 ];
 
-fn block_not_found() -> RpcError {
+/// Core's error for a hash of which no header is known.
+pub fn block_not_found() -> RpcError {
     RpcError::new(RPC_INVALID_ADDRESS_OR_KEY, "Block not found")
 }
 
@@ -162,7 +164,7 @@ fn getblock(rpc: &Rpc, args: &Args) -> Answer {
 }
 
 /// A block's bytes. Core: `GetRawBlockChecked`.
-fn block_bytes(node: &NodeHandle, id: Id) -> Result<Vec<u8>, RpcError> {
+pub fn block_bytes(node: &NodeHandle, id: Id) -> Result<Vec<u8>, RpcError> {
     let (pos, known) = {
         let tree = node.tree().read();
         (tree.node(id).block(), tree.node(id).tx_count > 0)
@@ -226,9 +228,9 @@ fn getblockchaininfo(rpc: &Rpc, _: &Args) -> Answer {
         chainwork: show::work(tip.work),
         size_on_disk,
         pruned: prune.is_some(),
-        pruneheight: prune.map(|_| first_stored(&tree)),
-        automatic_pruning: prune.map(|_| true),
-        prune_target_size: prune,
+        pruneheight: prune.map(|_| pruned_up_to(&tree).map_or(0, |height| height + 1)),
+        automatic_pruning: prune.map(|limit| limit != PRUNE_TARGET_MANUAL),
+        prune_target_size: prune.filter(|limit| *limit != PRUNE_TARGET_MANUAL),
         signet_challenge: params.signet_challenge.as_ref().map(|script| script.as_bytes().to_lower_hex_string()),
         warnings: [],
     })
@@ -249,7 +251,7 @@ pub fn is_initial_block_download(rpc: &Rpc, node: &NodeHandle) -> bool {
 }
 
 /// Which part of the chain is connected, by height. Core counts transactions, with rates known in advance.
-fn progress(tree: &Tree, spacing: u32) -> f64 {
+pub fn progress(tree: &Tree, spacing: u32) -> f64 {
     let (tip, best) = (tree.node(tree.tip()), tree.node(tree.best_header()));
     let age = now().saturating_sub(best.time);
     // Blocks come irregularly: a header of the last two hours counts as the newest.
@@ -258,16 +260,10 @@ fn progress(tree: &Tree, spacing: u32) -> f64 {
     if all == 0 { 1.0 } else { (f64::from(tip.height) / all as f64).min(1.0) }
 }
 
-/// The lowest block of the active chain from which on all are stored.
-fn first_stored(tree: &Tree) -> u32 {
-    let tip = tree.node(tree.tip()).height;
-    let stored =
-        (1..=tip).rev().take_while(|height| tree.active(*height).is_some_and(|id| tree.node(id).block().is_some()));
-    match stored.last() {
-        Some(1) => 0,
-        Some(height) => height,
-        None => tip,
-    }
+/// The highest block of the active chain that is not stored any more, or not with its undo. Core: `GetPruneHeight`.
+pub fn pruned_up_to(tree: &Tree) -> Option<u32> {
+    let is_stored = |id| tree.node(id).block().is_some() && tree.node(id).undo().is_some();
+    (1..=tree.node(tree.tip()).height).rev().find(|height| !tree.active(*height).is_some_and(is_stored))
 }
 
 /// Headers looked at while the tree is held.

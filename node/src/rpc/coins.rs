@@ -215,10 +215,25 @@ impl IndexedInfo {
     }
 }
 
-/// Counts the coins as of one block. The ledger waits only until the store's snapshot is taken.
+/// Counts the coins as of one block.
 fn count(node: &NodeHandle, kind: HashKind) -> Result<CoinStats, RpcError> {
+    let begin = move |hash, height| CoinCount::new(kind, height, hash);
+    let count = walk(node, begin, |count, outpoint, coin| {
+        count.add(&outpoint, &coin);
+        true
+    })?;
+    Ok(count.finish())
+}
+
+/// Shows all coins as of one block to `each`, in order, until it gives false; `begin` makes what it fills. The ledger waits
+/// only until the store's snapshot is taken.
+pub fn walk<T: Send + 'static>(
+    node: &NodeHandle,
+    begin: impl FnOnce(BlockHash, u32) -> T + Send + 'static,
+    mut each: impl FnMut(&mut T, OutPoint, Coin) -> bool + Send + 'static,
+) -> Result<T, RpcError> {
     let stopping = node.stopping();
-    let counting = node.with_ledger(move |ledger| {
+    let walking = node.with_ledger(move |ledger| {
         ledger.flush()?;
         let (hash, tree) = (ledger.tip(), ledger.tree());
         let height = {
@@ -227,22 +242,21 @@ fn count(node: &NodeHandle, kind: HashKind) -> Result<CoinStats, RpcError> {
         };
         let store = ledger.store();
         let (begun, first) = mpsc::channel::<()>();
-        let counting = std::thread::spawn(move || -> Result<Option<CoinStats>, StoreError> {
+        let walking = std::thread::spawn(move || -> Result<Option<T>, StoreError> {
             let mut begun = Some(begun);
-            let mut count = CoinCount::new(kind, height, hash);
-            let mut whole = true;
+            let mut filled = begin(hash, height);
+            let mut stopped = false;
             store.for_each_coin(&mut |outpoint, coin| {
                 drop(begun.take());
-                count.add(&outpoint, &coin);
-                whole = !*stopping.borrow();
-                whole
+                stopped = *stopping.borrow();
+                !stopped && each(&mut filled, outpoint, coin)
             })?;
-            Ok(whole.then(|| count.finish()))
+            Ok((!stopped).then_some(filled))
         });
         // Ends when the first coin is there, or when there is none: either way with an error, since nothing is sent.
         let _ = first.recv();
-        Ok(counting)
+        Ok(walking)
     })?;
-    let bug = |_| RpcError::new(RPC_INTERNAL_ERROR, "the count of the coins failed: a bug in Groat");
-    Ok(counting.join().map_err(bug)??.ok_or(Stopped)?)
+    let bug = |_| RpcError::new(RPC_INTERNAL_ERROR, "the walk over the coins failed: a bug in Groat");
+    Ok(walking.join().map_err(bug)??.ok_or(Stopped)?)
 }

@@ -15,6 +15,7 @@ use super::Rpc;
 use super::auth::is_from_elsewhere;
 use super::request::{self, Reply};
 use super::template::{MAX_LONG_POLLS, wait_for_other};
+use super::wait::wait_for_tip;
 
 /// Calls that run at once. Core: `DEFAULT_HTTP_THREADS`.
 pub const THREADS: usize = 16;
@@ -33,7 +34,7 @@ struct Http {
     threads: Semaphore,
     /// Calls that run or wait.
     calls: AtomicUsize,
-    /// Calls that may wait for another block template. They take no thread from others, nor a place.
+    /// Calls that may wait for another block or template. They take no thread from others, nor a place.
     long_polls: Semaphore,
 }
 
@@ -79,6 +80,7 @@ async fn answer(State(http): State<Arc<Http>>, request: Request) -> Response<Bod
     drop(place);
     if let Ok(_waiting) = http.long_polls.try_acquire() {
         wait_for_other(&http.rpc, &body).await;
+        wait_for_tip(&http.rpc, &body).await;
     }
     let Some(_place) = Place::take(&http.calls) else {
         return plain(StatusCode::SERVICE_UNAVAILABLE, "Work queue depth exceeded");

@@ -6,10 +6,9 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::Rpc;
 use super::args::{Arg, Args, Kind};
 use super::error::*;
-use super::{Rpc, addresses, bans, blockchain, coins, control, fees, logging, mempool, mining, network, peerinfo};
-use super::{indexes, rawtransactions, submit, template};
 
 /// A result as JSON text, or an error.
 pub type Answer = Result<Box<RawValue>, RpcError>;
@@ -28,12 +27,9 @@ pub struct Method {
     pub run: fn(&Rpc, &Args) -> Answer,
 }
 
-/// All methods, by the files they are in.
+/// All methods.
 pub fn all() -> impl Iterator<Item = &'static Method> {
-    let chain = [blockchain::METHODS, coins::METHODS, indexes::METHODS, mining::METHODS, template::METHODS];
-    let transactions = [mempool::METHODS, rawtransactions::METHODS, submit::METHODS, fees::METHODS];
-    let peers = [addresses::METHODS, bans::METHODS, network::METHODS, peerinfo::METHODS];
-    [control::METHODS, logging::METHODS].into_iter().chain(chain).chain(transactions).chain(peers).flatten()
+    super::METHODS.iter().copied().flatten()
 }
 
 /// Carries out a call.
@@ -82,9 +78,9 @@ impl Method {
             optional = !arg.required;
             match arg.kind {
                 Kind::Text | Kind::Hex | Kind::Any => write!(line, "\"{}\"", arg.name()),
+                Kind::Number | Kind::Bool | Kind::Array("") => write!(line, "{}", arg.name()),
                 Kind::Array(elements) => write!(line, "[{elements},...]"),
-                Kind::Number | Kind::Bool => write!(line, "{}", arg.name()),
-                Kind::Object(shown) | Kind::Loose(shown) => write!(line, "{shown}"),
+                Kind::Object(shown) | Kind::Options(shown, _) | Kind::Loose(shown) => write!(line, "{shown}"),
             }
             .expect("a string takes what is written");
         }
@@ -104,7 +100,7 @@ impl Method {
                 Kind::Number => "numeric",
                 Kind::Bool => "boolean",
                 Kind::Array(_) => "json array",
-                Kind::Object(_) => "json object",
+                Kind::Object(_) | Kind::Options(..) => "json object",
                 Kind::Loose(_) => "numeric, string or json",
             };
             let needed = if arg.required { "required" } else { "optional" };

@@ -10,6 +10,8 @@
 //! | `logging` | what is logged |
 //! | `control`, `blockchain`, `coins`, `mining` | methods about the server, the chain and new blocks |
 //! | `indexes` | methods about the optional indexes |
+//! | `deployments`, `stats`, `proofs`, `wait` | rule changes, figures, merkle proofs, waiting for a block |
+//! | `upkeep`, `snapshot`, `inside` | checking, pruning, a file of all coins; what developers look at |
 //! | `template` | the next block for miners elsewhere, and blocks that they propose |
 //! | `mempool`, `rawtransactions`, `fees` | methods about transactions and what they should pay |
 //! | `network`, `peerinfo`, `bans`, `addresses` | methods about links, bans and the peer book |
@@ -24,10 +26,12 @@ mod bans;
 mod blockchain;
 mod coins;
 mod control;
+mod deployments;
 mod error;
 mod fees;
 mod http;
 mod indexes;
+mod inside;
 mod logging;
 mod mempool;
 mod method;
@@ -35,14 +39,19 @@ mod mining;
 mod network;
 mod number;
 mod peerinfo;
+mod proofs;
 mod rawtransactions;
 mod request;
 mod script;
 mod show;
+mod snapshot;
+mod stats;
 mod submit;
 mod template;
 #[cfg(test)]
 mod tests;
+mod upkeep;
+mod wait;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -57,6 +66,32 @@ use parking_lot::Mutex;
 use crate::handle::NodeHandle;
 use auth::Cookie;
 use error::{RPC_IN_WARMUP, RpcError};
+
+/// The methods, by the files they are in.
+const METHODS: &[&[method::Method]] = &[
+    addresses::METHODS,
+    bans::METHODS,
+    blockchain::METHODS,
+    coins::METHODS,
+    control::METHODS,
+    deployments::METHODS,
+    fees::METHODS,
+    indexes::METHODS,
+    inside::METHODS,
+    logging::METHODS,
+    mempool::METHODS,
+    mining::METHODS,
+    network::METHODS,
+    peerinfo::METHODS,
+    proofs::METHODS,
+    rawtransactions::METHODS,
+    snapshot::METHODS,
+    stats::METHODS,
+    submit::METHODS,
+    template::METHODS,
+    upkeep::METHODS,
+    wait::METHODS,
+];
 
 /// What an operator may choose.
 #[derive(Clone, Debug)]

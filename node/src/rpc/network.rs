@@ -1,6 +1,7 @@
 //! Methods about peers and the node's place in the network. Core: `src/rpc/net.cpp`.
 
 use bitcoin::Amount;
+use groat_chain::mempool::Policy;
 use groat_net::PROTOCOL_VERSION;
 use groat_net::addr::{NetAddr, Network};
 use groat_net::local::Own;
@@ -115,11 +116,6 @@ pub const METHODS: &[Method] = &[
         run: sendmsgtopeer,
     },
 ];
-
-/// Fee rate per 1000 virtual bytes below which nothing is relayed. Core: `DEFAULT_MIN_RELAY_TX_FEE`.
-const DEFAULT_MIN_RELAY_TX_FEE: Amount = Amount::from_sat(100);
-/// Core: `DEFAULT_INCREMENTAL_RELAY_FEE`.
-const DEFAULT_INCREMENTAL_RELAY_FEE: Amount = Amount::from_sat(100);
 
 /// Whether a link may begin with version 2 of the transport.
 fn speaks_v2(rpc: &Rpc) -> bool {
@@ -346,6 +342,7 @@ fn getnetworkinfo(rpc: &Rpc, _: &Args) -> Answer {
         }
     };
     let local = |own: &Own| Local { address: own.addr.host.to_string(), port: own.addr.port, score: own.score };
+    let Policy { min_relay_fee, incremental_relay_fee, .. } = *rpc.node()?.mempool().read().policy();
     answer(NetworkInfo {
         version: client_version(),
         subversion: &rpc.config.user_agent,
@@ -359,8 +356,8 @@ fn getnetworkinfo(rpc: &Rpc, _: &Args) -> Answer {
         connections_in: info.inbound,
         connections_out: info.outbound,
         networks: Network::ALL.map(reach),
-        relayfee: Btc(DEFAULT_MIN_RELAY_TX_FEE),
-        incrementalfee: Btc(DEFAULT_INCREMENTAL_RELAY_FEE),
+        relayfee: Btc(Amount::from_sat(min_relay_fee)),
+        incrementalfee: Btc(Amount::from_sat(incremental_relay_fee)),
         localaddresses: info.own.iter().map(local).collect(),
         warnings: [],
     })

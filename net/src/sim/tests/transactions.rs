@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::message::Kind;
-use crate::protocol::{Config, Input, Policy};
+use crate::protocol::{Command, Config, Input, Policy};
 use bitcoin::p2p::message_blockdata::Inventory;
 use bitcoin::{ScriptBuf, Transaction, Wtxid, absolute, transaction};
 use groat_chain::rejection::Rejection;
@@ -318,6 +318,22 @@ fn the_operators_transaction_is_announced_until_somebody_asks_for_it() {
     world.nodes[0].chain.pool.clear();
     world.run_for(16 * MINUTE);
     assert_eq!(unbroadcast(&world), 0);
+}
+
+#[test]
+fn with_the_schedule_brought_forward_it_is_announced_again_at_once() {
+    let (mut world, _) = node_with_friends(&[LinkKind::Inbound]);
+    let sent = tx(1, 2000);
+    let (txid, wtxid) = (sent.compute_txid(), sent.compute_wtxid());
+    world.give_tx(0, sent);
+    world.inform(0, Input::Broadcast { txid, wtxid, first: true });
+    world.run_for(MINUTE);
+    let (late, _) = friend(&mut world, LinkKind::Inbound, Permissions::default());
+    world.run_for(MINUTE);
+    assert_eq!(invs(&answer_pings(&mut world, late)), [], "who came later is not told at first");
+    world.inform(0, Input::Command(Command::Forward(15 * MINUTE)));
+    world.run_for(MINUTE);
+    assert_eq!(invs(&answer_pings(&mut world, late)), [wtxid]);
 }
 
 #[test]
