@@ -2,7 +2,7 @@
 
 use std::sync::mpsc;
 
-use bitcoin::{OutPoint, Txid};
+use bitcoin::{BlockHash, OutPoint, Txid};
 use groat_chain::coins::Coin;
 use groat_chain::stats::{CoinCount, CoinStats, HashKind};
 use groat_chain::store::StoreError;
@@ -132,10 +132,25 @@ fn gettxoutsetinfo(rpc: &Rpc, args: &Args) -> Answer {
     })
 }
 
-/// Counts the coins as of one block. The ledger waits only until the store's snapshot is taken.
+/// Counts the coins as of one block.
 fn count(node: &NodeHandle, kind: HashKind) -> Result<CoinStats, RpcError> {
     let stopping = node.stopping();
-    let counting = node.with_ledger(move |ledger| {
+    let start = move |hash, height| CoinCount::new(kind, height, hash);
+    let (count, whole) = read_all(node, start, move |count, outpoint, coin| {
+        count.add(outpoint, coin);
+        !*stopping.borrow()
+    })?;
+    if whole { Ok(count.finish()) } else { Err(Stopped.into()) }
+}
+
+/// Reads all coins as of the tip, of which `start` is told hash and height; whether `each` let it come to the end. The
+/// ledger waits only until the store's snapshot is taken.
+pub fn read_all<T: Send + 'static>(
+    node: &NodeHandle,
+    start: impl FnOnce(BlockHash, u32) -> T + Send + 'static,
+    mut each: impl FnMut(&mut T, &OutPoint, &Coin) -> bool + Send + 'static,
+) -> Result<(T, bool), RpcError> {
+    let reading = node.with_ledger(move |ledger| {
         ledger.flush()?;
         let (hash, tree) = (ledger.tip(), ledger.tree());
         let height = {
@@ -144,22 +159,20 @@ fn count(node: &NodeHandle, kind: HashKind) -> Result<CoinStats, RpcError> {
         };
         let store = ledger.store();
         let (begun, first) = mpsc::channel::<()>();
-        let counting = std::thread::spawn(move || -> Result<Option<CoinStats>, StoreError> {
-            let mut begun = Some(begun);
-            let mut count = CoinCount::new(kind, height, hash);
-            let mut whole = true;
+        let reading = std::thread::spawn(move || -> Result<(T, bool), StoreError> {
+            let (mut begun, mut whole) = (Some(begun), true);
+            let mut sum = start(hash, height);
             store.for_each_coin(&mut |outpoint, coin| {
                 drop(begun.take());
-                count.add(&outpoint, &coin);
-                whole = !*stopping.borrow();
+                whole = each(&mut sum, &outpoint, &coin);
                 whole
             })?;
-            Ok(whole.then(|| count.finish()))
+            Ok((sum, whole))
         });
         // Ends when the first coin is there, or when there is none: either way with an error, since nothing is sent.
         let _ = first.recv();
-        Ok(counting)
+        Ok(reading)
     })?;
-    let bug = |_| RpcError::new(RPC_INTERNAL_ERROR, "the count of the coins failed: a bug in Groat");
-    Ok(counting.join().map_err(bug)??.ok_or(Stopped)?)
+    let bug = |_| RpcError::new(RPC_INTERNAL_ERROR, "reading the coins failed: a bug in Groat");
+    Ok(reading.join().map_err(bug)??)
 }

@@ -11,9 +11,12 @@
 //! | `template` | the next block for miners elsewhere, and blocks that they propose |
 //! | `mempool`, `rawtransactions`, `fees` | methods about transactions and what they should pay |
 //! | `network`, `peerinfo`, `bans`, `addresses` | methods about links, bans and the peer book |
+//! | `outputscript`, `scan` | methods about addresses, scripts and descriptors; the coins of descriptors |
+//! | `descriptor`, `keyexpr`, `fragment`, `address` | descriptors, their keys and miniscripts; addresses |
 //! | `show`, `script`, `number`, `amount` | headers, blocks, transactions, scripts and amounts as JSON |
 //! | `error` | codes |
 
+mod address;
 mod addresses;
 mod amount;
 mod args;
@@ -22,17 +25,22 @@ mod bans;
 mod blockchain;
 mod coins;
 mod control;
+mod descriptor;
 mod error;
 mod fees;
+mod fragment;
 mod http;
+mod keyexpr;
 mod mempool;
 mod method;
 mod mining;
 mod network;
 mod number;
+mod outputscript;
 mod peerinfo;
 mod rawtransactions;
 mod request;
+mod scan;
 mod script;
 mod show;
 mod submit;
@@ -97,6 +105,8 @@ struct Rpc {
     template: Mutex<Option<template::Given>>,
     /// What the last blocks ask for a place.
     fees: Mutex<fees::Recent>,
+    /// What reads all coins.
+    scan: Arc<scan::Scan>,
 }
 
 impl Rpc {
@@ -154,6 +164,7 @@ impl Server {
             last: Mutex::new(None),
             template: Mutex::new(None),
             fees: Mutex::new(fees::Recent::default()),
+            scan: Arc::default(),
         });
         let (end, ended) = tokio::sync::oneshot::channel();
         let routes = http::routes(rpc.clone());
