@@ -13,4 +13,5 @@ mod oracle;
 mod peers;
 mod relay;
 mod rpc;
+mod rpc_keys;
 mod vectors;

@@ -39,9 +39,14 @@ impl Groat {
 
     /// With a mempool that takes what `policy` says.
     pub fn with(policy: Policy) -> Groat {
+        Groat::on("regtest", policy)
+    }
+
+    /// On another network.
+    pub fn on(chain: &str, policy: Policy) -> Groat {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("regtest")).unwrap();
-        let params = Arc::new(Params::by_name("regtest").unwrap());
+        let params = Arc::new(Params::by_name(chain).unwrap());
         let options = Options { assumed_valid: None, table_bytes: 1 << 20, prune: None };
         let pool = Arc::new(Pool::new(1));
         let node = Offline::start(Ledger::open(params, Arc::new(MemStore::default()), pool, options).unwrap(), policy);

@@ -7,7 +7,7 @@
 use bitcoin::opcodes::all::*;
 use bitcoin::script::Builder;
 use bitcoin::taproot::{LeafVersion, TapNodeHash, TapTweakHash};
-use bitcoin::{PrivateKey, PublicKey, ScriptBuf};
+use bitcoin::{PublicKey, ScriptBuf};
 use groat_chain::params::AddressSet;
 use groat_chain::script::{MAX_PUBKEYS_PER_MULTISIG, MAX_SCRIPT_ELEMENT_SIZE};
 use hex::DisplayHex;
@@ -108,11 +108,6 @@ impl Descriptor {
     pub fn at(&self, branch: usize, index: u32) -> Option<Vec<Output>> {
         let node = self.node.map(&|key: &Key, x_only| key.at(branch, index, x_only).ok_or(())).ok()?;
         Some(node.outputs(self.addresses))
-    }
-
-    /// The private keys that were given, at an index.
-    pub fn secrets(&self, branch: usize, index: u32) -> Vec<PrivateKey> {
-        self.keys().iter().filter_map(|key| key.secret_at(branch, index)).collect()
     }
 
     fn keys(&self) -> Vec<&Key> {

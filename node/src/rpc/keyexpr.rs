@@ -145,22 +145,6 @@ impl Key {
         path.extend(own);
         Some(Point { key, text: bracketed(fingerprint, &path, false) + &hex_of(&key, x_only) })
     }
-
-    /// The private key at an index, where it is known.
-    pub fn secret_at(&self, branch: usize, index: u32) -> Option<PrivateKey> {
-        match &self.form {
-            Form::Single(_, _, secret) => *secret,
-            Form::Extended { secret, paths, last, .. } => {
-                let mut path = paths[branch % paths.len()].clone();
-                match last {
-                    Last::Fixed => {}
-                    Last::Index => path.push(ChildNumber::from_normal_idx(index).ok()?),
-                    Last::HardenedIndex => path.push(ChildNumber::from_hardened_idx(index).ok()?),
-                }
-                Some(secret.as_ref()?.derive_priv(&*SECP, &path).ok()?.to_priv())
-            }
-        }
-    }
 }
 
 /// The key as scripts have it.

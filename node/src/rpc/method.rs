@@ -9,7 +9,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::args::{Arg, Args, Kind};
 use super::error::*;
 use super::{Rpc, addresses, bans, blockchain, coins, control, fees, mempool, mining, network, peerinfo};
-use super::{outputscript, rawtransactions, scan, submit, template};
+use super::{messages, outputscript, psbt, rawtransactions, scan, signing, submit, template};
 
 /// A result as JSON text, or an error.
 pub type Answer = Result<Box<RawValue>, RpcError>;
@@ -33,7 +33,7 @@ pub fn all() -> impl Iterator<Item = &'static Method> {
     let chain = [blockchain::METHODS, coins::METHODS, mining::METHODS, template::METHODS];
     let transactions = [mempool::METHODS, rawtransactions::METHODS, submit::METHODS, fees::METHODS];
     let peers = [addresses::METHODS, bans::METHODS, network::METHODS, peerinfo::METHODS];
-    let keys = [outputscript::METHODS, scan::METHODS];
+    let keys = [outputscript::METHODS, scan::METHODS, signing::METHODS, messages::METHODS, psbt::METHODS];
     [control::METHODS].into_iter().chain(chain).chain(transactions).chain(peers).chain(keys).flatten()
 }
 

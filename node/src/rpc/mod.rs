@@ -12,6 +12,7 @@
 //! | `mempool`, `rawtransactions`, `fees` | methods about transactions and what they should pay |
 //! | `network`, `peerinfo`, `bans`, `addresses` | methods about links, bans and the peer book |
 //! | `outputscript`, `scan` | methods about addresses, scripts and descriptors; the coins of descriptors |
+//! | `signing`, `messages`, `psbt` | methods that sign with keys of the call; `sign`: how |
 //! | `descriptor`, `keyexpr`, `fragment`, `address` | descriptors, their keys and miniscripts; addresses |
 //! | `show`, `script`, `number`, `amount` | headers, blocks, transactions, scripts and amounts as JSON |
 //! | `error` | codes |
@@ -32,17 +33,21 @@ mod fragment;
 mod http;
 mod keyexpr;
 mod mempool;
+mod messages;
 mod method;
 mod mining;
 mod network;
 mod number;
 mod outputscript;
 mod peerinfo;
+mod psbt;
 mod rawtransactions;
 mod request;
 mod scan;
 mod script;
 mod show;
+mod sign;
+mod signing;
 mod submit;
 mod template;
 #[cfg(test)]
