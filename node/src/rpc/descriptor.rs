@@ -1,8 +1,9 @@
 //! Output descriptors (BIP380 to BIP386, BIP389) as Core takes them at the RPC (`src/script/descriptor.cpp`), with its
 //! texts. Functions and keys are read here; miniscript inside `wsh()` and `tr()` by the `miniscript` crate.
 //!
-//! Other than Core: no `musig()` and no `unused()`; of a miniscript whose types do not fit the whole expression is called
-//! invalid, not its smallest part; a private key serves only the key expression that it stands in.
+//! Other than Core: no `musig()` and no `unused()`; a private key serves only the key expression that it stands in; of a
+//! miniscript whose types do not fit the whole expression is called invalid, not its smallest part; and of text that
+//! cannot be read as a miniscript a bad key within is not told.
 
 use bitcoin::opcodes::all::*;
 use bitcoin::script::Builder;
@@ -44,7 +45,11 @@ enum Node<K> {
     Address(ScriptBuf, String),
     /// `pk`, `pkh`, `wpkh`, `combo` or `rawtr`; whether its key has x alone.
     Single(&'static str, K, bool),
-    Multi { name: &'static str, required: usize, keys: Vec<K> },
+    Multi {
+        name: &'static str,
+        required: usize,
+        keys: Vec<K>,
+    },
     /// `sh` or `wsh`.
     Wrapped(&'static str, Box<Node<K>>),
     Taproot(K, Option<Tree<K>>),
@@ -275,7 +280,18 @@ impl Tree<Point> {
     fn inferred(&self) -> Tree<Point> {
         match self {
             Tree::Leaf(node) => Tree::Leaf(Box::new(node.inferred())),
-            Tree::Branch(left, right) => Tree::Branch(Box::new(left.inferred()), Box::new(right.inferred())),
+            Tree::Branch(left, right) => {
+                // The hashes do not tell left from right: what holds the least script comes first.
+                let (left, right) = if right.least() < left.least() { (right, left) } else { (left, right) };
+                Tree::Branch(Box::new(left.inferred()), Box::new(right.inferred()))
+            }
+        }
+    }
+
+    fn least(&self) -> ScriptBuf {
+        match self {
+            Tree::Leaf(node) => node.script(),
+            Tree::Branch(left, right) => left.least().min(right.least()),
         }
     }
 
@@ -340,9 +356,7 @@ impl Parser {
         for name in ["multi", "sortedmulti", "multi_a", "sortedmulti_a"] {
             let Some(inside) = function(name, whole) else { continue };
             return match (name.ends_with("_a"), place == Place::P2tr) {
-                (false, true) => {
-                    Err("Can only have multi/sortedmulti at top level, in sh(), or in wsh()".into())
-                }
+                (false, true) => Err("Can only have multi/sortedmulti at top level, in sh(), or in wsh()".into()),
                 (true, false) => Err("Can only have multi_a/sortedmulti_a inside tr()".into()),
                 _ => self.multi(name, inside, place),
             };
@@ -354,7 +368,11 @@ impl Parser {
             };
         }
         if let Some(inside) = function("sh", whole) {
-            return if top { self.wrapped("sh", inside, Place::P2sh) } else { Err("Can only have sh() at top level".into()) };
+            return if top {
+                self.wrapped("sh", inside, Place::P2sh)
+            } else {
+                Err("Can only have sh() at top level".into())
+            };
         }
         if let Some(inside) = function("wsh", whole) {
             return match place {

@@ -1,13 +1,13 @@
 //! A miniscript inside a descriptor, with keys of the descriptor's own. Reading, types and bounds are the `miniscript`
 //! crate's; texts of errors are Core's (`src/script/descriptor.cpp`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bitcoin::hashes::{hash160, ripemd160, sha256};
 use bitcoin::{PublicKey, ScriptBuf, XOnlyPublicKey};
 use miniscript::miniscript::hash256;
 use miniscript::{
-    Error, Miniscript, MiniscriptKey, ScriptContext, Segwitv0, Tap, ToPublicKey, TranslatePk, Translator,
+    Error, Miniscript, MiniscriptKey, ScriptContext, Segwitv0, Tap, Terminal, ToPublicKey, TranslatePk, Translator,
 };
 
 use super::keyexpr::{Key, Place, Point};
@@ -17,6 +17,8 @@ use super::keyexpr::{Key, Place, Point};
 pub struct Fragment<K> {
     form: Form,
     keys: BTreeMap<String, K>,
+    /// Those that scripts show as hashes.
+    hashed: BTreeSet<String>,
 }
 
 #[derive(Clone)]
@@ -31,13 +33,10 @@ type ReadKey<'a> = &'a dyn Fn(&str, Place) -> Result<Key, String>;
 impl Fragment<Key> {
     /// Reads one; none if it is no miniscript at all.
     pub fn parse(text: &str, place: Place, key: ReadKey<'_>) -> Result<Option<Fragment<Key>>, String> {
-        match place {
-            Place::P2wsh => Fragment::parse_in(text, place, Form::Segwit, key),
-            Place::P2tr => Fragment::parse_in(text, place, Form::Tap, key),
-            _ => match Fragment::parse_in(text, Place::P2tr, Form::Tap, key)? {
-                Some(_) => Err("Miniscript expressions can only be used in wsh or tr.".into()),
-                None => Ok(None),
-            },
+        if place == Place::P2wsh {
+            Fragment::parse_in(text, place, Form::Segwit, key)
+        } else {
+            Fragment::parse_in(text, place, Form::Tap, key)
         }
     }
 
@@ -49,18 +48,27 @@ impl Fragment<Key> {
     ) -> Result<Option<Fragment<Key>>, String> {
         let read = match Miniscript::<String, C>::from_str_insane(text) {
             Ok(read) => read,
-            Err(Error::TypeCheck(_) | Error::NonTopLevel(_)) => return Err(format!("{text} is invalid")),
+            Err(Error::NonTopLevel(_)) => return Err(format!("{text} is not sane")),
+            Err(Error::TypeCheck(_)) => return Err(format!("{text} is invalid")),
             Err(_) => return Ok(None),
         };
         let mut keys = BTreeMap::new();
+        let inside = if place == Place::P2wsh { place } else { Place::P2tr };
         for word in read.iter_pk() {
-            keys.insert(word.clone(), key(&word, place)?);
+            keys.insert(word.clone(), key(&word, inside)?);
         }
         let Some(shown) = with_texts(&read, &|word: &str| keys[word].text(0)) else { return Ok(None) };
+        if !matches!(place, Place::P2wsh | Place::P2tr) {
+            return Err("Miniscript expressions can only be used in wsh or tr.".into());
+        }
         if let Some(error) = insanity(&shown) {
             return Err(error);
         }
-        Ok(Some(Fragment { form: form(read), keys }))
+        let hashed = read.iter().filter_map(|part| match &part.node {
+            Terminal::PkH(word) => Some(word.clone()),
+            _ => None,
+        });
+        Ok(Some(Fragment { hashed: hashed.collect(), form: form(read), keys }))
     }
 }
 
@@ -72,9 +80,11 @@ impl<K> Fragment<K> {
 
     /// The same with other keys; a key is told whether its x alone counts.
     pub fn map<Q, E>(&self, change: &impl Fn(&K, bool) -> Result<Q, E>) -> Result<Fragment<Q>, E> {
-        let x_only = matches!(self.form, Form::Tap(_));
-        let keys = self.keys.iter().map(|(word, key)| Ok((word.clone(), change(key, x_only)?)));
-        Ok(Fragment { form: self.form.clone(), keys: keys.collect::<Result<_, E>>()? })
+        // Core, which finds keys by their hashes, shows these whole.
+        let x_only = |word| matches!(self.form, Form::Tap(_)) && !self.hashed.contains(word);
+        let keys = self.keys.iter().map(|(word, key)| Ok((word.clone(), change(key, x_only(word))?)));
+        let keys = keys.collect::<Result<_, E>>()?;
+        Ok(Fragment { form: self.form.clone(), keys, hashed: self.hashed.clone() })
     }
 
     /// As it is written, with keys as `show` shows them.
@@ -113,7 +123,10 @@ pub fn infer_witness_script(script: &bitcoin::Script) -> Option<String> {
 /// Core: the texts of `ParseScript` for what `IsSane` refuses.
 fn insanity<C: ScriptContext>(whole: &Miniscript<String, C>) -> Option<String> {
     let sane = |part: &Miniscript<String, C>| {
-        part.is_non_malleable() && !part.has_mixed_timelocks() && !part.has_repeated_keys() && part.within_resource_limits()
+        part.is_non_malleable()
+            && !part.has_mixed_timelocks()
+            && !part.has_repeated_keys()
+            && part.within_resource_limits()
     };
     if sane(whole) && whole.requires_sig() {
         return None;

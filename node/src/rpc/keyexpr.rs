@@ -229,7 +229,8 @@ fn form(text: &str, place: Place, kind: NetworkKind, apostrophe: &mut bool) -> R
     // A master key has no parent.
     let is_root = |root: &Xpub| {
         root.depth > 0
-            || root.parent_fingerprint == Fingerprint::default() && root.child_number == (ChildNumber::Normal { index: 0 })
+            || root.parent_fingerprint == Fingerprint::default()
+                && root.child_number == (ChildNumber::Normal { index: 0 })
     };
     let root = root.filter(is_root).ok_or_else(|| format!("key '{word}' is not valid"))?;
     let last = match parts.last() {
@@ -302,7 +303,6 @@ fn step(text: &str, apostrophe: &mut bool) -> Result<ChildNumber, String> {
     let plain = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
     let number: Option<u32> = digits.parse().ok().filter(|_| plain);
     let number = number.ok_or_else(|| format!("Key path value '{digits}' is not a valid uint32"))?;
-    let step =
-        if hardened { ChildNumber::from_hardened_idx(number) } else { ChildNumber::from_normal_idx(number) };
+    let step = if hardened { ChildNumber::from_hardened_idx(number) } else { ChildNumber::from_normal_idx(number) };
     step.map_err(|_| format!("Key path value {number} is out of range"))
 }

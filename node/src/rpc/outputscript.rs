@@ -136,9 +136,8 @@ fn createmultisig(rpc: &Rpc, args: &Args) -> Answer {
     };
     let refuse = |text: String| RpcError::new(RPC_INVALID_PARAMETER, text);
     let required = usize::try_from(required).ok().filter(|required| *required > 0);
-    let required = required.ok_or_else(|| {
-        refuse("a multisignature address must require at least one key to redeem".into())
-    })?;
+    let required =
+        required.ok_or_else(|| refuse("a multisignature address must require at least one key to redeem".into()))?;
     if keys.len() < required {
         let (count, text) = (keys.len(), "not enough keys supplied");
         return Err(refuse(format!("{text} (got {count} keys, but need at least {required} to redeem)")));
@@ -263,9 +262,8 @@ fn outputs(
 /// First and last index. Core: `ParseDescriptorRange`.
 fn range(given: &Value) -> Result<(u32, u32), RpcError> {
     let refuse = |text| RpcError::new(RPC_INVALID_PARAMETER, text);
-    let whole = |value: &Value| {
-        value.as_i64().ok_or_else(|| RpcError::new(RPC_MISC_ERROR, "JSON integer out of range"))
-    };
+    let whole =
+        |value: &Value| value.as_i64().ok_or_else(|| RpcError::new(RPC_MISC_ERROR, "JSON integer out of range"));
     let (first, last) = match given {
         Value::Number(_) => (0, whole(given)?),
         Value::Array(ends) => match &ends[..] {
@@ -278,7 +276,11 @@ fn range(given: &Value) -> Result<(u32, u32), RpcError> {
         return Err(refuse("Range specified as [begin,end] must not have begin after end"));
     }
     let Ok(begin) = u32::try_from(first) else {
-        return Err(refuse(if first < 0 { "Range should be greater or equal than 0" } else { "End of range is too high" }));
+        return Err(refuse(if first < 0 {
+            "Range should be greater or equal than 0"
+        } else {
+            "End of range is too high"
+        }));
     };
     if last >> 31 != 0 {
         return Err(refuse("End of range is too high"));
@@ -394,9 +396,7 @@ const MAX_OPCODE: u8 = 0xb9;
 fn witness_output(script: &Script, kind: &Template<'_>) -> Option<(ScriptBuf, Option<String>)> {
     let compressed = |key: &[u8]| key.len() == 33;
     match kind {
-        Template::PubKey(key) if compressed(key) => {
-            Some((ScriptBuf::new_p2wpkh(&WPubkeyHash::hash(key)), None))
-        }
+        Template::PubKey(key) if compressed(key) => Some((ScriptBuf::new_p2wpkh(&WPubkeyHash::hash(key)), None)),
         Template::PubKeyHash => {
             let hash: [u8; 20] = script.as_bytes()[3..23].try_into().ok()?;
             Some((ScriptBuf::new_p2wpkh(&WPubkeyHash::from_byte_array(hash)), None))

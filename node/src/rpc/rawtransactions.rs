@@ -287,7 +287,13 @@ fn outputs(rpc: &Rpc, given: &Value) -> Result<Vec<TxOut>, RpcError> {
             if !seen.insert(ScriptBuf::new()) {
                 return Err(invalid("duplicate key: data".into()));
             }
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let text = match value {
+                Value::String(text) => text.clone(),
+                Value::Number(number) => number.to_string(),
+                // As Core's `getValStr` has it.
+                Value::Bool(true) => "1".into(),
+                _ => String::new(),
+            };
             let bytes = Vec::from_hex(&text).ok().filter(|bytes| !bytes.is_empty());
             let data = bytes.and_then(|bytes| PushBytesBuf::try_from(bytes).ok());
             let not_hex =

@@ -11,7 +11,7 @@ use groat_chain::coins::Coin;
 use serde::Serialize;
 
 use super::Rpc;
-use super::args::{Arg, Args, Kind};
+use super::args::{Arg, Args, Kind, wrong_type};
 use super::coins::read_all;
 use super::error::*;
 use super::method::{Answer, Method, answer, done};
@@ -101,9 +101,10 @@ fn start(rpc: &Rpc, args: &Args) -> Answer {
     }
     let text = "Scan already in progress, use action \"abort\" or \"status\"";
     let turn = Turn::take(&rpc.scan).ok_or_else(|| RpcError::new(RPC_INVALID_PARAMETER, text))?;
-    let objects = args.get(1).as_array().filter(|_| args.all().len() > 1);
-    let text = "scanobjects argument is required for the start action";
-    let objects = objects.ok_or_else(|| RpcError::new(RPC_MISC_ERROR, text))?;
+    if args.all().len() < 2 {
+        return Err(RpcError::new(RPC_MISC_ERROR, "scanobjects argument is required for the start action"));
+    }
+    let objects = args.get(1).as_array().ok_or_else(|| wrong_type(args.get(1), "array"))?;
     let node = rpc.node()?;
     let mut wanted: HashMap<ScriptBuf, String> = HashMap::new();
     for object in objects {

@@ -1,5 +1,6 @@
 //! Signs inputs and joins signatures, by the keys and scripts that a call brought along; step by step as Core does it
-//! (`src/script/sign.cpp`), so that the same keys give the same transaction. Knows no chain.
+//! (`src/script/sign.cpp`), so that the same keys give the same transaction. Only where a miniscript can be satisfied in
+//! several ways the `miniscript` crate may choose another one. Knows no chain.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -9,7 +10,9 @@ use bitcoin::hashes::{Hash, hash160, ripemd160};
 use bitcoin::opcodes::all::{OP_PUSHNUM_1, OP_PUSHNUM_NEG1};
 use bitcoin::script::{Builder, PushBytesBuf};
 use bitcoin::secp256k1::{Keypair, Message};
-use bitcoin::{EcdsaSighashType, Opcode, PrivateKey, PublicKey, Script, ScriptBuf, Sequence, Witness, absolute, relative};
+use bitcoin::{
+    EcdsaSighashType, Opcode, PrivateKey, PublicKey, Script, ScriptBuf, Sequence, Witness, absolute, relative,
+};
 use groat_chain::rules::transaction::MAX_MONEY;
 use groat_chain::script::opcode::{Cursor, OP_1, OP_1NEGATE, OP_16};
 use groat_chain::script::{
@@ -288,7 +291,9 @@ impl Signer<'_> {
                     stack.extend(signature.filter(|_| stack.len() <= required));
                 }
                 let complete = stack.len() == required + 1;
-                stack.resize(required + 1, Vec::new());
+                // Core fills up half of what lacks.
+                let lacking = required + 1 - stack.len();
+                stack.resize(stack.len() + lacking.div_ceil(2), Vec::new());
                 complete
             }
             Template::Anchor => true,
@@ -335,13 +340,7 @@ impl Signer<'_> {
     }
 
     /// One that is there, or a new one. Core: `CreateSig`.
-    fn signature(
-        &self,
-        key: &[u8],
-        script: &Script,
-        version: SigVersion,
-        data: &mut Satisfaction,
-    ) -> Option<Vec<u8>> {
+    fn signature(&self, key: &[u8], script: &Script, version: SigVersion, data: &mut Satisfaction) -> Option<Vec<u8>> {
         let hash = hash20(key);
         if let Some((_, signature)) = data.signatures.get(&hash) {
             return Some(signature.clone());

@@ -38,7 +38,11 @@ pub const METHODS: &[Method] = &[
         args: &[
             Arg::required("hexstring", Kind::Text, "The transaction."),
             Arg::required("privkeys", Kind::Array("\"privatekey\""), "Private keys to sign with, and no others."),
-            Arg::optional("prevtxs", Kind::Array(PREVTX), "Outputs it spends that no block holds yet, with their scripts."),
+            Arg::optional(
+                "prevtxs",
+                Kind::Array(PREVTX),
+                "Outputs it spends that no block holds yet, with their scripts.",
+            ),
             Arg::optional("sighashtype", Kind::Text, "What signatures commit to; DEFAULT in taproot, ALL otherwise."),
         ],
         about: "Signs a transaction, as far as the keys go.",
