@@ -194,3 +194,29 @@ fn errors_of(residue: u32, length: usize) -> Vec<usize> {
     });
     two.unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_and_two_wrong_letters_are_found() {
+        let address = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
+        assert!(decode_address(address, AddressSet::Regtest).is_ok());
+        for places in [vec![5], vec![42], vec![6, 41], vec![20, 21]] {
+            let mut letters = address.as_bytes().to_vec();
+            places.iter().for_each(|place| letters[*place] = b'z');
+            let wrong = String::from_utf8(letters).expect("ASCII");
+            let expected = NoAddress { error: "Invalid Bech32 checksum".into(), places };
+            assert_eq!(decode_address(&wrong, AddressSet::Regtest), Err(expected), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_other_networks_are_refused() {
+        for text in ["1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2", "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4"] {
+            assert!(decode_address(text, AddressSet::Main).is_ok(), "{text}");
+            assert!(decode_address(text, AddressSet::Test).is_err(), "{text}");
+        }
+    }
+}

@@ -53,7 +53,7 @@ enum Node<K> {
     /// `sh` or `wsh`.
     Wrapped(&'static str, Box<Node<K>>),
     Taproot(K, Option<Tree<K>>),
-    Miniscript(Fragment<K>),
+    Miniscript(Box<Fragment<K>>),
 }
 
 #[derive(Clone)]
@@ -155,7 +155,7 @@ impl<K: Clone> Node<K> {
                 let tree = tree.as_ref().map(|tree| tree.map(change)).transpose()?;
                 Node::Taproot(change(key, true)?, tree)
             }
-            Node::Miniscript(fragment) => Node::Miniscript(fragment.map(change)?),
+            Node::Miniscript(fragment) => Node::Miniscript(Box::new(fragment.map(change)?)),
         })
     }
 
@@ -412,7 +412,7 @@ impl Parser {
             Some(fragment) => {
                 let branches = common(fragment.keys().map(Key::branches))
                     .ok_or("Miniscript: Multipath derivation paths have mismatched lengths")?;
-                Ok((Node::Miniscript(fragment), branches))
+                Ok((Node::Miniscript(Box::new(fragment)), branches))
             }
             None if place == Place::P2sh => Err("A function is needed within P2SH".into()),
             None if place == Place::P2wsh => Err("A function is needed within P2WSH".into()),
@@ -576,4 +576,44 @@ pub fn checksum(descriptor: &str) -> Option<String> {
 pub fn with_checksum(descriptor: &str) -> String {
     let checksum = checksum(descriptor).expect("descriptors made here have allowed letters only");
     format!("{descriptor}#{checksum}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Descriptor, String> {
+        Descriptor::parse(text, AddressSet::Regtest, false)
+    }
+
+    #[test]
+    fn wrong_descriptors_are_refused_in_cores_words() {
+        for (text, error) in [
+            ("raw(51)#8lvh9jxq", "Provided checksum '8lvh9jxq' does not match computed checksum '8lvh9jxk'"),
+            ("raw(51)#8lvh", "Expected 8 character checksum, not 4 characters"),
+            ("raw(51)##", "Multiple '#' symbols"),
+            ("raw(é)", "Invalid characters in payload"),
+            ("raw(5)", "Raw script is not hex"),
+            ("addr(1)", "Address is not valid"),
+            ("nothing", "'nothing' is not a valid descriptor function"),
+            ("sh(wsh(wpkh()))", "Can only have wpkh() at top level or inside sh()"),
+        ] {
+            assert_eq!(read(text).err(), Some(error.to_string()), "{text}");
+        }
+        assert!(Descriptor::parse("raw(51)", AddressSet::Regtest, true).is_err(), "a checksum is asked for");
+    }
+
+    #[test]
+    fn private_keys_are_never_shown() {
+        let secret = "cMahea7zqjxrtgAbB7LSGbcQUr1uX1ojuat9jZodMN87JcbXMTcA";
+        for text in [format!("wsh(and_v(v:pk({secret}),older(5)))"), format!("tr({secret},pk({secret}))")] {
+            let descriptor = read(&text).expect("it is a descriptor");
+            assert!(descriptor.has_private_keys(), "{text}");
+            let outputs = descriptor.at(0, 0).expect("nothing is hardened");
+            let shown = outputs.iter().map(|output| output.text.clone()).chain([descriptor.text(0)]);
+            for shown in shown {
+                assert!(!shown.contains(&secret[1..20]), "{text} shows its key: {shown}");
+            }
+        }
+    }
 }

@@ -167,3 +167,21 @@ struct Unspent {
     blockhash: String,
     confirmations: u32,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_scan_runs_and_its_end_makes_room() {
+        let scan = Arc::new(Scan::default());
+        let turn = Turn::take(&scan).expect("nobody scans");
+        assert!(Turn::take(&scan).is_none(), "a second scan must be refused");
+        scan.abort.store(true, Ordering::Release);
+        scan.progress.store(50, Ordering::Release);
+        drop(turn);
+        let _turn = Turn::take(&scan).expect("the first scan has ended");
+        assert!(!scan.abort.load(Ordering::Acquire), "an abort is for the scan that it met");
+        assert_eq!(scan.progress.load(Ordering::Acquire), 0);
+    }
+}

@@ -23,6 +23,8 @@ use miniscript::{Miniscript, Satisfier, Segwitv0};
 use super::keyexpr::SECP;
 
 type Hash20 = [u8; 20];
+/// Keys with valid signatures, by the key's hash.
+type Signatures = BTreeMap<Hash20, (Vec<u8>, Vec<u8>)>;
 
 fn hash20(bytes: &[u8]) -> Hash20 {
     hash160::Hash::hash(bytes).to_byte_array()
@@ -58,8 +60,7 @@ pub struct Satisfaction {
     pub witness: Witness,
     redeem_script: ScriptBuf,
     witness_script: ScriptBuf,
-    /// Keys with valid signatures, by the key's hash.
-    signatures: BTreeMap<Hash20, (Vec<u8>, Vec<u8>)>,
+    signatures: Signatures,
 }
 
 impl Satisfaction {
@@ -133,7 +134,7 @@ impl Satisfaction {
 /// Notes the keys whose signatures are valid.
 struct Extractor<'a> {
     inner: TransactionChecker<'a>,
-    found: RefCell<BTreeMap<Hash20, (Vec<u8>, Vec<u8>)>>,
+    found: RefCell<Signatures>,
 }
 
 impl Checker for Extractor<'_> {
