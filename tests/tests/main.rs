@@ -16,5 +16,6 @@ mod peers;
 mod relay;
 mod rpc;
 mod rpc_chain;
+mod rpc_keys;
 mod shapes;
 mod vectors;

@@ -41,14 +41,19 @@ impl Groat {
 
     /// With a mempool that takes what `policy` says.
     pub fn with(policy: Policy) -> Groat {
-        Groat::over(MemStore::default(), policy, None)
+        Groat::over("regtest", MemStore::default(), policy, None)
+    }
+
+    /// On this network.
+    pub fn on(chain: &str, policy: Policy) -> Groat {
+        Groat::over(chain, MemStore::default(), policy, None)
     }
 
     /// On this store, which is pruned like this.
-    pub fn over(store: MemStore, policy: Policy, prune: Option<u64>) -> Groat {
+    pub fn over(chain: &str, store: MemStore, policy: Policy, prune: Option<u64>) -> Groat {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("regtest")).unwrap();
-        let params = Arc::new(Params::by_name("regtest").unwrap());
+        let params = Arc::new(Params::by_name(chain).unwrap());
         let options = Options { assumed_valid: None, table_bytes: 1 << 20, prune };
         let pool = Arc::new(Pool::new(1));
         let node = Offline::start(Ledger::open(params, Arc::new(store), pool, options).unwrap(), policy);

@@ -386,7 +386,7 @@ fn blocks_are_pruned_by_the_operators_word() {
     let Some(peers) = peers() else { return };
     const FILE: u32 = 65_536;
     let core = Bitcoind::start(&peers, &["-prune=1".into(), "-fastprune=1".into()]);
-    let groat = Groat::over(MemStore::with_file_size(FILE), Policy::default(), Some(PRUNE_TARGET_MANUAL));
+    let groat = Groat::over("regtest", MemStore::with_file_size(FILE), Policy::default(), Some(PRUNE_TARGET_MANUAL));
     let pair = Pair { core, groat };
     let free = ["/verificationprogress", "/size_on_disk", "/warnings"];
     pair.same("getblockchaininfo", json!([]), &free);

@@ -1,6 +1,6 @@
 //! Amounts as arguments: numbers or text, in BTC with at most eight decimals. Core: `AmountFromValue`.
 
-use bitcoin::{Amount, Denomination, SignedAmount};
+use bitcoin::Amount;
 use groat_chain::rules::transaction::MAX_MONEY;
 use serde_json::Value;
 
@@ -18,13 +18,44 @@ pub fn amount(value: &Value) -> Result<Amount, RpcError> {
         },
         _ => return Err(refuse("Amount is not a number or string")),
     };
-    let plain = text.bytes().all(|letter| letter.is_ascii_digit() || matches!(letter, b'.' | b'-'));
-    let amount = SignedAmount::from_str_in(&text, Denomination::Bitcoin).ok().filter(|_| plain);
-    let amount = amount.ok_or_else(|| refuse("Invalid amount"))?;
-    match u64::try_from(amount.to_sat()) {
+    let amount = fixed_point(&text).ok_or_else(|| refuse("Invalid amount"))?;
+    match u64::try_from(amount) {
         Ok(sat) if sat <= MAX_MONEY => Ok(Amount::from_sat(sat)),
         _ => Err(refuse("Amount out of range")),
     }
+}
+
+/// A decimal number as JSON writes it, in units of 10^-8; none if it is another one, or not whole in them.
+/// Core: `ParseFixedPoint`.
+fn fixed_point(text: &str) -> Option<i64> {
+    let (negative, rest) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+    let (digits, exponent) = match rest.split_once(['e', 'E']) {
+        Some((digits, exponent)) => {
+            (digits, decimal(exponent.strip_prefix(['+', '-']).unwrap_or(exponent)).map(|_| exponent)?)
+        }
+        None => (rest, "0"),
+    };
+    let (whole, fraction) = match digits.split_once('.') {
+        Some((whole, fraction)) => (whole, decimal(fraction)?),
+        None => (digits, ""),
+    };
+    if decimal(whole)?.len() > 1 && whole.starts_with('0') {
+        return None;
+    }
+    let exponent = exponent.parse::<i32>().ok()?.checked_add(8)?.checked_sub(fraction.len() as i32)?;
+    let digits = [whole, fraction].concat();
+    let value = digits.trim_end_matches('0');
+    let exponent = exponent.checked_add((digits.len() - value.len()) as i32)?;
+    if value.is_empty() {
+        return Some(0);
+    }
+    let scale = 10_i64.checked_pow(u32::try_from(exponent).ok()?)?;
+    let value = value.parse::<i64>().ok()?.checked_mul(scale)?;
+    Some(if negative { -value } else { value })
+}
+
+fn decimal(text: &str) -> Option<&str> {
+    (!text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit())).then_some(text)
 }
 
 /// A JSON number came through a double: if eight decimals give the same double they are what was written, since no other
@@ -61,7 +92,14 @@ mod tests {
             (json!(20999999.97690001), Ok(2_099_999_997_690_001)),
             (json!(0), Ok(0)),
             (json!(0.000000001), Err("Invalid amount")),
-            (json!("1e-8"), Err("Invalid amount")),
+            (json!("1e-8"), Ok(1)),
+            (json!("0.1E+1"), Ok(100_000_000)),
+            (json!("1e-9"), Err("Invalid amount")),
+            (json!("00"), Err("Invalid amount")),
+            (json!("1."), Err("Invalid amount")),
+            (json!(".5"), Err("Invalid amount")),
+            (json!("1e"), Err("Invalid amount")),
+            (json!("1e99"), Err("Invalid amount")),
             (json!("x"), Err("Invalid amount")),
             (json!(-1), Err("Amount out of range")),
             (json!(21_000_001), Err("Amount out of range")),

@@ -87,6 +87,26 @@ fn gettxout(rpc: &Rpc, args: &Args) -> Answer {
     })
 }
 
+/// The coins of the mempool and the chain at these places, whether or not the pool spends them. Core: `FindCoins`.
+pub fn find(node: &NodeHandle, outpoints: Vec<OutPoint>) -> Result<Vec<Option<Coin>>, RpcError> {
+    let pool = node.mempool().clone();
+    Ok(node.with_ledger(move |ledger| {
+        let mut coins = Vec::with_capacity(outpoints.len());
+        for outpoint in outpoints {
+            let made = {
+                let pool = pool.read();
+                let entry = pool.get(&outpoint.txid);
+                entry.and_then(|entry| entry.tx.output.get(outpoint.vout as usize).cloned())
+            };
+            coins.push(match made {
+                Some(output) => Some(Coin::new(&output, MEMPOOL_HEIGHT, false)),
+                None => ledger.coin(&outpoint)?,
+            });
+        }
+        Ok(coins)
+    })?)
+}
+
 fn gettxoutsetinfo(rpc: &Rpc, args: &Args) -> Answer {
     #[derive(Serialize)]
     struct TxOutSetInfo {

@@ -24,8 +24,9 @@ use super::args::{Arg, Args, Kind, text};
 use super::error::*;
 use super::method::{Answer, Method, answer, done};
 use super::number::{Btc, Real};
+use super::outputscript::single_script;
 use super::rawtransactions::decode_transaction;
-use super::script::{from_address, from_descriptor};
+use super::script::from_address;
 use super::show;
 use crate::clock::now;
 use crate::handle::{NodeHandle, Submitted};
@@ -60,7 +61,7 @@ pub const METHODS: &[Method] = &[
         group: "hidden",
         args: &[
             Arg::required("num_blocks", Kind::Number, "How many blocks."),
-            Arg::required("descriptor", Kind::Text, "Descriptor that gets the rewards: raw(HEX) or addr(ADDRESS)."),
+            Arg::required("descriptor", Kind::Text, "Descriptor that gets the rewards."),
             Arg::optional("maxtries", Kind::Number, "Nonces to try in all."),
         ],
         about: "Mines blocks at once and gives their hashes.",
@@ -164,8 +165,7 @@ fn generatetoaddress(rpc: &Rpc, args: &Args) -> Answer {
 fn generatetodescriptor(rpc: &Rpc, args: &Args) -> Answer {
     let (count, tries) = (args.int::<i32>(0)?, args.int::<u64>(2)?);
     let descriptor = args.text(1).unwrap_or_default();
-    let script = from_descriptor(descriptor, rpc.node()?.params().address_set)
-        .map_err(|text| RpcError::new(RPC_INVALID_ADDRESS_OR_KEY, text))?;
+    let script = single_script(descriptor, rpc.node()?.params().address_set)?;
     generate(rpc, script, count, tries)
 }
 
@@ -188,10 +188,14 @@ fn generateblock(rpc: &Rpc, args: &Args) -> Answer {
     }
     let node = rpc.node()?;
     let output = args.text(0).unwrap_or_default();
-    let script = from_descriptor(output, node.params().address_set)
-        .ok()
-        .or_else(|| from_address(output, node.params().address_set))
-        .ok_or_else(|| RpcError::new(RPC_INVALID_ADDRESS_OR_KEY, "Error: Invalid address or descriptor"))?;
+    let addresses = node.params().address_set;
+    let script = match from_address(output, addresses) {
+        Some(script) => script,
+        None => single_script(output, addresses).map_err(|error| match error.code {
+            RPC_INVALID_ADDRESS_OR_KEY => RpcError::new(error.code, "Error: Invalid address or descriptor"),
+            _ => error,
+        })?,
+    };
     let given = args.get(1).as_array().map(Vec::as_slice).unwrap_or_default();
     let transactions = given.iter().map(|given| transaction(node, given)).collect::<Result<Vec<_>, _>>()?;
     let submit = args.bool(2).unwrap_or(true);

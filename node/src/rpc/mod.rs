@@ -15,9 +15,13 @@
 //! | `template` | the next block for miners elsewhere, and blocks that they propose |
 //! | `mempool`, `rawtransactions`, `fees` | methods about transactions and what they should pay |
 //! | `network`, `peerinfo`, `bans`, `addresses` | methods about links, bans and the peer book |
+//! | `outputscript`, `scan` | methods about addresses, scripts and descriptors; the coins of descriptors |
+//! | `signing`, `messages`, `psbt` | methods that sign with keys of the call; `sign`: how |
+//! | `descriptor`, `keyexpr`, `fragment`, `address` | descriptors, their keys and miniscripts; addresses |
 //! | `show`, `script`, `number`, `amount` | headers, blocks, transactions, scripts and amounts as JSON |
 //! | `error` | codes |
 
+mod address;
 mod addresses;
 mod amount;
 mod args;
@@ -27,23 +31,32 @@ mod blockchain;
 mod coins;
 mod control;
 mod deployments;
+mod descriptor;
 mod error;
 mod fees;
+mod fragment;
 mod http;
 mod indexes;
 mod inside;
+mod keyexpr;
 mod logging;
 mod mempool;
+mod messages;
 mod method;
 mod mining;
 mod network;
 mod number;
+mod outputscript;
 mod peerinfo;
 mod proofs;
+mod psbt;
 mod rawtransactions;
 mod request;
+mod scan;
 mod script;
 mod show;
+mod sign;
+mod signing;
 mod snapshot;
 mod stats;
 mod submit;
@@ -80,11 +93,16 @@ const METHODS: &[&[method::Method]] = &[
     inside::METHODS,
     logging::METHODS,
     mempool::METHODS,
+    messages::METHODS,
     mining::METHODS,
     network::METHODS,
+    outputscript::METHODS,
     peerinfo::METHODS,
     proofs::METHODS,
+    psbt::METHODS,
     rawtransactions::METHODS,
+    scan::METHODS,
+    signing::METHODS,
     snapshot::METHODS,
     stats::METHODS,
     submit::METHODS,
@@ -136,6 +154,8 @@ struct Rpc {
     template: Mutex<Option<template::Given>>,
     /// What the last blocks ask for a place.
     fees: Mutex<fees::Recent>,
+    /// What reads all coins.
+    scan: Arc<scan::Scan>,
 }
 
 impl Rpc {
@@ -193,6 +213,7 @@ impl Server {
             last: Mutex::new(None),
             template: Mutex::new(None),
             fees: Mutex::new(fees::Recent::default()),
+            scan: Arc::default(),
         });
         let (end, ended) = tokio::sync::oneshot::channel();
         let routes = http::routes(rpc.clone());

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bitcoin::absolute::LockTime;
 use bitcoin::consensus::Decodable;
-use bitcoin::consensus::encode::serialize_hex;
+use bitcoin::consensus::encode::{serialize, serialize_hex};
 use bitcoin::script::{Builder, PushBytesBuf};
 use bitcoin::{
     BlockHash, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness, opcodes, transaction,
@@ -14,7 +14,7 @@ use groat_chain::index::{Index, transactions};
 use groat_chain::mempool::policy::{TX_MAX_STANDARD_VERSION, TX_MIN_STANDARD_VERSION};
 use groat_chain::store::codec;
 use groat_chain::tree::Id;
-use hex::FromHex;
+use hex::{DisplayHex, FromHex};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -32,17 +32,7 @@ pub const METHODS: &[Method] = &[
     Method {
         name: "createrawtransaction",
         group: "rawtransactions",
-        args: &[
-            Arg::required(
-                "inputs",
-                Kind::Array("{\"txid\":\"hex\",\"vout\":n,\"sequence\":n}"),
-                "The outputs to spend.",
-            ),
-            Arg::required("outputs", OUTPUTS, "Addresses with amounts in BTC, or \"data\" with hex."),
-            Arg::optional("locktime", Kind::Number, "Height or time before which no block may hold it; default 0."),
-            Arg::optional("replaceable", Kind::Bool, "Whether it says that it may be replaced (BIP125); default true."),
-            Arg::optional("version", Kind::Number, "Its version; default 2."),
-        ],
+        args: CREATE,
         about: "Makes a transaction without signatures, as hex.",
         run: createrawtransaction,
     },
@@ -75,6 +65,15 @@ pub const METHODS: &[Method] = &[
         about: "A transaction of the mempool, of a block that is named, or with -txindex of any block.",
         run: getrawtransaction,
     },
+];
+
+/// What transactions are made of.
+pub const CREATE: &[Arg; 5] = &[
+    Arg::required("inputs", Kind::Array("{\"txid\":\"hex\",\"vout\":n,\"sequence\":n}"), "The outputs to spend."),
+    Arg::required("outputs", OUTPUTS, "Addresses with amounts in BTC, or \"data\" with hex."),
+    Arg::optional("locktime", Kind::Number, "Height or time before which no block may hold it; default 0."),
+    Arg::optional("replaceable", Kind::Bool, "Whether it says that it may be replaced (BIP125); default true."),
+    Arg::optional("version", Kind::Number, "Its version; default 2."),
 ];
 
 const OUTPUTS: Kind = Kind::Loose("[{\"address\":amount,...},{\"data\":\"hex\"},...]");
@@ -232,6 +231,12 @@ fn spent_by(rpc: &Rpc, id: Id, txid: &Txid) -> Result<Option<Vec<groat_chain::co
 }
 
 fn createrawtransaction(rpc: &Rpc, args: &Args) -> Answer {
+    let tx = construct(rpc, args)?;
+    answer(if tx.input.is_empty() { without_witness_bytes(&tx).to_lower_hex_string() } else { serialize_hex(&tx) })
+}
+
+/// A transaction of the arguments [`CREATE`]. Core: `ConstructTransaction`.
+pub fn construct(rpc: &Rpc, args: &Args) -> Result<Transaction, RpcError> {
     let invalid = |text: &str| RpcError::new(RPC_INVALID_PARAMETER, format!("Invalid parameter, {text}"));
     let lock_time = args.int::<i64>(2)?.unwrap_or(0);
     let lock_time = u32::try_from(lock_time).map_err(|_| invalid("locktime out of range"))?;
@@ -253,12 +258,12 @@ fn createrawtransaction(rpc: &Rpc, args: &Args) -> Answer {
         let text = "Invalid parameter combination: Sequence number(s) contradict replaceable option";
         return Err(RpcError::new(RPC_INVALID_PARAMETER, text));
     }
-    answer(if tx.input.is_empty() { without_inputs(&tx) } else { serialize_hex(&tx) })
+    Ok(tx)
 }
 
-/// In the form without witness, as Core writes it; the `bitcoin` crate writes the extended one.
-fn without_inputs(tx: &Transaction) -> String {
-    format!("{}00{}{}", serialize_hex(&tx.version), serialize_hex(&tx.output), serialize_hex(&tx.lock_time))
+/// In the form without witness, as Core writes one without inputs; the `bitcoin` crate writes the extended one.
+pub fn without_witness_bytes(tx: &Transaction) -> Vec<u8> {
+    [serialize(&tx.version), serialize(&tx.input), serialize(&tx.output), serialize(&tx.lock_time)].concat()
 }
 
 /// Core: `AddInputs`.
@@ -312,7 +317,13 @@ fn outputs(rpc: &Rpc, given: &Value) -> Result<Vec<TxOut>, RpcError> {
             if !seen.insert(ScriptBuf::new()) {
                 return Err(invalid("duplicate key: data".into()));
             }
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let text = match value {
+                Value::String(text) => text.clone(),
+                Value::Number(number) => number.to_string(),
+                // As Core's `getValStr` has it.
+                Value::Bool(true) => "1".into(),
+                _ => String::new(),
+            };
             let bytes = Vec::from_hex(&text).ok().filter(|bytes| !bytes.is_empty());
             let data = bytes.and_then(|bytes| PushBytesBuf::try_from(bytes).ok());
             let not_hex =
