@@ -13,7 +13,6 @@ use groat_chain::ledger::{Accepted, Incoming, Ledger, LedgerError, Step};
 use groat_chain::rejection::Rejection;
 use groat_chain::tree::Id;
 use groat_net::protocol::{Done, Token, Verdict};
-use groat_net::timers::MAX_TIP_AGE;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 use tracing::info;
@@ -187,17 +186,21 @@ struct Thread<'a, L> {
     written: Instant,
     /// The tip last told, its height, and when.
     told: (BlockHash, u32, Instant),
+    /// Height of the tip at which it stops by itself, unless it began there; 0: none.
+    stop_at: u32,
+    began_at: u32,
 }
 
-/// Serves requests until [`Queue::stop`], then writes everything.
+/// Serves requests until [`Queue::stop`], or until a tip of height `stop_at` (0: none), then writes everything.
 pub fn run(
     ledger: &mut Ledger,
     transactions: &Transactions,
     queue: &Arc<Queue>,
     tip: &watch::Sender<BlockHash>,
+    stop_at: u32,
     listener: impl Listener,
 ) -> Result<(), LedgerError> {
-    let begun = Instant::now();
+    let (begun, began_at) = (Instant::now(), ledger.height());
     let mut thread = Thread {
         ledger,
         transactions,
@@ -209,6 +212,8 @@ pub fn run(
         in_sync: false,
         written: begun,
         told: (BlockHash::all_zeros(), 0, begun),
+        stop_at,
+        began_at,
     };
     let mut busy = true;
     loop {
@@ -317,6 +322,14 @@ impl<L: Listener> Thread<'_, L> {
 
     /// One step towards the best chain; false when there is none to do.
     fn step(&mut self) -> Result<bool, LedgerError> {
+        let height = self.ledger.height();
+        if self.stop_at > 0 && height >= self.stop_at && height != self.began_at {
+            let proven = self.ledger.finish_scripts()?.map(|step| self.tell(step));
+            if proven.is_none() {
+                self.queue.stop();
+            }
+            return Ok(proven.is_some());
+        }
         let step = self.ledger.activate_best_chain()?;
         let busy = self.tell(step);
         if busy && !self.in_sync && self.written.elapsed() > WRITE_INTERVAL {
@@ -375,7 +388,7 @@ impl<L: Listener> Thread<'_, L> {
         let tree = self.ledger.tree();
         let tree = tree.read();
         let tip = tree.node(tree.tip());
-        let young = u64::from(tip.time) + MAX_TIP_AGE.as_secs() > u64::from(now());
+        let young = u64::from(tip.time).saturating_add(self.ledger.params().max_tip_age) > u64::from(now());
         young && tip.work >= self.ledger.params().minimum_chain_work
     }
 

@@ -9,7 +9,6 @@ use groat_chain::block::Block;
 use groat_chain::rules::header::median_time_past;
 use groat_chain::store::codec;
 use groat_chain::tree::{Id, Tree};
-use groat_net::timers::MAX_TIP_AGE;
 use hex::DisplayHex;
 use serde::Serialize;
 use serde_json::Value;
@@ -20,6 +19,7 @@ use super::error::*;
 use super::method::{Answer, Method, answer, done};
 use super::number::Real;
 use super::show::{self, BlockView, Detail, HeaderView};
+use crate::chainstate::PRUNE_TARGET_MANUAL;
 use crate::clock::now;
 use crate::handle::NodeHandle;
 
@@ -207,6 +207,7 @@ fn getblockchaininfo(rpc: &Rpc, _: &Args) -> Answer {
     }
     let node = rpc.node()?;
     let (params, prune) = (node.params(), rpc.config.prune);
+    let target = prune.filter(|bytes| *bytes != PRUNE_TARGET_MANUAL);
     let size_on_disk = node.store().files()?.iter().map(|(_, bytes)| bytes).sum();
     let initialblockdownload = is_initial_block_download(rpc, node);
     let tree = node.tree().read();
@@ -227,8 +228,8 @@ fn getblockchaininfo(rpc: &Rpc, _: &Args) -> Answer {
         size_on_disk,
         pruned: prune.is_some(),
         pruneheight: prune.map(|_| first_stored(&tree)),
-        automatic_pruning: prune.map(|_| true),
-        prune_target_size: prune,
+        automatic_pruning: prune.map(|_| target.is_some()),
+        prune_target_size: target,
         signet_challenge: params.signet_challenge.as_ref().map(|script| script.as_bytes().to_lower_hex_string()),
         warnings: [],
     })
@@ -242,7 +243,7 @@ pub fn is_initial_block_download(rpc: &Rpc, node: &NodeHandle) -> bool {
     }
     let tree = node.tree().read();
     let tip = tree.node(tree.tip());
-    let young = u64::from(tip.time) + MAX_TIP_AGE.as_secs() > u64::from(now());
+    let young = u64::from(tip.time).saturating_add(node.params().max_tip_age) > u64::from(now());
     let in_sync = young && tip.work >= node.params().minimum_chain_work;
     rpc.in_sync.store(in_sync, Ordering::Relaxed);
     !in_sync
