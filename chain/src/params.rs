@@ -79,6 +79,8 @@ pub struct Params {
     pub assumed_valid: Option<BlockHash>,
     /// A chain with less work is not the network's.
     pub minimum_chain_work: Work,
+    /// A tip younger than this, in seconds, is up to date. Core: `DEFAULT_MAX_TIP_AGE`.
+    pub max_tip_age: u64,
     /// Blocks that must stand at their height. None on the known networks.
     pub checkpoints: Vec<(u32, BlockHash)>,
     /// Names that resolve to peers.

@@ -458,7 +458,7 @@ fn update_initial_download(view: &impl View, cx: &mut Cx<'_>) -> bool {
     let before = cx.core.initial_download;
     if before {
         let tip = view.entry(view.tip());
-        let young = u64::from(tip.time) + MAX_TIP_AGE.as_secs() > cx.now.seconds();
+        let young = u64::from(tip.time).saturating_add(cx.core.config.params.max_tip_age) > cx.now.seconds();
         cx.core.initial_download = tip.work < cx.core.config.params.minimum_chain_work || !young;
     }
     before && !cx.core.initial_download

@@ -13,7 +13,6 @@ use groat_chain::ledger::{Accepted, Incoming, Ledger, LedgerError, Step};
 use groat_chain::rejection::Rejection;
 use groat_chain::tree::Id;
 use groat_net::protocol::{Done, Token, Verdict};
-use groat_net::timers::MAX_TIP_AGE;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 use tracing::info;
@@ -204,18 +203,23 @@ struct Thread<'a, L> {
     told: (BlockHash, u32, Instant),
     /// An index has not caught up.
     behind: bool,
+    /// Height of the tip at which it stops by itself, unless it began there; 0: none.
+    stop_at: u32,
+    began_at: u32,
 }
 
-/// Serves requests until [`Queue::stop`], then writes everything.
+/// Serves requests until [`Queue::stop`], or until a tip of height `stop_at` (0: none), then writes everything.
 pub fn run(
     ledger: &mut Ledger,
     transactions: &Transactions,
     queue: &Arc<Queue>,
     tip: &watch::Sender<BlockHash>,
+    stop_at: u32,
     listener: impl Listener,
 ) -> Result<(), LedgerError> {
     let begun = Instant::now();
     let behind = ledger.indexes().read().iter().any(|index| !index.synced);
+    let began_at = ledger.height();
     let mut thread = Thread {
         ledger,
         transactions,
@@ -228,6 +232,8 @@ pub fn run(
         written: begun,
         told: (BlockHash::all_zeros(), 0, begun),
         behind,
+        stop_at,
+        began_at,
     };
     let mut busy = true;
     loop {
@@ -337,6 +343,14 @@ impl<L: Listener> Thread<'_, L> {
 
     /// One step towards the best chain; false when there is none to do.
     fn step(&mut self) -> Result<bool, LedgerError> {
+        let height = self.ledger.height();
+        if self.stop_at > 0 && height >= self.stop_at && height != self.began_at {
+            let proven = self.ledger.finish_scripts()?.map(|step| self.tell(step));
+            if proven.is_none() {
+                self.queue.stop();
+            }
+            return Ok(proven.is_some());
+        }
         let step = self.ledger.activate_best_chain()?;
         let busy = self.tell(step);
         if busy && self.behind {
@@ -408,7 +422,7 @@ impl<L: Listener> Thread<'_, L> {
         let tree = self.ledger.tree();
         let tree = tree.read();
         let tip = tree.node(tree.tip());
-        let young = u64::from(tip.time) + MAX_TIP_AGE.as_secs() > u64::from(now());
+        let young = u64::from(tip.time).saturating_add(self.ledger.params().max_tip_age) > u64::from(now());
         young && tip.work >= self.ledger.params().minimum_chain_work
     }
 

@@ -25,6 +25,7 @@ pub mod node;
 pub mod offline;
 pub mod persist;
 mod portmap;
+mod process;
 pub mod progress;
 pub mod rpc;
 pub mod run;

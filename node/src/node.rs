@@ -25,7 +25,7 @@ use tracing::{error, info};
 
 use crate::chainstate::Chainstate;
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, user_agent};
 use crate::handle::NodeHandle;
 use crate::hub::{Hub, Inbox, Told};
 use crate::ledger::{self, Queue};
@@ -68,12 +68,14 @@ pub(crate) struct Parts {
     pub(crate) protocol: Protocol,
     /// Where peers and bans are written down, if they are.
     pub(crate) files: Option<Files>,
+    /// Height at which it stops by itself; 0: none.
+    pub(crate) stop_at: u32,
 }
 
 impl Node {
     /// Starts a node on an open ledger.
     pub fn start(config: &Config, state: Chainstate) -> anyhow::Result<Node> {
-        let Chainstate { ledger, pool, folder } = state;
+        let Chainstate { ledger, pool, folder, .. } = state;
         let params = ledger.params().clone();
         let mut plan = network::plan(config, &params, &folder)?;
         plan.dialling.slots = Slots::with_total(network::links_within_file_limit(config.maxconnections));
@@ -101,7 +103,7 @@ impl Node {
         let mut protocol = Protocol::new(protocol::Config {
             params,
             services: services(config),
-            user_agent: user_agent(),
+            user_agent: user_agent(&config.start.uacomment)?,
             blocks_only: config.blocksonly,
             dialling: plan.dialling,
             peer_timeout: Duration::from_secs(config.peertimeout),
@@ -109,12 +111,15 @@ impl Node {
             reconcile: config.txreconciliation,
             upload_target: config.maxuploadtarget,
             limits,
-            seed: driver::seed(),
+            // Core: `-test=addrman`.
+            seed: if config.test.iter().any(|name| name == "addrman") { [1; 32] } else { driver::seed() },
         });
         protocol.remember(memory);
         let (files, driver) = (Some(files), (driver, events));
         let policy = config.policy()?;
-        let (mut node, told) = Node::begin(Parts { ledger, policy, pool, runtime, driver, protocol, files })?;
+        let stop_at = config.start.stopatheight;
+        let parts = Parts { ledger, policy, pool, runtime, driver, protocol, files, stop_at };
+        let (mut node, told) = Node::begin(parts)?;
         if config.persistmempool {
             node.load(stored)?;
         }
@@ -129,7 +134,7 @@ impl Node {
 
     /// Starts the threads. Also gives where news for the hub go.
     pub(crate) fn begin(parts: Parts) -> anyhow::Result<(Node, mpsc::Sender<Told>)> {
-        let Parts { mut ledger, policy, pool, runtime, driver: (driver, events), protocol, files } = parts;
+        let Parts { mut ledger, policy, pool, runtime, driver: (driver, events), protocol, files, stop_at } = parts;
         let transactions = Transactions::new(&mut ledger, policy);
         let mempool = transactions.pool().clone();
         let (tree, store, params) = (ledger.tree(), ledger.store(), ledger.params().clone());
@@ -169,7 +174,7 @@ impl Node {
         let hub = thread("hub", move || hub.run(inbox, &inside))?;
         let (stops, news) = (handle.clone(), told.clone());
         let ledger = thread("ledger", move || {
-            let ended = ledger::run(&mut ledger, &transactions, &queue, &tip, told);
+            let ended = ledger::run(&mut ledger, &transactions, &queue, &tip, stop_at, told);
             // Without its ledger a node is none.
             stops.stop();
             ended
@@ -215,11 +220,6 @@ pub fn services(config: &Config) -> u64 {
     let bloom = if config.peerbloomfilters { NODE_BLOOM } else { 0 };
     let filters = if config.indexes.peerblockfilters { NODE_COMPACT_FILTERS } else { 0 };
     blocks | NODE_NETWORK_LIMITED | NODE_WITNESS | transport | bloom | filters
-}
-
-/// How the node names itself to peers (BIP14).
-pub fn user_agent() -> String {
-    format!("/Groat:{}/", env!("CARGO_PKG_VERSION"))
 }
 
 /// A thread with a name. One that panics ends the process: a node without it would only seem to run.

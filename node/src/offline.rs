@@ -12,6 +12,7 @@ use groat_net::peer::{NODE_NETWORK, NODE_NETWORK_LIMITED, NODE_P2P_V2, NODE_WITN
 use groat_net::protocol::{self, Protocol};
 use groat_net::timers::HANDSHAKE_TIMEOUT;
 
+use crate::config::user_agent;
 use crate::handle::NodeHandle;
 use crate::node::{self, Node, Parts};
 
@@ -41,7 +42,7 @@ impl Offline {
         let protocol = Protocol::new(protocol::Config {
             params,
             services: NODE_NETWORK | NODE_WITNESS | NODE_NETWORK_LIMITED | NODE_P2P_V2,
-            user_agent: node::user_agent(),
+            user_agent: user_agent(&[]).expect("no comment is too long"),
             blocks_only: false,
             dialling: groat_net::dial::Options::default(),
             peer_timeout: HANDSHAKE_TIMEOUT,
@@ -52,7 +53,7 @@ impl Offline {
             seed: driver::seed(),
         });
         let pool = Arc::new(Pool::new(0));
-        let parts = Parts { ledger, policy, pool, runtime, driver, protocol, files: None };
+        let parts = Parts { ledger, policy, pool, runtime, driver, protocol, files: None, stop_at: 0 };
         let (node, _) = Node::begin(parts).expect("a process may have threads");
         Offline { handle: node.handle().clone(), node: Some(node) }
     }

@@ -1,6 +1,7 @@
 //! The commands of `groatd`, from the arguments to the exit status.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -8,24 +9,31 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use bitcoin::Amount;
+use groat_chain::params::Params;
 use groat_chain::stats::{CoinCount, HashKind};
 use tracing::info;
 
 use crate::chainstate::{self, Chainstate};
-use crate::config::{Coins, Command, Config};
+use crate::clock;
+use crate::config::{Coins, Command, Config, Read, Stop, user_agent};
 use crate::handle::NodeHandle;
 use crate::import::{self, Imported, Source};
 use crate::log::{self, Style};
 use crate::miner::Miner;
 use crate::network;
 use crate::node::{self, Node};
+use crate::process::{self, PidFile};
 use crate::progress::{Progress, Reading};
 use crate::{rpc, systemd};
 
 /// Runs the process. A failure prints one line, `Error: ...`, to standard error and gives status 1.
 pub fn main() -> ExitCode {
-    let config = Config::from_arguments();
-    match run(&config) {
+    let said = match Config::read(std::env::args_os(), |name| std::env::var(name).ok()) {
+        Ok(read) => start(&read),
+        Err(Stop::Told(told)) => told.exit(),
+        Err(Stop::Wrong(error)) => Err(error),
+    };
+    match said {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("Error: {error:#}");
@@ -34,7 +42,17 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(config: &Config) -> anyhow::Result<()> {
+fn start(read: &Read) -> anyhow::Result<()> {
+    read.warnings.iter().for_each(|warning| eprintln!("{warning}"));
+    let config = &read.config;
+    if let Some(shown) = Config::shown(read) {
+        read.notes.iter().for_each(|note| std::println!("# {note}"));
+        std::print!("{shown}");
+        return Ok(());
+    }
+    if config.start.mocktime > 0 {
+        clock::set(config.start.mocktime);
+    }
     match config.command {
         None => config.log.begin()?,
         // What a command says is its output.
@@ -43,19 +61,33 @@ fn run(config: &Config) -> anyhow::Result<()> {
             log::without_file();
         }
     }
-    // First of all, so that there is no moment at which a signal does harm.
-    let (stop, node) = stop_on_signals()?;
-    if let Some(Command::Import { files }) = &config.command
-        && files.len() > 1
-        && reads_stdin(files)
-    {
-        bail!("standard input (-) cannot be mixed with files");
-    }
     if config.command.is_none() {
         // What makes no sense is refused before anything is written.
         let params = chainstate::network(config)?;
         network::plan(config, &params, &config.data_folder())?;
         config.mining(&params)?;
+        user_agent(&config.start.uacomment)?;
+        let folder = config.data_folder().join(&params.folder);
+        if config.start.in_background() && process::to_background(&folder)? {
+            std::println!("groatd goes on in the background");
+            return Ok(());
+        }
+        read.notes.iter().for_each(|note| info!("{note}"));
+        if params.name == "main" {
+            info!("Groat is young: have a second node beside it wherever much money depends on what it says");
+        }
+    }
+    run(config)
+}
+
+fn run(config: &Config) -> anyhow::Result<()> {
+    // First of all, so that there is no moment at which a signal does harm.
+    let (stop, node) = stop_on_signals()?;
+    if let Some(Command::Import { files, .. }) = &config.command
+        && files.len() > 1
+        && reads_stdin(files)
+    {
+        bail!("standard input (-) cannot be mixed with files");
     }
     let mut state = chainstate::open(config)?;
     if config.command.is_none() {
@@ -76,24 +108,39 @@ fn run(config: &Config) -> anyhow::Result<()> {
     }
     match &config.command {
         None => run_node(config, state, &stop, &node),
-        Some(Command::Import { files }) => import_files(&mut state, files, &stop),
+        Some(Command::Import { files, from_bitcoin: None }) => import_files(&mut state, files, &stop),
+        Some(Command::Import { from_bitcoin: Some(folder), .. }) => {
+            let files = bitcoin_block_files(folder, state.ledger.params())?;
+            import_files(&mut state, &files, &stop)
+        }
         Some(Command::VerifyChain { depth }) => verify_chain(&mut state, *depth, &stop),
         Some(Command::Coins(Coins::Stats { json })) => coin_stats(&mut state, *json, &stop),
+        Some(Command::Config { .. }) => Ok(()),
     }
 }
 
 /// Runs the node until a signal or an interface stops it.
 fn run_node(
     config: &Config,
-    state: Chainstate,
+    mut state: Chainstate,
     stop: &AtomicBool,
     signalled: &OnceLock<NodeHandle>,
 ) -> anyhow::Result<()> {
     state.ledger.check_space()?;
+    chainstate::refuse_future_tip(&state.ledger)?;
+    let pid = config.start.pid.as_ref().filter(|path| path.as_os_str() != "0");
+    let pid = pid.map(|path| PidFile::create(state.folder.join(path))).transpose()?;
+    if let Some(depth) = config.start.checkblocks {
+        verify_chain(&mut state, depth, stop)?;
+    }
+    if !config.start.loadblock.is_empty() {
+        let files = Source::Files(config.start.loadblock.clone());
+        report(&import::import(&mut state.ledger, &state.pool, files, stop)?);
+    }
     let interface = rpc::Config {
         folder: state.folder.clone(),
         port: config.rpcport.unwrap_or(state.ledger.params().rpc_port),
-        user_agent: node::user_agent(),
+        user_agent: user_agent(&config.start.uacomment)?,
         services: node::services(config),
         relay: !config.blocksonly,
         prune: state.ledger.options().prune,
@@ -122,6 +169,7 @@ fn run_node(
     miner?.into_iter().for_each(Miner::wait);
     // Answers under way go out, and the cookie goes.
     drop(server?);
+    drop(pid);
     let (tip, height) = handle.tip();
     info!("stopped at tip {tip} at height {height}");
     Ok(())
@@ -252,9 +300,22 @@ fn coin_stats(state: &mut Chainstate, json: bool, stop: &AtomicBool) -> anyhow::
 
 /// The node's own block files with their numbers.
 fn own_block_files(state: &Chainstate) -> anyhow::Result<Vec<(u32, PathBuf)>> {
-    let blocks = state.folder.join("blocks");
     let files = state.ledger.store().files()?;
-    Ok(files.into_iter().map(|(number, _)| (number, blocks.join(format!("blk{number:05}.dat")))).collect())
+    Ok(files.into_iter().map(|(number, _)| (number, state.blocks.join(format!("blk{number:05}.dat")))).collect())
+}
+
+/// The block files of a network in a data folder of Bitcoin Core, oldest first.
+fn bitcoin_block_files(folder: &Path, params: &Params) -> anyhow::Result<Vec<PathBuf>> {
+    let blocks = folder.join(&params.folder).join("blocks");
+    let listed = std::fs::read_dir(&blocks).with_context(|| format!("cannot read {}", blocks.display()))?;
+    let mut files: Vec<PathBuf> = listed.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+    let is_block_file = |name: &str| name.starts_with("blk") && name.ends_with(".dat");
+    files.retain(|path| path.file_name().and_then(OsStr::to_str).is_some_and(is_block_file));
+    files.sort();
+    if files.is_empty() {
+        bail!("there is no blk*.dat in {}", blocks.display());
+    }
+    Ok(files)
 }
 
 /// A flag that SIGINT and SIGTERM raise: the run then ends by itself, with everything written. A node, once there is

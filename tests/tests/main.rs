@@ -3,6 +3,7 @@
 
 mod cli;
 mod compact;
+mod config;
 mod crash;
 mod differential;
 mod hostile;

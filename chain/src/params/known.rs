@@ -248,6 +248,7 @@ impl Params {
             signet_challenge: None,
             assumed_valid: None,
             minimum_chain_work: Work::from_be_bytes([0; 32]),
+            max_tip_age: 24 * 60 * 60,
             checkpoints: Vec::new(),
             dns_seeds: Vec::new(),
             headers_sync: HeadersSync { commitment_period: 641, redownload_buffer_size: 15218 },

@@ -88,11 +88,8 @@ struct Pair {
 impl Files {
     /// Opens or makes `folder`. `known` are the ends that the last durable write recorded: what lies behind them is cut
     /// off. A pair of which nothing is recorded is kept up to its last whole frame (after a lost or rebuilt index).
-    pub fn open(folder: &Path, magic: [u8; 4], known: &BTreeMap<u32, Ends>) -> Result<Files, StoreError> {
-        Files::open_sized(folder, magic, known, MAX_BLOCKFILE_SIZE)
-    }
-
-    fn open_sized(
+    /// A block file ends before it is longer than `max_file`.
+    pub fn open(
         folder: &Path,
         magic: [u8; 4],
         known: &BTreeMap<u32, Ends>,

@@ -5,7 +5,7 @@
 mod tests;
 
 use super::codec::{self, DecodeError};
-use super::files::{Ends, Files, failure};
+use super::files::{Ends, Files, MAX_BLOCKFILE_SIZE, failure};
 use super::{Batch, FilePos, HeaderRecord, Index, Store, StoreError};
 use crate::coins::Coin;
 use bitcoin::OutPoint;
@@ -60,11 +60,23 @@ impl RocksStore {
     /// together, in bytes. With `discard_index` (for `--reindex`) all of RocksDB and the undo files is deleted first;
     /// the block files stay, whole.
     pub fn open(folder: &Path, magic: [u8; 4], cache: usize, discard_index: bool) -> Result<RocksStore, StoreError> {
+        RocksStore::open_with(folder, &folder.join("blocks"), MAX_BLOCKFILE_SIZE, magic, cache, discard_index)
+    }
+
+    /// The same with the flat files in `blocks`, each of at most `max_file` bytes.
+    pub fn open_with(
+        folder: &Path,
+        blocks: &Path,
+        max_file: u32,
+        magic: [u8; 4],
+        cache: usize,
+        discard_index: bool,
+    ) -> Result<RocksStore, StoreError> {
         fs::create_dir_all(folder).map_err(|error| failure("make", folder, &error))?;
         let lock = lock(folder)?;
-        let (path, blocks) = (folder.join("db"), folder.join("blocks"));
+        let path = folder.join("db");
         if discard_index {
-            discard(&path, &blocks)?;
+            discard(&path, blocks)?;
         }
         let block_cache = Cache::new_lru_cache(cache);
         let memtables = WriteBufferManager::new_write_buffer_manager_with_cache(cache / 2, false, block_cache.clone());
@@ -87,7 +99,7 @@ impl RocksStore {
             .map_err(|error| refused("open", &path, &error, REBUILD_ALL))?;
         check_schema(&db, &path)?;
         let known = recorded_ends(&db, &path)?;
-        let files = Files::open(&blocks, magic, &known)?;
+        let files = Files::open(blocks, magic, &known, max_file)?;
         Ok(RocksStore {
             db,
             files,
@@ -195,7 +207,10 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
             let mut pid = String::new();
             let _ = file.read_to_string(&mut pid);
             let pid = if pid.is_empty() { "unknown" } else { pid.trim() };
-            return Err(StoreError::Io(format!("already running, pid {pid}, dir {}", folder.display())));
+            return Err(StoreError::Io(format!(
+                "Cannot obtain a lock on directory {}. Groat is probably already running (pid {pid}).",
+                folder.display()
+            )));
         }
         Err(TryLockError::Error(error)) => return Err(failure("lock", &path, &error)),
     }

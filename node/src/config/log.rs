@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::anyhow;
+use clap::ArgAction::Set;
 use clap::Args;
 
 use super::flag;
@@ -22,24 +23,19 @@ pub struct Log {
     #[arg(long, value_name = "FILE", default_value = "debug.log")]
     pub debuglogfile: PathBuf,
     /// Print the log to standard output, too
-    #[arg(long, value_name = "0|1", value_parser = flag, default_value = "1",
-        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
+    #[arg(long, value_name = "0|1", value_parser = flag, action = Set, default_value = "1")]
     pub printtoconsole: bool,
     /// Put a log of more than 64 MiB aside as debug.log.1 and begin a new one
-    #[arg(long, value_name = "0|1", value_parser = flag, default_value = "1",
-        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
+    #[arg(long, value_name = "0|1", value_parser = flag, action = Set, default_value = "1")]
     pub shrinkdebugfile: bool,
     /// Begin each line with the time
-    #[arg(long, value_name = "0|1", value_parser = flag, default_value = "1",
-        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
+    #[arg(long, value_name = "0|1", value_parser = flag, action = Set, default_value = "1")]
     pub logtimestamps: bool,
     /// Times with microseconds
-    #[arg(long, value_name = "0|1", value_parser = flag, default_value = "0",
-        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
+    #[arg(long, value_name = "0|1", value_parser = flag, action = Set, default_value = "0")]
     pub logtimemicros: bool,
     /// Lines with the name of the thread
-    #[arg(long, value_name = "0|1", value_parser = flag, default_value = "0",
-        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
+    #[arg(long, value_name = "0|1", value_parser = flag, action = Set, default_value = "0")]
     pub logthreadnames: bool,
     /// text, or json: each line is an object
     #[arg(long, value_name = "text|json", value_parser = ["text", "json"], default_value = "text")]

@@ -1,12 +1,11 @@
 //! Options as people write them, and what becomes of them.
 
-use clap::Parser;
-
 use super::*;
 
 /// The plan for these options, on the main network unless they name another one.
 fn planned(options: &[&str]) -> anyhow::Result<Plan> {
-    let config = Config::try_parse_from([&["groatd"], options].concat()).expect("options that are known");
+    let words = ["groatd", "--noconf"].iter().chain(options).map(Into::into);
+    let config = Config::read(words, |_| None).expect("options that are known").config;
     let chain = options.iter().find_map(|option| option.strip_prefix("--chain=")).unwrap_or("main");
     plan(&config, &Params::by_name(chain).expect("a known network"), Path::new("/folder"))
 }

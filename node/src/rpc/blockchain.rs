@@ -10,7 +10,6 @@ use groat_chain::ledger::PRUNE_TARGET_MANUAL;
 use groat_chain::rules::header::median_time_past;
 use groat_chain::store::codec;
 use groat_chain::tree::{Id, Tree};
-use groat_net::timers::MAX_TIP_AGE;
 use hex::DisplayHex;
 use serde::Serialize;
 use serde_json::Value;
@@ -244,7 +243,7 @@ pub fn is_initial_block_download(rpc: &Rpc, node: &NodeHandle) -> bool {
     }
     let tree = node.tree().read();
     let tip = tree.node(tree.tip());
-    let young = u64::from(tip.time) + MAX_TIP_AGE.as_secs() > u64::from(now());
+    let young = u64::from(tip.time).saturating_add(node.params().max_tip_age) > u64::from(now());
     let in_sync = young && tip.work >= node.params().minimum_chain_work;
     rpc.in_sync.store(in_sync, Ordering::Relaxed);
     !in_sync

@@ -5,7 +5,7 @@ use super::*;
 const MAGIC: [u8; 4] = [0xfa, 0xbf, 0xb5, 0xda];
 
 fn open(folder: &Path, known: &[(u32, Ends)]) -> Files {
-    Files::open_sized(folder, MAGIC, &known.iter().copied().collect(), 1000).expect("the folder opens")
+    Files::open(folder, MAGIC, &known.iter().copied().collect(), 1000).expect("the folder opens")
 }
 
 fn block(number: u8, length: usize) -> Vec<u8> {

@@ -111,7 +111,11 @@ fn a_scan_stops_when_told_and_sees_one_moment() {
 fn a_second_opening_is_refused_with_the_pid() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).unwrap();
-    let expected = format!("already running, pid {}, dir {}", std::process::id(), folder.path().display());
+    let expected = format!(
+        "Cannot obtain a lock on directory {}. Groat is probably already running (pid {}).",
+        folder.path().display(),
+        std::process::id()
+    );
     assert_eq!(sentence(open(folder.path())), expected);
     drop(store);
     open(folder.path()).unwrap();
