@@ -2,8 +2,8 @@
 //! coins at hand; one that was switched on later catches up by steps of its own, from what is stored. Knows no row.
 //!
 //! Rows are written before their block is published, so that who sees the block finds them. The fact that names an index's
-//! last block goes into the batch that moves the stored coins: after a crash an index is never ahead of them, and what rows
-//! it has of later blocks are written again.
+//! last block goes into the batch that moves the stored coins, or back before rows of another branch: after a crash an index
+//! is never ahead of the coins, and what rows it has of later blocks are written again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::store::{Batch, Row};
 use crate::tree::{Id, Tree};
 
 /// Blocks that are read ahead for an index that catches up.
-const READ_AHEAD: usize = 8;
+const READ_AHEAD: usize = 4;
 /// The same while the ledger has other things to do.
 const READ_AHEAD_BUSY: usize = 1;
 
@@ -117,10 +117,20 @@ impl Ledger {
         Ok(self.store.write(Batch { rows, meta, ..Batch::default() }, true)?)
     }
 
-    /// Takes an index back to an ancestor of its tip. Rows stay.
+    /// Takes an index back to an ancestor of its tip. Rows stay, but those of another branch may take their place: so the
+    /// stored tip goes back before them, and after a crash what is above it is written again.
     fn go_back(&self, running: &mut Running, to: Id) -> Result<(), LedgerError> {
         let index = running.state.index;
-        if let Some(key) = index.link_key(&self.tree.read().node(to).hash) {
+        let tree = self.tree.read();
+        let hash = tree.node(to).hash;
+        let is_below = running.stored.is_some_and(|stored| tree.is_ancestor(stored, to));
+        drop(tree);
+        if !is_below {
+            let meta = vec![(index.tip_key(), Some(hash.to_byte_array().to_vec()))];
+            self.store.write(Batch { meta, ..Batch::default() }, false)?;
+            running.stored = Some(to);
+        }
+        if let Some(key) = index.link_key(&hash) {
             let row = self.store.rows(index, &[key])?.remove(0);
             running.link = Some(row.ok_or_else(|| index::damaged(index, "it is not there"))?);
         }

@@ -655,6 +655,37 @@ fn a_proposed_block_is_judged_and_leaves_nothing() {
     assert_eq!(world.check(&mut ledger), tip);
 }
 
+/// Both branches hold the same transactions. What was written of the one that a crash forgets must not stand for them.
+#[test]
+fn rows_of_a_branch_that_a_crash_forgets_are_written_again() {
+    let mut world = World::new();
+    let store = Arc::new(MemStore::new());
+    let mut ledger = open_with(&store, &world.params.clone(), 0, 1 << 20, &Index::ALL);
+    let base = world.mine(world.params.genesis_hash, 0, Kind::Valid);
+    let kept = world.mine(base, 1, Kind::Valid);
+    let first = world.mine(base, 1, Kind::Valid);
+    let second = world.mine(first, 0, Kind::Valid);
+    for hash in [base, kept] {
+        world.give(&mut ledger, &hash).unwrap();
+    }
+    ledger.activate_fully().unwrap();
+    ledger.flush().unwrap();
+    for hash in [first, second] {
+        world.give(&mut ledger, &hash).unwrap();
+    }
+    ledger.activate_fully().unwrap();
+    assert_eq!(ledger.tip(), second);
+    world.check_indexes(&ledger);
+    drop(ledger);
+    for kept_batches in (0..=store.volatile_batches()).rev() {
+        let store = Arc::new(store.cut(kept_batches));
+        let mut ledger = open_with(&store, &world.params.clone(), 0, 1 << 20, &Index::ALL);
+        assert_eq!(ledger.tip(), kept, "nothing of the other branch was flushed");
+        while ledger.catch_up_indexes(true).unwrap() {}
+        world.check_indexes(&ledger);
+    }
+}
+
 /// A block goes only when every index has read it; an index that comes after that cannot be made.
 #[test]
 fn an_index_holds_pruning_back_until_it_has_read_the_blocks() {
