@@ -28,8 +28,24 @@ const MIN_PRUNE_MIB: u64 = 550;
 /// Smallest `--dbcache`; less is taken as this (Core's `MIN_DB_CACHE`).
 const MIN_CACHE_MIB: usize = 4;
 
+/// A store that is ours, with what its ledger is to be.
+pub struct OpenStore {
+    /// The network.
+    pub params: Arc<Params>,
+    /// Folder of this network's data.
+    pub folder: PathBuf,
+    store: Arc<dyn Store>,
+    pool: Arc<Pool>,
+    options: Options,
+}
+
 /// Opens the ledger, locked against other processes. `--reindex` forgets all but the block files.
 pub fn open(config: &Config) -> anyhow::Result<Chainstate> {
+    open_store(config)?.open()
+}
+
+/// The first part of [`open`], which takes no long time.
+pub fn open_store(config: &Config) -> anyhow::Result<OpenStore> {
     let params = Arc::new(network(config)?);
     let folder = config.data_folder().join(&params.folder);
     let cache = config.dbcache.max(MIN_CACHE_MIB);
@@ -44,10 +60,16 @@ pub fn open(config: &Config) -> anyhow::Result<Chainstate> {
     if config.reindex_chainstate {
         Ledger::rewind_to_genesis(&store)?;
     }
-    let store: Arc<dyn Store> = Arc::new(store);
-    let pool = Arc::new(Pool::new(threads(config)));
-    let ledger = Ledger::open(params, store, pool.clone(), options)?;
-    Ok(Chainstate { ledger, pool, folder })
+    Ok(OpenStore { params, folder, store: Arc::new(store), pool: Arc::new(Pool::new(threads(config))), options })
+}
+
+impl OpenStore {
+    /// The second part of [`open`]: reads all headers, and repairs what a crash left.
+    pub fn open(self) -> anyhow::Result<Chainstate> {
+        let OpenStore { params, folder, store, pool, options } = self;
+        let ledger = Ledger::open(params, store, pool.clone(), options)?;
+        Ok(Chainstate { ledger, pool, folder })
+    }
 }
 
 /// The parameters of the network that was named.

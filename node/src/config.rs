@@ -1,5 +1,6 @@
 //! The command line: Core's flag names, with one dash or two.
 
+mod http;
 mod log;
 mod peers;
 
@@ -15,6 +16,7 @@ use groat_net::protocol;
 
 use crate::miner;
 
+pub use http::Http;
 pub use log::Log;
 pub use peers::Peers;
 
@@ -169,9 +171,12 @@ pub struct Config {
     #[arg(long, value_name = "0|1", help_heading = "RPC", value_parser = flag, default_value = "1",
         action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
     pub server: bool,
-    /// Port for JSON-RPC on 127.0.0.1 [default: the network's]
+    /// Port for JSON-RPC [default: the network's]
     #[arg(long, value_name = "PORT", help_heading = "RPC")]
     pub rpcport: Option<u16>,
+    /// Who may call, where, and how much at once.
+    #[command(flatten)]
+    pub http: Http,
     /// The log.
     #[command(flatten)]
     pub log: Log,

@@ -11,7 +11,7 @@ use bitcoin::Amount;
 use groat_chain::stats::{CoinCount, HashKind};
 use tracing::info;
 
-use crate::chainstate::{self, Chainstate};
+use crate::chainstate::{self, Chainstate, OpenStore};
 use crate::config::{Coins, Command, Config};
 use crate::handle::NodeHandle;
 use crate::import::{self, Imported, Source};
@@ -20,7 +20,8 @@ use crate::miner::Miner;
 use crate::network;
 use crate::node::{self, Node};
 use crate::progress::{Progress, Reading};
-use crate::{rpc, systemd};
+use crate::rpc::{self, Server};
+use crate::systemd;
 
 /// Runs the process. A failure prints one line, `Error: ...`, to standard error and gives status 1.
 pub fn main() -> ExitCode {
@@ -57,11 +58,20 @@ fn run(config: &Config) -> anyhow::Result<()> {
         network::plan(config, &params, &config.data_folder())?;
         config.mining(&params)?;
     }
-    let mut state = chainstate::open(config)?;
+    let store = chainstate::open_store(config)?;
     if config.command.is_none() {
-        config.log.open(&state.folder)?;
-        info!("groatd {} on {} in {}", crate::VERSION, state.ledger.params().name, state.folder.display());
+        config.log.open(&store.folder)?;
+        info!("groatd {} on {} in {}", crate::VERSION, store.params.name, store.folder.display());
     }
+    // From now on calls are told that the node starts, however long that takes.
+    let server = match config.command {
+        None if config.server => Some(Server::begin(interface(config, &store)?)?),
+        _ => None,
+    };
+    if let Some(server) = &server {
+        server.warming_up(if config.reindex { "Reindexing blocks…" } else { "Verifying blocks…" });
+    }
+    let mut state = store.open()?;
     if config.reindex {
         let files = own_block_files(&state)?;
         info!("reindexing {} block files", files.len());
@@ -75,7 +85,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
         return Ok(());
     }
     match &config.command {
-        None => run_node(config, state, &stop, &node),
+        None => run_node(config, state, server, &stop, &node),
         Some(Command::Import { files }) => import_files(&mut state, files, &stop),
         Some(Command::VerifyChain { depth }) => verify_chain(&mut state, *depth, &stop),
         Some(Command::Coins(Coins::Stats { json })) => coin_stats(&mut state, *json, &stop),
@@ -86,20 +96,11 @@ fn run(config: &Config) -> anyhow::Result<()> {
 fn run_node(
     config: &Config,
     state: Chainstate,
+    server: Option<Server>,
     stop: &AtomicBool,
     signalled: &OnceLock<NodeHandle>,
 ) -> anyhow::Result<()> {
     state.ledger.check_space()?;
-    let interface = rpc::Config {
-        folder: state.folder.clone(),
-        port: config.rpcport.unwrap_or(state.ledger.params().rpc_port),
-        user_agent: node::user_agent(),
-        services: node::services(config),
-        relay: !config.blocksonly,
-        prune: (config.prune > 0).then_some(config.prune << 20),
-        block_limits: config.block_limits()?,
-        ban_time: config.peers.bantime,
-    };
     let mining = config.mining(state.ledger.params())?;
     let node = Node::start(config, state)?;
     signalled.set(node.handle().clone()).unwrap_or_else(|_| unreachable!("one node a process"));
@@ -107,11 +108,9 @@ fn run_node(
         node.handle().stop();
     }
     let handle = node.handle().clone();
-    let server = config.server.then(|| rpc::serve(handle.clone(), interface)).transpose();
-    match &server {
-        Ok(Some(server)) => info!("listening for JSON-RPC on {}", server.address()),
-        Ok(None) => {}
-        Err(_) => handle.stop(),
+    if let Some(server) = &server {
+        server.ready(handle.clone());
+        info!("listening for JSON-RPC on {}", server.address());
     }
     let miner = mining.map(|options| Miner::start(handle.clone(), options)).transpose();
     if miner.is_err() {
@@ -121,10 +120,25 @@ fn run_node(
     node.wait()?;
     miner?.into_iter().for_each(Miner::wait);
     // Answers under way go out, and the cookie goes.
-    drop(server?);
+    drop(server);
     let (tip, height) = handle.tip();
     info!("stopped at tip {tip} at height {height}");
     Ok(())
+}
+
+/// What the interfaces are to be.
+fn interface(config: &Config, store: &OpenStore) -> anyhow::Result<rpc::Config> {
+    Ok(rpc::Config {
+        folder: store.folder.clone(),
+        port: config.rpcport.unwrap_or(store.params.rpc_port),
+        http: config.http.clone(),
+        user_agent: node::user_agent(),
+        services: node::services(config),
+        relay: !config.blocksonly,
+        prune: (config.prune > 0).then_some(config.prune << 20),
+        block_limits: config.block_limits()?,
+        ban_time: config.peers.bantime,
+    })
 }
 
 fn reads_stdin(files: &[PathBuf]) -> bool {

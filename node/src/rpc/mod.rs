@@ -3,8 +3,10 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `http` | the one route: who may call, how long a body may be, how many calls run |
-//! | `auth` | the cookie; what a browser's page may not do |
+//! | `listen` | the sockets: where, for whom, how long a link may be silent |
+//! | `http` | paths, who may call, how long a body may be, how many calls run |
+//! | `auth` | the cookie, users, their methods; what a browser's page may not do |
+//! | `rest` | what is answered without a password under `/rest/` |
 //! | `request` | JSON-RPC: requests and replies of each version, batches, notifications |
 //! | `method`, `args` | what a method is; its arguments by position and by name, and their types |
 //! | `logging` | what is logged |
@@ -26,6 +28,7 @@ mod control;
 mod error;
 mod fees;
 mod http;
+mod listen;
 mod logging;
 mod mempool;
 mod method;
@@ -35,6 +38,7 @@ mod number;
 mod peerinfo;
 mod rawtransactions;
 mod request;
+mod rest;
 mod script;
 mod show;
 mod submit;
@@ -42,27 +46,33 @@ mod template;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::bail;
 use groat_chain::mempool::BlockLimits;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
+use crate::config;
 use crate::handle::NodeHandle;
-use auth::Cookie;
+use auth::Users;
 use error::{RPC_IN_WARMUP, RpcError};
+use http::Http;
+use listen::Doors;
 
 /// What an operator may choose.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Folder of the chain's data: the cookie goes there.
     pub folder: PathBuf,
-    /// Port on 127.0.0.1; 0 takes a free one. Core: `-rpcport`.
+    /// Port; 0 takes a free one. Core: `-rpcport`.
     pub port: u16,
+    /// Who may call, where, and how much at once.
+    pub http: config::Http,
     /// How the node names itself to peers, as in BIP14. Core: `strSubVersion`.
     pub user_agent: String,
     /// Service bits that the node offers.
@@ -83,7 +93,7 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 /// What all calls share.
 struct Rpc {
     config: Config,
-    cookie: Cookie,
+    users: Users,
     begun: Instant,
     node: OnceLock<NodeHandle>,
     /// What the node does while it starts.
@@ -112,8 +122,8 @@ impl Rpc {
 pub struct Server {
     address: SocketAddr,
     rpc: Arc<Rpc>,
-    /// Ends the server when it goes.
-    end: Option<tokio::sync::oneshot::Sender<()>>,
+    /// True: end.
+    end: watch::Sender<bool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -125,31 +135,30 @@ pub fn serve(node: NodeHandle, config: Config) -> anyhow::Result<Server> {
 }
 
 impl Server {
-    /// Begins to answer, with the error "warming up" until [`Server::ready`]. Listens on 127.0.0.1 alone.
+    /// Begins to answer, with the error "warming up" until [`Server::ready`].
     pub fn begin(config: Config) -> anyhow::Result<Server> {
-        let wanted = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), config.port);
-        let listener = std::net::TcpListener::bind(wanted)
-            .with_context(|| format!("Unable to bind to {wanted} for RPC; is another node running there?"))?;
-        let address = listener.local_addr()?;
-        listener.set_nonblocking(true)?;
+        let doors = Doors::open(&config.http, config.port)?;
+        let address = doors.listeners[0].local_addr()?;
+        // The port is ours: now the cookie of a run that still lives is safe from us.
+        let users = match Users::new(&config.http, &config.folder) {
+            Ok(users) => users,
+            Err(reason) => {
+                info!("{reason:#}");
+                bail!("Unable to start HTTP server. See debug log for details.");
+            }
+        };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
-            .max_blocking_threads(http::THREADS)
+            .max_blocking_threads(http::threads(&config.http))
             .thread_name("rpc")
             .enable_all()
             .build()?;
-        let listener = {
-            let _inside = runtime.enter();
-            tokio::net::TcpListener::from_std(listener)?
-        };
-        // The port is ours: now the cookie of a run that still lives is safe from us.
-        let cookie = Cookie::create(&config.folder)?;
         let rpc = Arc::new(Rpc {
             config,
-            cookie,
+            users,
             begun: Instant::now(),
             node: OnceLock::new(),
-            warm_up: Mutex::new("Loading…"),
+            warm_up: Mutex::new("Loading block index…"),
             calls: control::Calls::default(),
             in_sync: AtomicBool::new(false),
             mining: Mutex::new(()),
@@ -157,24 +166,13 @@ impl Server {
             template: Mutex::new(None),
             fees: Mutex::new(fees::Recent::default()),
         });
-        let (end, ended) = tokio::sync::oneshot::channel();
-        let routes = http::routes(rpc.clone());
+        let (end, ended) = watch::channel(false);
+        let http = Arc::new(Http::new(rpc.clone(), doors));
         let thread = std::thread::Builder::new().name("rpc".into()).spawn(move || {
-            runtime.block_on(async move {
-                let (close, closed) = tokio::sync::oneshot::channel::<()>();
-                let serve = axum::serve(listener, routes).with_graceful_shutdown(async {
-                    // An error says that the sender is gone, which is the same.
-                    let _ = closed.await;
-                });
-                let serve = tokio::spawn(serve.into_future());
-                let _ = ended.await;
-                drop(close);
-                // Calls under way end; links that say nothing do not hold the node up.
-                let _ = tokio::time::timeout(STOP_GRACE, serve).await;
-            });
+            runtime.block_on(http.serve(ended));
             runtime.shutdown_timeout(STOP_GRACE);
         })?;
-        Ok(Server { address, rpc, end: Some(end), thread: Some(thread) })
+        Ok(Server { address, rpc, end, thread: Some(thread) })
     }
 
     /// Where it listens.
@@ -196,7 +194,7 @@ impl Server {
 impl Drop for Server {
     /// Ends the calls under way, closes all links and removes the cookie.
     fn drop(&mut self) {
-        drop(self.end.take());
+        self.end.send_replace(true);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
