@@ -111,6 +111,9 @@ fn run_node(
     if let Some(server) = &server {
         server.ready(handle.clone());
         info!("listening for JSON-RPC on {}", server.address());
+        if let Some(address) = server.metrics() {
+            info!("serving metrics on http://{address}/metrics");
+        }
     }
     let miner = mining.map(|options| Miner::start(handle.clone(), options)).transpose();
     if miner.is_err() {

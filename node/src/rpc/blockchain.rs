@@ -249,7 +249,7 @@ pub fn is_initial_block_download(rpc: &Rpc, node: &NodeHandle) -> bool {
 }
 
 /// Which part of the chain is connected, by height. Core counts transactions, with rates known in advance.
-fn progress(tree: &Tree, spacing: u32) -> f64 {
+pub fn progress(tree: &Tree, spacing: u32) -> f64 {
     let (tip, best) = (tree.node(tree.tip()), tree.node(tree.best_header()));
     let age = now().saturating_sub(best.time);
     // Blocks come irregularly: a header of the last two hours counts as the newest.

@@ -6,6 +6,7 @@
 //! | `listen` | the sockets: where, for whom, how long a link may be silent |
 //! | `http` | paths, who may call, how long a body may be, how many calls run |
 //! | `auth` | the cookie, users, their methods; what a browser's page may not do |
+//! | `metrics` | the node in numbers, for those who watch over it |
 //! | `rest` | what is answered without a password under `/rest/` |
 //! | `request` | JSON-RPC: requests and replies of each version, batches, notifications |
 //! | `method`, `args` | what a method is; its arguments by position and by name, and their types |
@@ -32,6 +33,7 @@ mod listen;
 mod logging;
 mod mempool;
 mod method;
+mod metrics;
 mod mining;
 mod network;
 mod number;
@@ -46,13 +48,13 @@ mod template;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use groat_chain::mempool::BlockLimits;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -63,6 +65,7 @@ use auth::Users;
 use error::{RPC_IN_WARMUP, RpcError};
 use http::Http;
 use listen::Doors;
+use metrics::Metrics;
 
 /// What an operator may choose.
 #[derive(Clone, Debug)]
@@ -89,6 +92,9 @@ pub struct Config {
 
 /// Time that calls under way get at the end.
 const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// How long who asks for metrics may be silent.
+const METRICS_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What all calls share.
 struct Rpc {
@@ -121,6 +127,7 @@ impl Rpc {
 /// A server that runs until it is dropped.
 pub struct Server {
     address: SocketAddr,
+    metrics: Option<SocketAddr>,
     rpc: Arc<Rpc>,
     /// True: end.
     end: watch::Sender<bool>,
@@ -139,6 +146,14 @@ impl Server {
     pub fn begin(config: Config) -> anyhow::Result<Server> {
         let doors = Doors::open(&config.http, config.port)?;
         let address = doors.listeners[0].local_addr()?;
+        let metrics = match metrics::address(config.http.metrics.as_deref())? {
+            Some(address) => {
+                let refused = || format!("-metrics={address}: that address cannot be listened on");
+                Some(TcpListener::bind(address).with_context(refused)?)
+            }
+            None => None,
+        };
+        let metrics_address = metrics.as_ref().map(TcpListener::local_addr).transpose()?;
         // The port is ours: now the cookie of a run that still lives is safe from us.
         let users = match Users::new(&config.http, &config.folder) {
             Ok(users) => users,
@@ -168,16 +183,30 @@ impl Server {
         });
         let (end, ended) = watch::channel(false);
         let http = Arc::new(Http::new(rpc.clone(), doors));
+        let metrics = metrics.zip(metrics_address).map(|(listener, address)| {
+            (listener, Arc::new(Metrics::new(rpc.clone(), address)))
+        });
         let thread = std::thread::Builder::new().name("rpc".into()).spawn(move || {
-            runtime.block_on(http.serve(ended));
+            runtime.block_on(async {
+                if let Some((listener, metrics)) = metrics {
+                    let answer = move |from, request| metrics.clone().answer(from, request);
+                    tokio::spawn(listen::serve(listener, Some(METRICS_PATIENCE), ended.clone(), answer));
+                }
+                http.serve(ended).await;
+            });
             runtime.shutdown_timeout(STOP_GRACE);
         })?;
-        Ok(Server { address, rpc, end, thread: Some(thread) })
+        Ok(Server { address, metrics: metrics_address, rpc, end, thread: Some(thread) })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it serves metrics, if it does.
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics
     }
 
     /// What calls are told while the node starts, such as "Loading block index…".
