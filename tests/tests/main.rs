@@ -6,6 +6,7 @@ mod compact;
 mod crash;
 mod differential;
 mod hostile;
+mod http;
 mod log;
 mod mempool;
 mod mining;

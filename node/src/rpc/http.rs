@@ -12,6 +12,7 @@ use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, WW
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tracing::{debug, warn};
 
 use super::auth::is_from_elsewhere;
 use super::listen::{Doors, closes, patience, serve};
@@ -115,7 +116,7 @@ impl Http {
             let answer = move |from, request| http.clone().answer(from, request);
             match listener.try_clone() {
                 Ok(listener) => drop(servers.spawn(serve(listener, self.patience, ended.clone(), answer))),
-                Err(error) => println!("JSON-RPC cannot listen: {error}"),
+                Err(error) => warn!("JSON-RPC cannot listen: {error}"),
             }
         }
         closes(&mut ended).await;
@@ -126,6 +127,7 @@ impl Http {
     /// Answers one request.
     async fn answer(self: Arc<Self>, from: IpAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
         if !self.doors.lets_in(from) {
+            debug!(target: "http", "a call from {from} is refused: its address is not allowed");
             return Reply::bare(StatusCode::FORBIDDEN).into();
         }
         if is_from_elsewhere(request.headers(), self.doors.is_open) {
@@ -137,7 +139,7 @@ impl Http {
         }
         let target = request.uri().path_and_query().map_or("", |target| target.as_str());
         if target == "/" {
-            return self.call(request).await;
+            return self.call(from, request).await;
         }
         match self.rpc.config.http.rest.then(|| rest::route(target)).flatten() {
             Some(route) => self.rest(route, request).await.into(),
@@ -146,13 +148,14 @@ impl Http {
     }
 
     /// A call of JSON-RPC.
-    async fn call(self: Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn call(self: Arc<Self>, from: IpAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
         if request.method() != Method::POST {
             let text = "JSONRPC server handles only POST requests";
             return Reply::plain(StatusCode::METHOD_NOT_ALLOWED, text).into();
         }
         let Some(user) = self.rpc.users.caller(request.headers()) else {
             if request.headers().contains_key(AUTHORIZATION) {
+                warn!("incorrect password attempt from {from}");
                 tokio::time::sleep(BAD_CREDENTIALS_DELAY).await;
             }
             let mut refusal: Response<_> = Reply::bare(StatusCode::UNAUTHORIZED).into();

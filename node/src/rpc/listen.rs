@@ -23,6 +23,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tracing::warn;
 
 use crate::config::Http;
 
@@ -64,7 +65,7 @@ impl Doors {
                 let address = address(text, port).with_context(|| format!("-rpcbind={text} is no address"))?;
                 match TcpListener::bind(address) {
                     Ok(listener) => listeners.push(listener),
-                    Err(error) => println!("JSON-RPC cannot listen on {address}: {error}"),
+                    Err(error) => warn!("JSON-RPC cannot listen on {address}: {error}"),
                 }
             }
             if listeners.is_empty() {
@@ -73,8 +74,8 @@ impl Doors {
         } else {
             match (&options.rpcallowip[..], &options.rpcbind[..]) {
                 ([], []) => {}
-                (_, []) => println!("-rpcallowip without -rpcbind changes nothing: JSON-RPC listens on loopback alone"),
-                _ => println!("-rpcbind is ignored without -rpcallowip: JSON-RPC listens on loopback alone"),
+                (_, []) => warn!("-rpcallowip without -rpcbind changes nothing: JSON-RPC listens on loopback alone"),
+                _ => warn!("-rpcbind is ignored without -rpcallowip: JSON-RPC listens on loopback alone"),
             }
             let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
             let listener = TcpListener::bind(wanted)

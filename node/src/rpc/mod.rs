@@ -58,6 +58,7 @@ use anyhow::{Context, bail};
 use groat_chain::mempool::BlockLimits;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tracing::warn;
 
 use crate::config;
 use crate::handle::NodeHandle;
@@ -158,7 +159,7 @@ impl Server {
         let users = match Users::new(&config.http, &config.folder) {
             Ok(users) => users,
             Err(reason) => {
-                info!("{reason:#}");
+                warn!("{reason:#}");
                 bail!("Unable to start HTTP server. See debug log for details.");
             }
         };

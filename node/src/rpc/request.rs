@@ -114,9 +114,8 @@ fn answer_batch(rpc: &Rpc, allowed: Option<&HashSet<String>>, batch: &RawValue) 
 
 /// The method that a request of a batch names, before anything else is looked at.
 fn method_of(request: &RawValue) -> Result<String, RpcError> {
-    let invalid = |_| RpcError::new(RPC_INVALID_REQUEST, "Invalid Request object");
-    let parts: Parts = serde_json::from_str(request.get()).map_err(invalid)?;
-    match parts.method {
+    let invalid = |()| RpcError::new(RPC_INVALID_REQUEST, "Invalid Request object");
+    match Parts::read(request).map_err(invalid)?.method {
         Value::String(method) => Ok(method),
         other => Err(RpcError::new(RPC_PARSE_ERROR, wrong_type(&other, "string").message)),
     }
@@ -161,6 +160,14 @@ struct Parts<'a> {
     params: Value,
 }
 
+impl Parts<'_> {
+    /// Only an object has members; serde would also take an array, member by member.
+    fn read(request: &RawValue) -> Result<Parts<'_>, ()> {
+        let text = request.get();
+        if text.starts_with('{') { serde_json::from_str(text).map_err(drop) } else { Err(()) }
+    }
+}
+
 /// Null is an id, and none is another thing.
 fn even_null<'a, D: Deserializer<'a>>(from: D) -> Result<Option<&'a RawValue>, D::Error> {
     <&RawValue>::deserialize(from).map(Some)
@@ -179,7 +186,7 @@ impl Call {
     fn read(request: &RawValue) -> Result<Call, Envelope> {
         let refuse =
             |version, id, text: &str| Envelope::malformed(version, id, RpcError::new(RPC_INVALID_REQUEST, text));
-        let Ok(parts) = serde_json::from_str::<Parts>(request.get()) else {
+        let Ok(parts) = Parts::read(request) else {
             return Err(refuse(Version::Old, Some(Id::NULL), "Invalid Request object"));
         };
         let id = parts.id.map(Id::new);

@@ -127,6 +127,8 @@ fn wanted(asked: &Asked) -> Result<Wanted, Refusal> {
     Ok(wanted)
 }
 
+/// A flag, a count, outputs: as BIP64 and Core's documents have it. Core itself reads a body's length as the flag, and the
+/// flag as the count, so that nobody can have relied on what it answers.
 fn parse(body: &[u8]) -> Option<Wanted> {
     let (check_mempool, mut rest) = body.split_first()?;
     let count = VarInt::consensus_decode(&mut rest).ok()?.0;

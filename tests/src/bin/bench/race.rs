@@ -128,7 +128,7 @@ fn fork_checks(log: &str) -> f64 {
 }
 
 /// The folder of a generated chain, made now unless it is there already, and its summary.
-fn generated(arguments: &Race, name: &str) -> Result<(PathBuf, Summary)> {
+pub fn generated(arguments: &Race, name: &str) -> Result<(PathBuf, Summary)> {
     let size = match name {
         "full" => u64::from(arguments.blocks),
         "coins" => arguments.coins,
