@@ -476,7 +476,8 @@ fn bitcoincore_rpc_and_bdk_speak_to_groatd() {
     assert!(client.get_block_hash(9999).is_err());
 
     let client = bdk_bitcoind_rpc::bitcoincore_rpc::Client::new(&url, auth()).unwrap();
-    let begin = bdk_core::CheckPoint::new(0, bitcoin::constants::genesis_block(bitcoin::Network::Regtest).block_hash());
+    let hash = bitcoin::constants::genesis_block(bitcoin::Network::Regtest).block_hash();
+    let begin = bdk_core::CheckPoint::new(bdk_core::BlockId { height: 0, hash });
     let none = bdk_bitcoind_rpc::NO_EXPECTED_MEMPOOL_TXS;
     let mut emitter = bdk_bitcoind_rpc::Emitter::new(&client, begin, 1, none);
     let mut seen = Vec::new();

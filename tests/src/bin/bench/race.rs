@@ -28,7 +28,7 @@ pub struct Race {
     chains: Vec<String>,
     /// Runs of each program on each chain.
     #[arg(long, default_value_t = 3)]
-    runs: usize,
+    pub runs: usize,
     /// Blocks of the chain of full blocks.
     #[arg(long, default_value_t = full::Recipe::DEFAULT.blocks)]
     blocks: u32,
