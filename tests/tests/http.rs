@@ -49,7 +49,8 @@ fn answer(bytes: &[u8]) -> Answer {
     let end = end.unwrap_or_else(|| panic!("no head: {}; {}", String::from_utf8_lossy(bytes), repeat()));
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
     let field = |name: &str| {
-        let line = head.lines().find_map(|line| line.split_once(": ").filter(|(key, _)| key.eq_ignore_ascii_case(name)));
+        let line =
+            head.lines().find_map(|line| line.split_once(": ").filter(|(key, _)| key.eq_ignore_ascii_case(name)));
         line.map(|(_, value)| value.to_owned()).unwrap_or_default()
     };
     let body = bytes[end + 4..].to_vec();
@@ -117,9 +118,10 @@ impl Pair {
     fn both(&self, what: &str, ask: impl Fn(&Rpc) -> Answer) -> Answer {
         let (ours, theirs) = (told_alike(ask(&self.groat.rpc)), told_alike(ask(self.core.rpc())));
         // JSON may say the same in another order.
-        let same = ours == theirs || (ours.status == theirs.status && ours.kind == theirs.kind && {
-            ours.json() != Value::Null && ours.json() == theirs.json()
-        });
+        let same = ours == theirs
+            || (ours.status == theirs.status && ours.kind == theirs.kind && {
+                ours.json() != Value::Null && ours.json() == theirs.json()
+            });
         let show = |answer: &Answer| format!("{} {} {:?}", answer.status, answer.kind, answer.text());
         assert!(same, "{what}:\ngroatd   {}\nbitcoind {}\n{}", show(&ours), show(&theirs), repeat());
         ours
@@ -200,7 +202,11 @@ fn bad_calls_are_refused_as_by_bitcoind() {
         pair.both(head, |rpc| {
             let answer = ask(rpc, &format!("{head}\r\nConnection: close"), br#"{"method":"getblockcount"}"#);
             // A head alone has no body, whatever Core sends.
-            Answer { body: if head.starts_with("HEAD") { Vec::new() } else { answer.body }, kind: String::new(), ..answer }
+            Answer {
+                body: if head.starts_with("HEAD") { Vec::new() } else { answer.body },
+                kind: String::new(),
+                ..answer
+            }
         });
     }
     pair.both("a body that is too long", |rpc| {
@@ -211,7 +217,11 @@ fn bad_calls_are_refused_as_by_bitcoind() {
         answer(&send(rpc.address(), head.as_bytes()))
     });
     pair.both("HTTP/1.0", |rpc| {
-        ask(rpc, &format!("POST / HTTP/1.0\r\nAuthorization: {}", rpc.authorization()), br#"{"method":"getblockcount"}"#)
+        ask(
+            rpc,
+            &format!("POST / HTTP/1.0\r\nAuthorization: {}", rpc.authorization()),
+            br#"{"method":"getblockcount"}"#,
+        )
     });
     pair.both("a body in chunks", |rpc| {
         let head = "POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked";
@@ -261,15 +271,32 @@ fn rest_answers_are_those_of_bitcoind() {
             paths.extend(["bin", "hex", "json", "txt", ""].map(|form| format!("{route}/{hash}.{form}")));
             paths.push(format!("{route}/{hash}"));
         }
-        for range in ["?offset=0&size=80", "?offset=10&size=1", "?offset=0&size=0", "?size=1", "?offset=1", "?offset=x&size=1"] {
+        for range in
+            ["?offset=0&size=80", "?offset=10&size=1", "?offset=0&size=0", "?size=1", "?offset=1", "?offset=x&size=1"]
+        {
             paths.extend(["bin", "hex", "json"].map(|form| format!("blockpart/{hash}.{form}{range}")));
         }
         paths.push(format!("blockpart/{hash}.hex?offset=80&size=999999"));
-        for query in ["?count=1", "?count=2000", "?count=2001", "?count=0", "?count=-1", "?count=+1", "?count=", "?count", "?x=1&count=2", "?%63ount=%32"] {
+        for query in [
+            "?count=1",
+            "?count=2000",
+            "?count=2001",
+            "?count=0",
+            "?count=-1",
+            "?count=+1",
+            "?count=",
+            "?count",
+            "?x=1&count=2",
+            "?%63ount=%32",
+        ] {
             paths.push(format!("headers/{hash}.hex{query}"));
             paths.push(format!("blockfilterheaders/basic/{hash}.hex{query}"));
         }
-        paths.extend([format!("headers/3/{hash}.json"), format!("headers/x/{hash}.json"), format!("headers/1/2/{hash}.bin")]);
+        paths.extend([
+            format!("headers/3/{hash}.json"),
+            format!("headers/x/{hash}.json"),
+            format!("headers/1/2/{hash}.bin"),
+        ]);
         paths.extend(["basic", "other", ""].map(|kind| format!("blockfilter/{kind}/{hash}.json")));
         paths.push(format!("blockfilterheaders/2/basic/{hash}.json"));
     }
@@ -292,11 +319,28 @@ fn rest_answers_are_those_of_bitcoind() {
     }
     paths.extend(
         [
-            "chaininfo.bin", "chaininfo", "deploymentinfo.hex", "mempool/info.bin", "mempool/contents.bin", "mempool/x.json",
-            "mempool/contents.json?verbose=x", "mempool/contents.json?mempool_sequence=x", "mempool/", "getutxos", "",
-            "mempool/contents.json?verbose=true&mempool_sequence=true", "mempool/contents.json?verbose=false", "nothing",
-            "mempool/contents.json?verbose=false&mempool_sequence=true", "getutxos.json", "getutxos/.json", "getutxos/x.hex",
-            "getutxos/checkmempool.json", "getutxos/checkmempool/.json", "blockfilter/basic.json", "blockfilterheaders/x.json",
+            "chaininfo.bin",
+            "chaininfo",
+            "deploymentinfo.hex",
+            "mempool/info.bin",
+            "mempool/contents.bin",
+            "mempool/x.json",
+            "mempool/contents.json?verbose=x",
+            "mempool/contents.json?mempool_sequence=x",
+            "mempool/",
+            "getutxos",
+            "",
+            "mempool/contents.json?verbose=true&mempool_sequence=true",
+            "mempool/contents.json?verbose=false",
+            "nothing",
+            "mempool/contents.json?verbose=false&mempool_sequence=true",
+            "getutxos.json",
+            "getutxos/.json",
+            "getutxos/x.hex",
+            "getutxos/checkmempool.json",
+            "getutxos/checkmempool/.json",
+            "blockfilter/basic.json",
+            "blockfilterheaders/x.json",
         ]
         .map(str::to_owned),
     );
@@ -321,7 +365,12 @@ fn rest_answers_are_those_of_bitcoind() {
     for (form, body) in [("bin", &body[..]), ("hex", &digits), ("hex", &[&digits[..], b"\n"].concat())] {
         let head = format!("POST /rest/getutxos.{form} HTTP/1.1\r\nConnection: close");
         let named = get(&pair.groat.rpc, &format!("/rest/getutxos/checkmempool/{spend}-0/{ripe}-0.{form}"));
-        assert_eq!(ask(&pair.groat.rpc, &head, body), named, "{form}: named in body (left), path (right); {}", repeat());
+        assert_eq!(
+            ask(&pair.groat.rpc, &head, body),
+            named,
+            "{form}: named in body (left), path (right); {}",
+            repeat()
+        );
     }
     for (form, body) in [("json", &digits[..]), ("bin", b"\0\0"), ("hex", b"xx"), ("", &body)] {
         let head = format!("POST /rest/getutxos.{form} HTTP/1.1\r\nConnection: close");
@@ -336,7 +385,12 @@ fn rest_answers_are_those_of_bitcoind() {
             let value = get(rpc, &format!("/rest/{path}")).json();
             value.as_object().unwrap_or_else(|| panic!("{path}: {value}")).keys().cloned().collect::<Vec<_>>()
         };
-        assert_eq!(keys(&pair.groat.rpc), keys(pair.core.rpc()), "{path}: groatd (left), bitcoind (right); {}", repeat());
+        assert_eq!(
+            keys(&pair.groat.rpc),
+            keys(pair.core.rpc()),
+            "{path}: groatd (left), bitcoind (right); {}",
+            repeat()
+        );
     }
 }
 
@@ -503,12 +557,15 @@ fn python_bitcoinrpc_speaks_to_groatd() {
     let made = run("python3".as_ref(), &["-m", "venv", &venv.display().to_string()]);
     let python = venv.join("bin/python");
     let package = "python-bitcoinrpc==1.0";
-    if let Err(reason) = made.and_then(|_| run(&python, &["-m", "pip", "install", "--quiet", "--retries", "1", package])) {
+    if let Err(reason) =
+        made.and_then(|_| run(&python, &["-m", "pip", "install", "--quiet", "--retries", "1", package]))
+    {
         eprintln!("SKIPPED: python3 with venv and pip cannot install {package}: {}", reason.trim());
         return;
     }
     let data = tempfile::tempdir().unwrap();
-    let node = Running::start(&Groatd::new("regtest", data.path()), &["--connect=0", "--rpcuser=user", "--rpcpassword=pass"]);
+    let node =
+        Running::start(&Groatd::new("regtest", data.path()), &["--connect=0", "--rpcuser=user", "--rpcpassword=pass"]);
     let script = format!(
         "from decimal import Decimal\n\
          from bitcoinrpc.authproxy import AuthServiceProxy, JSONRPCException\n\
@@ -539,7 +596,11 @@ fn bitcoin_cli_waits_for_groatd_and_shows_it() {
             .args(arguments)
             .output()
             .unwrap();
-        (done.status.code(), String::from_utf8_lossy(&done.stdout).into_owned(), String::from_utf8_lossy(&done.stderr).into_owned())
+        (
+            done.status.code(),
+            String::from_utf8_lossy(&done.stdout).into_owned(),
+            String::from_utf8_lossy(&done.stderr).into_owned(),
+        )
     };
     let waiting = std::thread::scope(|scope| {
         let waiting = scope.spawn(|| cli(&["-rpcwait", "-rpcwaittimeout=60", "getblockcount"]));

@@ -46,8 +46,7 @@ impl Account {
     }
 
     fn is(&self, name: &[u8], password: &[u8]) -> bool {
-        equal(self.name.as_bytes(), name)
-            && equal(self.hash.as_bytes(), hashed(&self.salt, password).as_bytes())
+        equal(self.name.as_bytes(), name) && equal(self.hash.as_bytes(), hashed(&self.salt, password).as_bytes())
     }
 }
 
@@ -95,7 +94,10 @@ impl Users {
         for text in &options.rpcwhitelist {
             let (name, methods) = text.split_once(':').unwrap_or((text, ""));
             let methods: HashSet<String> = methods.split([',', ' ']).map(str::to_owned).collect();
-            lists.entry(name.into()).and_modify(|list| list.retain(|method| methods.contains(method))).or_insert(methods);
+            lists
+                .entry(name.into())
+                .and_modify(|list| list.retain(|method| methods.contains(method)))
+                .or_insert(methods);
         }
         let only_listed = options.rpcwhitelistdefault.unwrap_or(!lists.is_empty());
         Ok(Users { accounts, lists, only_listed, _cookie: cookie })
@@ -349,7 +351,11 @@ mod tests {
             host.map(|host| headers.insert(HOST, HeaderValue::from_static(host)));
             origin.map(|origin| headers.insert(ORIGIN, HeaderValue::from_static(origin)));
             assert_eq!(is_from_elsewhere(&headers, false), elsewhere, "host {host:?}, origin {origin:?}");
-            assert_eq!(is_from_elsewhere(&headers, true), elsewhere && origin.is_some(), "any name: {host:?}, {origin:?}");
+            assert_eq!(
+                is_from_elsewhere(&headers, true),
+                elsewhere && origin.is_some(),
+                "any name: {host:?}, {origin:?}"
+            );
         }
     }
 }

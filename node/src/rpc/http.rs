@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use super::auth::is_from_elsewhere;
-use super::listen::{Doors, closes, patience, serve};
+use super::listen::{Bounds, Doors, closes, serve};
 use super::template::{MAX_LONG_POLLS, wait_for_other};
 use super::{Rpc, STOP_GRACE, request, rest};
 use crate::config;
@@ -78,7 +78,7 @@ pub struct Http {
     max_calls: usize,
     /// Calls that may wait for another block template. They take no thread from others, nor a place.
     long_polls: Semaphore,
-    patience: Option<Duration>,
+    bounds: Bounds,
 }
 
 /// Calls that may run at once. Core: `-rpcthreads`.
@@ -102,7 +102,7 @@ impl Http {
             calls: AtomicUsize::new(0),
             max_calls: threads + at_least_one(options.rpcworkqueue, DEFAULT_HTTP_WORKQUEUE),
             long_polls: Semaphore::new(MAX_LONG_POLLS),
-            patience: patience(options),
+            bounds: Bounds::new(options),
             rpc,
             doors,
         }
@@ -115,7 +115,7 @@ impl Http {
             let http = self.clone();
             let answer = move |from, request| http.clone().answer(from, request);
             match listener.try_clone() {
-                Ok(listener) => drop(servers.spawn(serve(listener, self.patience, ended.clone(), answer))),
+                Ok(listener) => drop(servers.spawn(serve(listener, self.bounds, ended.clone(), answer))),
                 Err(error) => warn!("JSON-RPC cannot listen: {error}"),
             }
         }
@@ -194,7 +194,7 @@ impl Http {
             return Err(Reply::bare(StatusCode::PAYLOAD_TOO_LARGE));
         }
         let body = Limited::new(request.into_body(), MAX_BODY).collect();
-        let body = match self.patience {
+        let body = match self.bounds.patience {
             Some(patience) => tokio::time::timeout(patience, body).await,
             None => Ok(body.await),
         };

@@ -27,8 +27,8 @@ use tracing::warn;
 
 use crate::config::Http;
 
-/// Links to one address of ours. Past it, who comes waits until one ends.
-const MAX_LINKS: usize = 512;
+/// Links to one address of ours: each takes an open file. Past it, who comes waits until one ends.
+const MAX_LINKS: usize = 128;
 /// How long a silent link is kept. Core: `DEFAULT_HTTP_SERVER_TIMEOUT`.
 const DEFAULT_HTTP_SERVER_TIMEOUT: u64 = 30;
 /// Wait when the system gives no more sockets.
@@ -104,16 +104,27 @@ pub fn address(text: &str, port: u16) -> Option<SocketAddr> {
     text.parse().ok().or_else(|| Some(SocketAddr::new(bare.parse().ok()?, port)))
 }
 
-/// How long a link may be silent, if there is a bound.
-pub fn patience(options: &Http) -> Option<Duration> {
-    let seconds = options.rpcservertimeout.unwrap_or(DEFAULT_HTTP_SERVER_TIMEOUT);
-    (seconds > 0).then(|| Duration::from_secs(seconds))
+/// What links may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// How long a link may be silent, if there is a bound.
+    pub patience: Option<Duration>,
+    /// How many there may be.
+    pub links: usize,
+}
+
+impl Bounds {
+    /// As the options say.
+    pub fn new(options: &Http) -> Bounds {
+        let seconds = options.rpcservertimeout.unwrap_or(DEFAULT_HTTP_SERVER_TIMEOUT);
+        Bounds { patience: (seconds > 0).then(|| Duration::from_secs(seconds)), links: MAX_LINKS }
+    }
 }
 
 /// Answers whoever links with `listener`, until `closing` is true and the answers under way are out.
 pub async fn serve<F, R>(
     listener: TcpListener,
-    patience: Option<Duration>,
+    bounds: Bounds,
     mut closing: watch::Receiver<bool>,
     answer: F,
 ) -> io::Result<()>
@@ -129,8 +140,8 @@ where
         tokio::select! {
             () = closes(&mut closing) => break,
             Some(_) = links.join_next() => {}
-            accepted = listener.accept(), if links.len() < MAX_LINKS => match accepted {
-                Ok((stream, from)) => drop(links.spawn(link(stream, from.ip(), patience, each.clone(), answer.clone()))),
+            accepted = listener.accept(), if links.len() < bounds.links => match accepted {
+                Ok((stream, from)) => drop(links.spawn(link(stream, from.ip(), bounds.patience, each.clone(), answer.clone()))),
                 Err(_) => sleep(NO_SOCKETS_DELAY).await,
             },
         }
@@ -232,5 +243,85 @@ impl AsyncWrite for Impatient {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    #[test]
+    fn who_is_let_in_and_where_takes_both_options() {
+        let open = |binds: &[&str], allowed: &[&str]| {
+            let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+            Doors::open(&Http { rpcbind: own(binds), rpcallowip: own(allowed), ..Http::default() }, 0)
+        };
+        let lets_in = |doors: &Doors, address: &str| doors.lets_in(address.parse().expect("an address"));
+        for (binds, allowed) in [(&[][..], &[][..]), (&["0.0.0.0"], &[]), (&[], &["10.0.0.0/8"])] {
+            let doors = open(binds, allowed).expect("loopback has a free port");
+            let all = doors.listeners.iter().map(|listener| listener.local_addr().expect("it is bound").ip());
+            assert!(all.clone().all(|ip| ip.is_loopback()) && !doors.is_open, "{binds:?} {allowed:?}");
+        }
+        let doors = open(&["127.0.0.2", "127.0.0.3:0", "192.0.2.1"], &["10.0.0.0/255.0.0.0", "fd00::/8"]);
+        let doors = doors.expect("one address of all is there");
+        let ips = doors.listeners.iter().map(|listener| listener.local_addr().expect("it is bound").ip().to_string());
+        assert_eq!(ips.collect::<Vec<_>>(), ["127.0.0.2", "127.0.0.3"]);
+        assert!(doors.is_open);
+        for address in ["127.9.9.9", "::1", "10.1.2.3", "::ffff:10.1.2.3", "fd00::7"] {
+            assert!(lets_in(&doors, address), "{address}");
+        }
+        for address in ["11.0.0.1", "::2", "fc00::1", "::ffff:11.0.0.1"] {
+            assert!(!lets_in(&doors, address), "{address}");
+        }
+        for (binds, allowed) in [(&["192.0.2.1"][..], &["::/0"][..]), (&["x"], &["::/0"]), (&[], &["10.0.0.0/33"])] {
+            assert!(open(binds, allowed).is_err(), "{binds:?} {allowed:?}");
+        }
+    }
+
+    /// A server that answers anything with so many bytes; where it is, and what ends it.
+    fn server(bounds: Bounds, bytes: usize) -> (SocketAddr, watch::Sender<bool>) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let (end, ended) = watch::channel(false);
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("it is made");
+            let answer = move |_, _| async move { Response::new(Full::new(Bytes::from(vec![b'x'; bytes]))) };
+            runtime.block_on(serve(listener, bounds, ended, answer)).expect("it serves");
+        });
+        (address, end)
+    }
+
+    const ASK: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+
+    #[test]
+    fn who_does_not_take_an_answer_is_left() {
+        const BYTES: usize = 64 << 20;
+        let patience = Some(Duration::from_millis(200));
+        let (address, _end) = server(Bounds { patience, links: 4 }, BYTES);
+        for (wait, whole) in [(Duration::ZERO, true), (Duration::from_secs(2), false)] {
+            let mut link = TcpStream::connect(address).expect("it listens");
+            link.write_all(ASK).expect("it reads");
+            std::thread::sleep(wait);
+            let mut answer = Vec::new();
+            let _ = link.read_to_end(&mut answer);
+            assert_eq!(answer.len() > BYTES, whole, "{} bytes came after {wait:?}", answer.len());
+        }
+    }
+
+    #[test]
+    fn who_comes_when_all_links_are_taken_waits_for_one() {
+        let (address, _end) = server(Bounds { patience: None, links: 2 }, 1);
+        let link = || TcpStream::connect(address).expect("it listens");
+        let (first, _second, mut third) = (link(), link(), link());
+        third.write_all(ASK).expect("it reads");
+        third.set_read_timeout(Some(Duration::from_millis(300))).expect("a timeout can be set");
+        assert!(third.read(&mut [0]).is_err(), "the third link is answered while two are open");
+        drop(first);
+        third.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout can be set");
+        let mut answer = Vec::new();
+        third.read_to_end(&mut answer).expect("it is answered now");
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{answer:?}");
     }
 }

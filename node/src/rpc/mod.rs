@@ -65,7 +65,7 @@ use crate::handle::NodeHandle;
 use auth::Users;
 use error::{RPC_IN_WARMUP, RpcError};
 use http::Http;
-use listen::Doors;
+use listen::{Bounds, Doors};
 use metrics::Metrics;
 
 /// What an operator may choose.
@@ -94,8 +94,8 @@ pub struct Config {
 /// Time that calls under way get at the end.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
-/// How long who asks for metrics may be silent.
-const METRICS_PATIENCE: Duration = Duration::from_secs(60);
+/// Who asks for metrics comes again within a minute, and there are few of them.
+const METRICS_BOUNDS: Bounds = Bounds { patience: Some(Duration::from_secs(60)), links: 16 };
 
 /// What all calls share.
 struct Rpc {
@@ -184,14 +184,14 @@ impl Server {
         });
         let (end, ended) = watch::channel(false);
         let http = Arc::new(Http::new(rpc.clone(), doors));
-        let metrics = metrics.zip(metrics_address).map(|(listener, address)| {
-            (listener, Arc::new(Metrics::new(rpc.clone(), address)))
-        });
+        let metrics = metrics
+            .zip(metrics_address)
+            .map(|(listener, address)| (listener, Arc::new(Metrics::new(rpc.clone(), address))));
         let thread = std::thread::Builder::new().name("rpc".into()).spawn(move || {
             runtime.block_on(async {
                 if let Some((listener, metrics)) = metrics {
                     let answer = move |from, request| metrics.clone().answer(from, request);
-                    tokio::spawn(listen::serve(listener, Some(METRICS_PATIENCE), ended.clone(), answer));
+                    tokio::spawn(listen::serve(listener, METRICS_BOUNDS, ended.clone(), answer));
                 }
                 http.serve(ended).await;
             });

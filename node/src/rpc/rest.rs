@@ -230,10 +230,11 @@ fn tx(rpc: &Rpc, asked: &Asked) -> Result<Reply, Refusal> {
         hex: String,
     }
     let txid: Txid = hash(asked.path)?;
-    let found = method::call(rpc, "getrawtransaction", json!([txid.to_string(), 1])).map_err(|error| match error.code {
-        RPC_INVALID_ADDRESS_OR_KEY => not_found(format!("{} not found", asked.path)),
-        _ => error.into(),
-    })?;
+    let found =
+        method::call(rpc, "getrawtransaction", json!([txid.to_string(), 1])).map_err(|error| match error.code {
+            RPC_INVALID_ADDRESS_OR_KEY => not_found(format!("{} not found", asked.path)),
+            _ => error.into(),
+        })?;
     let found: Found = serde_json::from_str(found.get()).map_err(failed)?;
     asked.give(
         || Vec::from_hex(&found.hex).map_err(failed),

@@ -111,7 +111,8 @@ fn wanted(asked: &Asked) -> Result<Wanted, Refusal> {
     let body = match asked.format {
         Format::Bin => asked.body.to_vec(),
         Format::Hex => {
-            let digits: String = asked.body.iter().map(|byte| char::from(*byte)).filter(|c| !c.is_whitespace()).collect();
+            let digits: String =
+                asked.body.iter().map(|byte| char::from(*byte)).filter(|c| !c.is_whitespace()).collect();
             // What is no hex is nothing, as with Core.
             Vec::from_hex(&digits).unwrap_or_default()
         }

@@ -39,7 +39,8 @@ type Question = (String, Vec<u8>);
 /// Measures and prints the table.
 pub fn run(calls: &Calls) -> Result<()> {
     let race = &calls.race;
-    let (groatd, bitcoind) = race.groatd.as_ref().zip(race.bitcoind.as_ref()).context("name a groatd and a bitcoind")?;
+    let (groatd, bitcoind) =
+        race.groatd.as_ref().zip(race.bitcoind.as_ref()).context("name a groatd and a bitcoind")?;
     let (files, summary) = generated(race, "full")?;
     let blocks = block_files(&files)?;
     let data = tempfile::tempdir_in(&race.folder)?;
@@ -53,10 +54,15 @@ pub fn run(calls: &Calls) -> Result<()> {
     let mut theirs = Command::new(bitcoind);
     theirs.arg(format!("-datadir={}", folders[1].display())).args(["-regtest", "-listen=0", "-connect=0", "-rest=1"]);
     theirs.args(["-assumevalid=0", "-checkblockindex=0", "-checkmempool=0", "-printtoconsole=0"]);
-    theirs.arg(format!("-rpcport={}", ports[1])).args(blocks.iter().map(|file| format!("-loadblock={}", file.display())));
+    theirs
+        .arg(format!("-rpcport={}", ports[1]))
+        .args(blocks.iter().map(|file| format!("-loadblock={}", file.display())));
     let mut ours = Server::start(&mut ours, &folders[0], ports[0], summary.height)?;
     let mut theirs = Server::start(&mut theirs, &folders[1], ports[1], summary.height)?;
-    println!("`{}` blocks of the chain `full`, medians of {} runs of {} s, in turn.", summary.height, race.runs, calls.seconds);
+    println!(
+        "`{}` blocks of the chain `full`, medians of {} runs of {} s, in turn.",
+        summary.height, race.runs, calls.seconds
+    );
     println!("\n| calls a second | groatd | bitcoind | ratio |\n|---|---|---|---|");
     for ((name, ask), (_, ask_theirs)) in ours.questions()?.into_iter().zip(theirs.questions()?) {
         let mut rates = [Vec::new(), Vec::new()];
