@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::bail;
 use bitcoin::hex::FromHex;
 use bitcoin::{BlockHash, ScriptBuf, Work};
+use groat_chain::index::Index;
 use groat_chain::ledger::{Ledger, Options, PRUNE_TARGET_MANUAL};
 use groat_chain::params::{Params, RegtestOptions, parse_activation_height};
 use groat_chain::pool::Pool;
@@ -38,8 +39,26 @@ const SEGWIT_HEIGHT: &str = "segwit";
 /// Longest block file with `--fastprune`. Core: `FlatFileSeq` with 64 KiB.
 const FASTPRUNE_FILE_SIZE: u32 = 0x1_0000;
 
+/// A store that is ours, with what its ledger is to be.
+pub struct OpenStore {
+    /// The network.
+    pub params: Arc<Params>,
+    /// Folder of this network's data.
+    pub folder: PathBuf,
+    store: Arc<dyn Store>,
+    pool: Arc<Pool>,
+    options: Options,
+    indexes: Vec<Index>,
+    blocks: PathBuf,
+}
+
 /// Opens the ledger, locked against other processes. `--reindex` forgets all but the block files.
 pub fn open(config: &Config) -> anyhow::Result<Chainstate> {
+    open_store(config)?.open()
+}
+
+/// The first part of [`open`], which takes no long time.
+pub fn open_store(config: &Config) -> anyhow::Result<OpenStore> {
     let params = Arc::new(network(config)?);
     let indexes = config.indexes.wanted(config.prune > 0)?;
     let folder = config.data_folder().join(&params.folder);
@@ -59,12 +78,19 @@ pub fn open(config: &Config) -> anyhow::Result<Chainstate> {
     if config.reindex_chainstate {
         Ledger::rewind_to_genesis(&store)?;
     }
-    let store: Arc<dyn Store> = Arc::new(store);
-    let pool = Arc::new(Pool::new(threads(config)));
-    let mut ledger = Ledger::open(params, store, pool.clone(), options)?;
-    refuse_missing_witnesses(&ledger)?;
-    ledger.keep_indexes(&indexes)?;
-    Ok(Chainstate { ledger, pool, folder, blocks })
+    let (store, pool) = (Arc::new(store), Arc::new(Pool::new(threads(config))));
+    Ok(OpenStore { params, folder, store, pool, options, indexes, blocks })
+}
+
+impl OpenStore {
+    /// The second part of [`open`]: reads all headers, and repairs what a crash left.
+    pub fn open(self) -> anyhow::Result<Chainstate> {
+        let OpenStore { params, folder, store, pool, options, indexes, blocks } = self;
+        let mut ledger = Ledger::open(params, store, pool.clone(), options)?;
+        refuse_missing_witnesses(&ledger)?;
+        ledger.keep_indexes(&indexes)?;
+        Ok(Chainstate { ledger, pool, folder, blocks })
+    }
 }
 
 /// Blocks that came while segwit held from a later height on only have no witnesses. Core: `NeedsRedownload`.

@@ -2,6 +2,7 @@
 //! Every option takes a value, which [`read`] supplies where Core lets it be left out.
 
 mod file;
+mod http;
 mod ignored;
 mod index;
 mod log;
@@ -25,6 +26,7 @@ use groat_net::protocol;
 
 use crate::miner;
 
+pub use http::Http;
 pub use index::Indexes;
 pub use log::Log;
 pub use peers::Peers;
@@ -186,9 +188,12 @@ pub struct Config {
     /// Answer JSON-RPC
     #[arg(long, help_heading = "RPC", default_value = "1", value_name = "0|1", value_parser = flag, action = Set)]
     pub server: bool,
-    /// Port for JSON-RPC on 127.0.0.1 [default: the network's]
+    /// Port for JSON-RPC [default: the network's]
     #[arg(long, value_name = "PORT", help_heading = "RPC")]
     pub rpcport: Option<u16>,
+    /// Who may call, where, and how much at once.
+    #[command(flatten)]
+    pub http: Http,
     /// The log.
     #[command(flatten)]
     pub log: Log,

@@ -120,6 +120,11 @@ impl NodeHandle {
         self.hash_rate.load(Ordering::Relaxed)
     }
 
+    /// Requests that wait for the ledger.
+    pub fn ledger_queue(&self) -> usize {
+        self.ledger.len()
+    }
+
     /// What this block would be on top of the tip, but for its proof of work.
     pub fn propose(&self, block: Arc<Block>, now: u32) -> Result<Proposal, Stopped> {
         self.with_ledger(move |ledger| ledger.propose(&block, now))

@@ -140,6 +140,18 @@ impl Queue {
         self.wake.notify_one();
     }
 
+    /// Requests that wait.
+    pub fn len(&self) -> usize {
+        let waiting = self.waiting.lock();
+        let kinds = [&waiting.headers, &waiting.blocks, &waiting.others, &waiting.transactions];
+        kinds.iter().map(|kind| kind.len()).sum()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     fn next(&self, idle: Idle) -> Next {
         let mut waiting = self.waiting.lock();
         loop {

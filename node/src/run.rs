@@ -13,7 +13,7 @@ use groat_chain::params::Params;
 use groat_chain::stats::{CoinCount, HashKind};
 use tracing::info;
 
-use crate::chainstate::{self, Chainstate};
+use crate::chainstate::{self, Chainstate, OpenStore};
 use crate::clock;
 use crate::config::{Coins, Command, Config, Read, Stop, user_agent};
 use crate::handle::NodeHandle;
@@ -24,7 +24,8 @@ use crate::network;
 use crate::node::{self, Node};
 use crate::process::{self, PidFile};
 use crate::progress::{Progress, Reading};
-use crate::{rpc, systemd};
+use crate::rpc::{self, Server};
+use crate::systemd;
 
 /// Runs the process. A failure prints one line, `Error: ...`, to standard error and gives status 1.
 pub fn main() -> ExitCode {
@@ -89,11 +90,20 @@ fn run(config: &Config) -> anyhow::Result<()> {
     {
         bail!("standard input (-) cannot be mixed with files");
     }
-    let mut state = chainstate::open(config)?;
+    let store = chainstate::open_store(config)?;
     if config.command.is_none() {
-        config.log.open(&state.folder)?;
-        info!("groatd {} on {} in {}", crate::VERSION, state.ledger.params().name, state.folder.display());
+        config.log.open(&store.folder)?;
+        info!("groatd {} on {} in {}", crate::VERSION, store.params.name, store.folder.display());
     }
+    // From now on calls are told that the node starts, however long that takes.
+    let server = match config.command {
+        None if config.server => Some(Server::begin(interface(config, &store)?)?),
+        _ => None,
+    };
+    if let Some(server) = &server {
+        server.warming_up(if config.reindex { "Reindexing blocks…" } else { "Verifying blocks…" });
+    }
+    let mut state = store.open()?;
     if config.reindex {
         let files = own_block_files(&state)?;
         info!("reindexing {} block files", files.len());
@@ -107,7 +117,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
         return Ok(());
     }
     match &config.command {
-        None => run_node(config, state, &stop, &node),
+        None => run_node(config, state, server, &stop, &node),
         Some(Command::Import { files, from_bitcoin: None }) => import_files(&mut state, files, &stop),
         Some(Command::Import { from_bitcoin: Some(folder), .. }) => {
             let files = bitcoin_block_files(folder, state.ledger.params())?;
@@ -123,6 +133,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
 fn run_node(
     config: &Config,
     mut state: Chainstate,
+    server: Option<Server>,
     stop: &AtomicBool,
     signalled: &OnceLock<NodeHandle>,
 ) -> anyhow::Result<()> {
@@ -137,16 +148,6 @@ fn run_node(
         let files = Source::Files(config.start.loadblock.clone());
         report(&import::import(&mut state.ledger, &state.pool, files, stop)?);
     }
-    let interface = rpc::Config {
-        folder: state.folder.clone(),
-        port: config.rpcport.unwrap_or(state.ledger.params().rpc_port),
-        user_agent: user_agent(&config.start.uacomment)?,
-        services: node::services(config),
-        relay: !config.blocksonly,
-        prune: state.ledger.options().prune,
-        block_limits: config.block_limits()?,
-        ban_time: config.peers.bantime,
-    };
     let mining = config.mining(state.ledger.params())?;
     let node = Node::start(config, state)?;
     signalled.set(node.handle().clone()).unwrap_or_else(|_| unreachable!("one node a process"));
@@ -154,11 +155,12 @@ fn run_node(
         node.handle().stop();
     }
     let handle = node.handle().clone();
-    let server = config.server.then(|| rpc::serve(handle.clone(), interface)).transpose();
-    match &server {
-        Ok(Some(server)) => info!("listening for JSON-RPC on {}", server.address()),
-        Ok(None) => {}
-        Err(_) => handle.stop(),
+    if let Some(server) = &server {
+        server.ready(handle.clone());
+        info!("listening for JSON-RPC on {}", server.address());
+        if let Some(address) = server.metrics() {
+            info!("serving metrics on http://{address}/metrics");
+        }
     }
     let miner = mining.map(|options| Miner::start(handle.clone(), options)).transpose();
     if miner.is_err() {
@@ -168,11 +170,26 @@ fn run_node(
     node.wait()?;
     miner?.into_iter().for_each(Miner::wait);
     // Answers under way go out, and the cookie goes.
-    drop(server?);
+    drop(server);
     drop(pid);
     let (tip, height) = handle.tip();
     info!("stopped at tip {tip} at height {height}");
     Ok(())
+}
+
+/// What the interfaces are to be.
+fn interface(config: &Config, store: &OpenStore) -> anyhow::Result<rpc::Config> {
+    Ok(rpc::Config {
+        folder: store.folder.clone(),
+        port: config.rpcport.unwrap_or(store.params.rpc_port),
+        http: config.http.clone(),
+        user_agent: user_agent(&config.start.uacomment)?,
+        services: node::services(config),
+        relay: !config.blocksonly,
+        prune: chainstate::prune(config)?,
+        block_limits: config.block_limits()?,
+        ban_time: config.peers.bantime,
+    })
 }
 
 fn reads_stdin(files: &[PathBuf]) -> bool {

@@ -224,7 +224,7 @@ impl Rpc {
 }
 
 /// Reads one HTTP answer: the status line and the body.
-fn read_answer(from: &mut impl BufRead) -> std::io::Result<(String, Vec<u8>)> {
+pub fn read_answer(from: &mut impl BufRead) -> std::io::Result<(String, Vec<u8>)> {
     let mut status = String::new();
     from.read_line(&mut status)?;
     let mut length = 0;

@@ -7,6 +7,7 @@ mod config;
 mod crash;
 mod differential;
 mod hostile;
+mod http;
 mod index;
 mod log;
 mod mempool;

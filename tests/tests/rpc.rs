@@ -15,6 +15,7 @@ use groat_chain::mempool::{BlockLimits, Policy};
 use groat_chain::params::Params;
 use groat_chain::pool::Pool;
 use groat_chain::store::mem::MemStore;
+use groat_node::config::Http;
 use groat_node::offline::Offline;
 use groat_node::rpc::{Config, Server, serve};
 use groat_tests::bitcoind::{Bitcoind, Rpc, free_port, peers};
@@ -60,6 +61,7 @@ impl Groat {
         let config = Config {
             folder: folder.path().join("regtest"),
             port: 0,
+            http: Http::default(),
             user_agent: "/Groat:0.1.0/".into(),
             services: 0xc09,
             relay: true,

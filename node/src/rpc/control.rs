@@ -89,6 +89,11 @@ impl Calls {
         self.0.lock().push(call);
         Noted { calls: self, call }
     }
+
+    /// How many run.
+    pub fn len(&self) -> usize {
+        self.0.lock().len()
+    }
 }
 
 impl Drop for Noted<'_> {

@@ -3,8 +3,11 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `http` | the one route: who may call, how long a body may be, how many calls run |
-//! | `auth` | the cookie; what a browser's page may not do |
+//! | `listen` | the sockets: where, for whom, how long a link may be silent |
+//! | `http` | paths, who may call, how long a body may be, how many calls run |
+//! | `auth` | the cookie, users, their methods; what a browser's page may not do |
+//! | `metrics` | the node in numbers, for those who watch over it |
+//! | `rest` | what is answered without a password under `/rest/` |
 //! | `request` | JSON-RPC: requests and replies of each version, batches, notifications |
 //! | `method`, `args` | what a method is; its arguments by position and by name, and their types |
 //! | `logging` | what is logged |
@@ -39,10 +42,12 @@ mod http;
 mod indexes;
 mod inside;
 mod keyexpr;
+mod listen;
 mod logging;
 mod mempool;
 mod messages;
 mod method;
+mod metrics;
 mod mining;
 mod network;
 mod number;
@@ -52,6 +57,7 @@ mod proofs;
 mod psbt;
 mod rawtransactions;
 mod request;
+mod rest;
 mod scan;
 mod script;
 mod show;
@@ -66,19 +72,25 @@ mod tests;
 mod upkeep;
 mod wait;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use groat_chain::mempool::BlockLimits;
 use parking_lot::Mutex;
+use tokio::sync::watch;
+use tracing::warn;
 
+use crate::config;
 use crate::handle::NodeHandle;
-use auth::Cookie;
+use auth::Users;
 use error::{RPC_IN_WARMUP, RpcError};
+use http::Http;
+use listen::{Bounds, Doors};
+use metrics::Metrics;
 
 /// The methods, by the files they are in.
 const METHODS: &[&[method::Method]] = &[
@@ -116,8 +128,10 @@ const METHODS: &[&[method::Method]] = &[
 pub struct Config {
     /// Folder of the chain's data: the cookie goes there.
     pub folder: PathBuf,
-    /// Port on 127.0.0.1; 0 takes a free one. Core: `-rpcport`.
+    /// Port; 0 takes a free one. Core: `-rpcport`.
     pub port: u16,
+    /// Who may call, where, and how much at once.
+    pub http: config::Http,
     /// How the node names itself to peers, as in BIP14. Core: `strSubVersion`.
     pub user_agent: String,
     /// Service bits that the node offers.
@@ -135,10 +149,13 @@ pub struct Config {
 /// Time that calls under way get at the end.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
+/// Who asks for metrics comes again within a minute, and there are few of them.
+const METRICS_BOUNDS: Bounds = Bounds { patience: Some(Duration::from_secs(60)), links: 16 };
+
 /// What all calls share.
 struct Rpc {
     config: Config,
-    cookie: Cookie,
+    users: Users,
     begun: Instant,
     node: OnceLock<NodeHandle>,
     /// What the node does while it starts.
@@ -168,9 +185,10 @@ impl Rpc {
 /// A server that runs until it is dropped.
 pub struct Server {
     address: SocketAddr,
+    metrics: Option<SocketAddr>,
     rpc: Arc<Rpc>,
-    /// Ends the server when it goes.
-    end: Option<tokio::sync::oneshot::Sender<()>>,
+    /// True: end.
+    end: watch::Sender<bool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -182,31 +200,38 @@ pub fn serve(node: NodeHandle, config: Config) -> anyhow::Result<Server> {
 }
 
 impl Server {
-    /// Begins to answer, with the error "warming up" until [`Server::ready`]. Listens on 127.0.0.1 alone.
+    /// Begins to answer, with the error "warming up" until [`Server::ready`].
     pub fn begin(config: Config) -> anyhow::Result<Server> {
-        let wanted = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), config.port);
-        let listener = std::net::TcpListener::bind(wanted)
-            .with_context(|| format!("Unable to bind to {wanted} for RPC; is another node running there?"))?;
-        let address = listener.local_addr()?;
-        listener.set_nonblocking(true)?;
+        let doors = Doors::open(&config.http, config.port)?;
+        let address = doors.listeners[0].local_addr()?;
+        let metrics = match metrics::address(config.http.metrics.as_deref())? {
+            Some(address) => {
+                let refused = || format!("-metrics={address}: that address cannot be listened on");
+                Some(TcpListener::bind(address).with_context(refused)?)
+            }
+            None => None,
+        };
+        let metrics_address = metrics.as_ref().map(TcpListener::local_addr).transpose()?;
+        // The port is ours: now the cookie of a run that still lives is safe from us.
+        let users = match Users::new(&config.http, &config.folder) {
+            Ok(users) => users,
+            Err(reason) => {
+                warn!("{reason:#}");
+                bail!("Unable to start HTTP server. See debug log for details.");
+            }
+        };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
-            .max_blocking_threads(http::THREADS)
+            .max_blocking_threads(http::threads(&config.http))
             .thread_name("rpc")
             .enable_all()
             .build()?;
-        let listener = {
-            let _inside = runtime.enter();
-            tokio::net::TcpListener::from_std(listener)?
-        };
-        // The port is ours: now the cookie of a run that still lives is safe from us.
-        let cookie = Cookie::create(&config.folder)?;
         let rpc = Arc::new(Rpc {
             config,
-            cookie,
+            users,
             begun: Instant::now(),
             node: OnceLock::new(),
-            warm_up: Mutex::new("Loading…"),
+            warm_up: Mutex::new("Loading block index…"),
             calls: control::Calls::default(),
             in_sync: AtomicBool::new(false),
             mining: Mutex::new(()),
@@ -215,29 +240,32 @@ impl Server {
             fees: Mutex::new(fees::Recent::default()),
             scan: Arc::default(),
         });
-        let (end, ended) = tokio::sync::oneshot::channel();
-        let routes = http::routes(rpc.clone());
+        let (end, ended) = watch::channel(false);
+        let http = Arc::new(Http::new(rpc.clone(), doors));
+        let metrics = metrics
+            .zip(metrics_address)
+            .map(|(listener, address)| (listener, Arc::new(Metrics::new(rpc.clone(), address))));
         let thread = std::thread::Builder::new().name("rpc".into()).spawn(move || {
-            runtime.block_on(async move {
-                let (close, closed) = tokio::sync::oneshot::channel::<()>();
-                let serve = axum::serve(listener, routes).with_graceful_shutdown(async {
-                    // An error says that the sender is gone, which is the same.
-                    let _ = closed.await;
-                });
-                let serve = tokio::spawn(serve.into_future());
-                let _ = ended.await;
-                drop(close);
-                // Calls under way end; links that say nothing do not hold the node up.
-                let _ = tokio::time::timeout(STOP_GRACE, serve).await;
+            runtime.block_on(async {
+                if let Some((listener, metrics)) = metrics {
+                    let answer = move |from, request| metrics.clone().answer(from, request);
+                    tokio::spawn(listen::serve(listener, METRICS_BOUNDS, ended.clone(), answer));
+                }
+                http.serve(ended).await;
             });
             runtime.shutdown_timeout(STOP_GRACE);
         })?;
-        Ok(Server { address, rpc, end: Some(end), thread: Some(thread) })
+        Ok(Server { address, metrics: metrics_address, rpc, end, thread: Some(thread) })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it serves metrics, if it does.
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics
     }
 
     /// What calls are told while the node starts, such as "Loading block index…".
@@ -254,7 +282,7 @@ impl Server {
 impl Drop for Server {
     /// Ends the calls under way, closes all links and removes the cookie.
     fn drop(&mut self) {
-        drop(self.end.take());
+        self.end.send_replace(true);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

@@ -3,64 +3,122 @@
 //! Without the marker `"jsonrpc": "2.0"` a reply has both `result` and `error`, and an error also shows in the HTTP
 //! status; with it, a reply has one of them, the status is 200, and a request without `id` gets none.
 
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 
-use axum::http::StatusCode;
-use serde::Serialize;
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Rpc;
+use super::args::wrong_type;
 use super::error::*;
+use super::http::Reply;
 use super::method;
 
-/// What goes back over HTTP.
-pub struct Reply {
-    /// The HTTP status.
-    pub status: StatusCode,
-    /// JSON; none for notifications.
-    pub body: Option<String>,
+/// Answers the body of a POST by this user.
+pub fn answer(rpc: &Rpc, user: &str, body: &Bytes) -> Reply {
+    let request = serde_json::from_slice::<&RawValue>(body).ok().filter(|request| !is_deep(request.get()));
+    let Some(request) = request else {
+        return failure(RpcError::new(RPC_PARSE_ERROR, "Parse error"));
+    };
+    if !rpc.users.may_call(user) {
+        return Reply::bare(StatusCode::FORBIDDEN);
+    }
+    let allowed = rpc.users.list(user);
+    match request.get().as_bytes().first() {
+        Some(b'{') => answer_one(rpc, allowed, request),
+        Some(b'[') => answer_batch(rpc, allowed, request),
+        _ => failure(RpcError::new(RPC_PARSE_ERROR, "Top-level object parse error")),
+    }
 }
 
-/// Answers the body of a POST.
-pub fn answer(rpc: &Rpc, body: &[u8]) -> Reply {
-    match serde_json::from_slice(body) {
-        Ok(Value::Array(batch)) => answer_batch(rpc, batch),
-        Ok(request @ Value::Object(_)) => answer_one(rpc, request),
-        Ok(_) => failure(RpcError::new(RPC_PARSE_ERROR, "Top-level object parse error")),
-        Err(_) => failure(RpcError::new(RPC_PARSE_ERROR, "Parse error")),
-    }
+/// Whether JSON is nested deeper than any call is, and deeper than can be read safely.
+fn is_deep(json: &str) -> bool {
+    /// What serde_json reads of a value. Core reads 512 (`MAX_JSON_DEPTH`).
+    const MAX_DEPTH: u32 = 127;
+    let (mut depth, mut quoted, mut escaped) = (0_u32, false, false);
+    json.bytes().any(|byte| {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => quoted = !quoted,
+            b'{' | b'[' if !quoted => depth += 1,
+            b'}' | b']' if !quoted => depth -= 1,
+            _ => {}
+        }
+        depth > MAX_DEPTH
+    })
 }
 
 /// A body in which no request was found.
 fn failure(error: RpcError) -> Reply {
-    let body = Envelope::malformed(Version::Old, Some(Value::Null), error).to_json();
-    Reply { status: StatusCode::INTERNAL_SERVER_ERROR, body: Some(body) }
+    let status = match error.code {
+        RPC_INVALID_REQUEST => StatusCode::BAD_REQUEST,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    Reply::json(status, Envelope::malformed(Version::Old, Some(Id::NULL), error).to_json())
 }
 
-fn answer_one(rpc: &Rpc, request: Value) -> Reply {
-    let envelope = Envelope::fill(rpc, request);
-    let status = match (&envelope.outcome, envelope.version) {
+fn answer_one(rpc: &Rpc, allowed: Option<&HashSet<String>>, request: &RawValue) -> Reply {
+    let call = match Call::read(request) {
+        Ok(call) => call,
         // Core finds these out before it knows that nobody wants to hear of them.
-        _ if envelope.malformed => StatusCode::BAD_REQUEST,
-        _ if envelope.is_silent() => return Reply { status: StatusCode::NO_CONTENT, body: None },
+        Err(envelope) => return Reply::json(StatusCode::BAD_REQUEST, envelope.to_json()),
+    };
+    if allowed.is_some_and(|allowed| !allowed.contains(&call.method)) {
+        return Reply::bare(StatusCode::FORBIDDEN);
+    }
+    let envelope = call.carry_out(rpc);
+    let status = match (&envelope.outcome, envelope.version) {
+        _ if envelope.is_silent() => return Reply::bare(StatusCode::NO_CONTENT),
         (Ok(_), _) | (_, Version::Two) => StatusCode::OK,
         (Err(error), Version::Old) => match error.code {
             RPC_METHOD_NOT_FOUND => StatusCode::NOT_FOUND,
+            RPC_INVALID_REQUEST => StatusCode::BAD_REQUEST,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         },
     };
-    Reply { status, body: Some(envelope.to_json()) }
+    Reply::json(status, envelope.to_json())
 }
 
-fn answer_batch(rpc: &Rpc, batch: Vec<Value>) -> Reply {
-    let empty = batch.is_empty();
-    let answers = batch.into_iter().map(|request| Envelope::fill(rpc, request));
-    let answers: Vec<String> = answers.filter(|answer| !answer.is_silent()).map(|answer| answer.to_json()).collect();
-    if answers.is_empty() && !empty {
-        return Reply { status: StatusCode::NO_CONTENT, body: None };
+fn answer_batch(rpc: &Rpc, allowed: Option<&HashSet<String>>, batch: &RawValue) -> Reply {
+    let Ok(batch) = serde_json::from_str::<Vec<&RawValue>>(batch.get()) else {
+        return failure(RpcError::new(RPC_PARSE_ERROR, "Parse error"));
+    };
+    if let Some(allowed) = allowed {
+        for request in &batch {
+            match method_of(request) {
+                Ok(method) if allowed.contains(&method) => {}
+                Ok(_) => return Reply::bare(StatusCode::FORBIDDEN),
+                Err(error) => return failure(error),
+            }
+        }
     }
-    Reply { status: StatusCode::OK, body: Some(format!("[{}]", answers.join(","))) }
+    let mut answers = String::new();
+    for request in &batch {
+        let envelope = Call::read(request).map_or_else(|malformed| malformed, |call| call.carry_out(rpc));
+        if !envelope.is_silent() {
+            answers.push(if answers.is_empty() { '[' } else { ',' });
+            envelope.write(&mut answers);
+        }
+    }
+    match (answers.is_empty(), batch.is_empty()) {
+        (true, false) => Reply::bare(StatusCode::NO_CONTENT),
+        (true, true) => Reply::json(StatusCode::OK, "[]".into()),
+        (false, _) => Reply::json(StatusCode::OK, answers + "]"),
+    }
+}
+
+/// The method that a request of a batch names, before anything else is looked at.
+fn method_of(request: &RawValue) -> Result<String, RpcError> {
+    let invalid = |()| RpcError::new(RPC_INVALID_REQUEST, "Invalid Request object");
+    match Parts::read(request).map_err(invalid)?.method {
+        Value::String(method) => Ok(method),
+        other => Err(RpcError::new(RPC_PARSE_ERROR, wrong_type(&other, "string").message)),
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,53 +128,111 @@ enum Version {
     Two,
 }
 
-/// A request's outcome with what a reply needs to say it.
-struct Envelope {
-    version: Version,
-    /// None if the request had none.
-    id: Option<Value>,
-    /// It was no request at all.
-    malformed: bool,
-    outcome: Result<Box<RawValue>, RpcError>,
+/// What a request is told by: it goes back as it came.
+struct Id(String);
+
+impl Id {
+    const NULL: Id = Id(String::new());
+
+    fn new(raw: &RawValue) -> Id {
+        let text = raw.get();
+        let is_plain = !text.starts_with(['{', '[']);
+        // Without the spaces between.
+        let value = if is_plain { None } else { serde_json::from_str::<Value>(text).ok() };
+        Id(value.map_or_else(|| text.to_owned(), |value| value.to_string()))
+    }
+
+    fn text(&self) -> &str {
+        if self.0.is_empty() { "null" } else { &self.0 }
+    }
 }
 
-impl Envelope {
-    /// Carries a request out.
-    fn fill(rpc: &Rpc, request: Value) -> Envelope {
+/// A request's members as they came.
+#[derive(Deserialize)]
+struct Parts<'a> {
+    #[serde(default, borrow, deserialize_with = "even_null")]
+    id: Option<&'a RawValue>,
+    #[serde(default)]
+    jsonrpc: Value,
+    #[serde(default)]
+    method: Value,
+    #[serde(default)]
+    params: Value,
+}
+
+impl Parts<'_> {
+    /// Only an object has members; serde would also take an array, member by member.
+    fn read(request: &RawValue) -> Result<Parts<'_>, ()> {
+        let text = request.get();
+        if text.starts_with('{') { serde_json::from_str(text).map_err(drop) } else { Err(()) }
+    }
+}
+
+/// Null is an id, and none is another thing.
+fn even_null<'a, D: Deserializer<'a>>(from: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(from).map(Some)
+}
+
+/// A request that can be carried out.
+struct Call {
+    version: Version,
+    id: Option<Id>,
+    method: String,
+    params: Value,
+}
+
+impl Call {
+    /// Reads a request; or gives the answer to what is none.
+    fn read(request: &RawValue) -> Result<Call, Envelope> {
         let refuse =
             |version, id, text: &str| Envelope::malformed(version, id, RpcError::new(RPC_INVALID_REQUEST, text));
-        let Value::Object(mut request) = request else {
-            return refuse(Version::Old, Some(Value::Null), "Invalid Request object");
+        let Ok(parts) = Parts::read(request) else {
+            return Err(refuse(Version::Old, Some(Id::NULL), "Invalid Request object"));
         };
-        let id = request.remove("id");
-        let version = match request.get("jsonrpc") {
-            None | Some(Value::Null) => Version::Old,
-            Some(Value::String(version)) => match version.as_str() {
+        let id = parts.id.map(Id::new);
+        let version = match &parts.jsonrpc {
+            Value::Null => Version::Old,
+            Value::String(version) => match version.as_str() {
                 "1.0" | "1.1" => Version::Old,
                 "2.0" => Version::Two,
-                _ => return refuse(Version::Old, id, "JSON-RPC version not supported"),
+                _ => return Err(refuse(Version::Old, id, "JSON-RPC version not supported")),
             },
-            Some(_) => return refuse(Version::Old, id, "jsonrpc field must be a string"),
+            _ => return Err(refuse(Version::Old, id, "jsonrpc field must be a string")),
         };
-        let method = match request.remove("method") {
-            None | Some(Value::Null) => return refuse(version, id, "Missing method"),
-            Some(Value::String(method)) => method,
-            Some(_) => return refuse(version, id, "Method must be a string"),
+        let method = match parts.method {
+            Value::Null => return Err(refuse(version, id, "Missing method")),
+            Value::String(method) => method,
+            _ => return Err(refuse(version, id, "Method must be a string")),
         };
-        let params = match request.remove("params") {
-            None | Some(Value::Null) => Value::Array(Vec::new()),
-            Some(params @ (Value::Array(_) | Value::Object(_))) => params,
-            Some(_) => return refuse(version, id, "Params must be an array or object"),
+        let params = match parts.params {
+            Value::Null => Value::Array(Vec::new()),
+            params @ (Value::Array(_) | Value::Object(_)) => params,
+            _ => return Err(refuse(version, id, "Params must be an array or object")),
         };
+        Ok(Call { version, id, method, params })
+    }
+
+    fn carry_out(self, rpc: &Rpc) -> Envelope {
+        let Call { version, id, method, params } = self;
         // A bug in one method is that call's error and does not end the batch.
         let call = AssertUnwindSafe(|| method::call(rpc, &method, params));
         let outcome = std::panic::catch_unwind(call)
             .unwrap_or_else(|_| Err(RpcError::new(RPC_INTERNAL_ERROR, format!("{method} failed: a bug in Groat"))));
-        Envelope { version, id, malformed: false, outcome }
+        Envelope { version, id, outcome }
     }
+}
 
-    fn malformed(version: Version, id: Option<Value>, error: RpcError) -> Envelope {
-        Envelope { version, id, malformed: true, outcome: Err(error) }
+/// A request's outcome with what a reply needs to say it.
+struct Envelope {
+    version: Version,
+    /// None if the request had none.
+    id: Option<Id>,
+    outcome: Result<Box<RawValue>, RpcError>,
+}
+
+impl Envelope {
+    fn malformed(version: Version, id: Option<Id>, error: RpcError) -> Envelope {
+        Envelope { version, id, outcome: Err(error) }
     }
 
     /// A notification: it is carried out and not answered. Requests of old versions always are.
@@ -125,33 +241,24 @@ impl Envelope {
     }
 
     fn to_json(&self) -> String {
-        let (result, error) = match &self.outcome {
-            Ok(result) => (Some(&**result), None),
-            Err(error) => (None, Some(error)),
-        };
-        let text = match self.version {
-            Version::Old => serde_json::to_string(&OldReply { result, error, id: self.id.as_ref() }),
-            Version::Two => serde_json::to_string(&Reply2 { jsonrpc: "2.0", result, error, id: self.id.as_ref() }),
-        };
-        text.expect("a reply is JSON")
+        let mut json = String::new();
+        self.write(&mut json);
+        json
     }
-}
 
-#[derive(Serialize)]
-struct OldReply<'a> {
-    result: Option<&'a RawValue>,
-    error: Option<&'a RpcError>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a Value>,
-}
-
-#[derive(Serialize)]
-struct Reply2<'a> {
-    jsonrpc: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    result: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'a RpcError>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a Value>,
+    fn write(&self, to: &mut String) {
+        let error = self.outcome.as_ref().err().map(|error| serde_json::to_string(error).expect("an error is JSON"));
+        let error = error.unwrap_or_default();
+        let id = self.id.as_ref().map_or(String::new(), |id| format!(",\"id\":{}", id.text()));
+        let parts = match (&self.outcome, self.version) {
+            (Ok(result), Version::Old) => ["{\"result\":", result.get(), ",\"error\":null", &id],
+            (Ok(result), Version::Two) => ["{\"jsonrpc\":\"2.0\",\"result\":", result.get(), "", &id],
+            (Err(_), Version::Old) => ["{\"result\":null,\"error\":", &error, "", &id],
+            (Err(_), Version::Two) => ["{\"jsonrpc\":\"2.0\",\"error\":", &error, "", &id],
+        };
+        // With room for the end and for a line's end after it: a whole block must not move for them.
+        to.reserve(parts.iter().map(|part| part.len()).sum::<usize>() + 2);
+        parts.iter().for_each(|part| to.push_str(part));
+        to.push('}');
+    }
 }

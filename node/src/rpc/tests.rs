@@ -19,6 +19,7 @@ use groat_chain::store::mem::MemStore;
 use serde_json::{Value, json};
 
 use super::{Config, Server};
+use crate::config::Http;
 use crate::offline::Offline;
 
 struct Node {
@@ -31,6 +32,7 @@ fn config(folder: &Path) -> Config {
     Config {
         folder: folder.into(),
         port: 0,
+        http: Http::default(),
         user_agent: "/Groat:0.1.0/".into(),
         services: 0xc09,
         relay: false,

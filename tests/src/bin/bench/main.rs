@@ -6,6 +6,7 @@ mod node;
 mod peers;
 mod process;
 mod race;
+mod rpc;
 mod signatures;
 mod sync;
 
@@ -29,6 +30,8 @@ enum Bench {
     Peers(peers::Peers),
     /// Compares the built-in miner with the ceiling of its hash function.
     Mine(mine::Mine),
+    /// Asks groatd and bitcoind the same by RPC and REST, in turn.
+    Rpc(rpc::Calls),
 }
 
 fn main() -> Result<()> {
@@ -37,5 +40,6 @@ fn main() -> Result<()> {
         Bench::Sync(sync) => sync::run(&sync),
         Bench::Peers(peers) => peers::run(&peers),
         Bench::Mine(mine) => mine::run(&mine),
+        Bench::Rpc(calls) => rpc::run(&calls),
     }
 }

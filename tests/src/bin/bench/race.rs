@@ -28,7 +28,7 @@ pub struct Race {
     chains: Vec<String>,
     /// Runs of each program on each chain.
     #[arg(long, default_value_t = 3)]
-    runs: usize,
+    pub runs: usize,
     /// Blocks of the chain of full blocks.
     #[arg(long, default_value_t = full::Recipe::DEFAULT.blocks)]
     blocks: u32,
@@ -128,7 +128,7 @@ fn fork_checks(log: &str) -> f64 {
 }
 
 /// The folder of a generated chain, made now unless it is there already, and its summary.
-fn generated(arguments: &Race, name: &str) -> Result<(PathBuf, Summary)> {
+pub fn generated(arguments: &Race, name: &str) -> Result<(PathBuf, Summary)> {
     let size = match name {
         "full" => u64::from(arguments.blocks),
         "coins" => arguments.coins,
