@@ -1,6 +1,7 @@
 //! The command line: Core's flag names, with one dash or two.
 
 mod log;
+mod notify;
 mod peers;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use groat_net::protocol;
 use crate::miner;
 
 pub use log::Log;
+pub use notify::Notify;
 pub use peers::Peers;
 
 /// A Bitcoin full node small enough to read and fast enough to run.
@@ -165,6 +167,9 @@ pub struct Config {
     /// Proxies, networks, permissions.
     #[command(flatten)]
     pub peers: Peers,
+    /// Who is told of what.
+    #[command(flatten)]
+    pub notify: Notify,
     /// Answer JSON-RPC
     #[arg(long, value_name = "0|1", help_heading = "RPC", value_parser = flag, default_value = "1",
         action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]

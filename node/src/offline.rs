@@ -14,6 +14,7 @@ use groat_net::timers::HANDSHAKE_TIMEOUT;
 
 use crate::handle::NodeHandle;
 use crate::node::{self, Node, Parts};
+use crate::warnings::Warnings;
 
 /// A node that runs until it is stopped by its handle, or dropped.
 pub struct Offline {
@@ -52,7 +53,8 @@ impl Offline {
             seed: driver::seed(),
         });
         let pool = Arc::new(Pool::new(0));
-        let parts = Parts { ledger, policy, pool, runtime, driver, protocol, files: None };
+        let warnings = Warnings::new(None);
+        let parts = Parts { ledger, policy, pool, runtime, driver, protocol, files: None, wanted: None, warnings };
         let (node, _) = Node::begin(parts).expect("a process may have threads");
         Offline { handle: node.handle().clone(), node: Some(node) }
     }

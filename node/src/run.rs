@@ -19,6 +19,7 @@ use crate::log::{self, Style};
 use crate::miner::Miner;
 use crate::network;
 use crate::node::{self, Node};
+use crate::notify;
 use crate::progress::{Progress, Reading};
 use crate::{rpc, systemd};
 
@@ -56,6 +57,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
         let params = chainstate::network(config)?;
         network::plan(config, &params, &config.data_folder())?;
         config.mining(&params)?;
+        config.notify.zmq()?;
     }
     let mut state = chainstate::open(config)?;
     if config.command.is_none() {
@@ -99,6 +101,7 @@ fn run_node(
         prune: (config.prune > 0).then_some(config.prune << 20),
         block_limits: config.block_limits()?,
         ban_time: config.peers.bantime,
+        zmq: config.notify.zmq()?,
     };
     let mining = config.mining(state.ledger.params())?;
     let node = Node::start(config, state)?;
@@ -118,6 +121,7 @@ fn run_node(
         handle.stop();
     }
     systemd::ready();
+    config.notify.startupnotify.iter().for_each(|command| notify::run(command.clone()));
     node.wait()?;
     miner?.into_iter().for_each(Miner::wait);
     // Answers under way go out, and the cookie goes.

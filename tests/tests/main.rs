@@ -5,6 +5,7 @@ mod cli;
 mod compact;
 mod crash;
 mod differential;
+mod events;
 mod hostile;
 mod log;
 mod mempool;

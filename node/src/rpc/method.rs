@@ -9,7 +9,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::args::{Arg, Args, Kind};
 use super::error::*;
 use super::{Rpc, addresses, bans, blockchain, coins, control, fees, logging, mempool, mining, network, peerinfo};
-use super::{rawtransactions, submit, template};
+use super::{rawtransactions, submit, template, zmq};
 
 /// A result as JSON text, or an error.
 pub type Answer = Result<Box<RawValue>, RpcError>;
@@ -33,7 +33,12 @@ pub fn all() -> impl Iterator<Item = &'static Method> {
     let chain = [blockchain::METHODS, coins::METHODS, mining::METHODS, template::METHODS];
     let transactions = [mempool::METHODS, rawtransactions::METHODS, submit::METHODS, fees::METHODS];
     let peers = [addresses::METHODS, bans::METHODS, network::METHODS, peerinfo::METHODS];
-    [control::METHODS, logging::METHODS].into_iter().chain(chain).chain(transactions).chain(peers).flatten()
+    [control::METHODS, logging::METHODS, zmq::METHODS]
+        .into_iter()
+        .chain(chain)
+        .chain(transactions)
+        .chain(peers)
+        .flatten()
 }
 
 /// Carries out a call.

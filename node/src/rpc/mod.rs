@@ -13,6 +13,7 @@
 //! | `mempool`, `rawtransactions`, `fees` | methods about transactions and what they should pay |
 //! | `network`, `peerinfo`, `bans`, `addresses` | methods about links, bans and the peer book |
 //! | `show`, `script`, `number`, `amount` | headers, blocks, transactions, scripts and amounts as JSON |
+//! | `zmq` | what is published by ZeroMQ |
 //! | `error` | codes |
 
 mod addresses;
@@ -41,6 +42,7 @@ mod submit;
 mod template;
 #[cfg(test)]
 mod tests;
+mod zmq;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -53,6 +55,7 @@ use groat_chain::mempool::BlockLimits;
 use parking_lot::Mutex;
 
 use crate::handle::NodeHandle;
+use crate::zmq::Notification;
 use auth::Cookie;
 use error::{RPC_IN_WARMUP, RpcError};
 
@@ -75,6 +78,8 @@ pub struct Config {
     pub block_limits: BlockLimits,
     /// Seconds that a ban lasts if nothing else is said. Core: `-bantime`.
     pub ban_time: u64,
+    /// What is published by ZeroMQ.
+    pub zmq: Vec<Notification>,
 }
 
 /// Time that calls under way get at the end.

@@ -318,7 +318,7 @@ fn getnetworkinfo(rpc: &Rpc, _: &Args) -> Answer {
         relayfee: Btc,
         incrementalfee: Btc,
         localaddresses: Vec<Local>,
-        warnings: [String; 0],
+        warnings: Vec<String>,
     }
     #[derive(Serialize)]
     struct Reach {
@@ -362,6 +362,6 @@ fn getnetworkinfo(rpc: &Rpc, _: &Args) -> Answer {
         relayfee: Btc(DEFAULT_MIN_RELAY_TX_FEE),
         incrementalfee: Btc(DEFAULT_INCREMENTAL_RELAY_FEE),
         localaddresses: info.own.iter().map(local).collect(),
-        warnings: [],
+        warnings: rpc.node()?.warnings().messages(),
     })
 }
