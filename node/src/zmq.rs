@@ -80,13 +80,13 @@ pub struct Publisher {
 struct Outlet {
     topic: Topic,
     socket: Arc<Socket>,
-    most: usize,
     /// Number of the next message.
     number: u32,
 }
 
 impl Publisher {
-    /// Listens at all addresses, on tasks of the runtime that this is called in. Topics at one address share a socket.
+    /// Listens at all addresses, on tasks of the runtime that this is called in. Topics at one address share a socket,
+    /// which takes the first one's bound, as with Core.
     pub fn bind(notifications: &[Notification]) -> anyhow::Result<Publisher> {
         let mut sockets = BTreeMap::<&str, Arc<Socket>>::new();
         let mut outlets = Vec::new();
@@ -95,12 +95,12 @@ impl Publisher {
                 Some(socket) => socket.clone(),
                 None => {
                     let parsed = Address::parse(address).context("addresses were read before")?;
-                    let socket = Socket::bind(&parsed)
+                    let socket = Socket::bind(&parsed, usize::try_from(*most).unwrap_or(0))
                         .with_context(|| format!("cannot publish at {address} (-zmqpub{})", topic.name()))?;
                     sockets.entry(address).or_insert(Arc::new(socket)).clone()
                 }
             };
-            outlets.push(Outlet { topic: *topic, socket, most: usize::try_from(*most).unwrap_or(0), number: 0 });
+            outlets.push(Outlet { topic: *topic, socket, number: 0 });
         }
         outlets.sort_by_key(|outlet| outlet.topic);
         Ok(Publisher { outlets })
@@ -177,7 +177,7 @@ impl Publisher {
             let name = topic.name().as_bytes();
             if outlet.socket.is_wanted(name) {
                 let body = made.get_or_insert_with(&body);
-                outlet.socket.send(&[name, body, &outlet.number.to_le_bytes()], outlet.most);
+                outlet.socket.send(&[name, body, &outlet.number.to_le_bytes()]);
             }
             outlet.number = outlet.number.wrapping_add(1);
         }

@@ -103,7 +103,7 @@ while True:
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
-        for process in &mut self.process {
+        if let Some(process) = &mut self.process {
             // Both fail only when it has ended already.
             let _ = process.kill();
             let _ = process.wait();
@@ -399,7 +399,7 @@ fn extend(chain: &mut Vec<Block>, count: usize, version: i32, salt: u64) -> Vec<
 fn unknown_rules_are_warned_of_as_bitcoind_does() {
     let Some(folder) = peers() else { return };
     let nodes = Warned::start(&folder);
-    let (plain, signalling) = (0x2000_0000, 0x2800_0000);
+    let (plain, signalling) = (0x2000_0000, 0x2000_0010);
     let mut chain = vec![regtest::genesis()];
     // The first period, one with a signal too few, one with enough, and the one after it but for its last block.
     for (count, version) in [(143, plain), (37, plain), (107, signalling), (36, plain), (108, signalling), (143, plain)]
@@ -408,7 +408,7 @@ fn unknown_rules_are_warned_of_as_bitcoind_does() {
         assert_eq!(nodes.warnings(), [""; 0], "at height {}; {}", chain.len() - 1, repeat());
     }
     extend(&mut chain, 1, plain, 0).iter().for_each(|block| nodes.submit(block));
-    assert_eq!(nodes.warnings(), ["Unknown new rules activated (versionbit 27)"], "{}", repeat());
+    assert_eq!(nodes.warnings(), ["Unknown new rules activated (versionbit 4)"], "{}", repeat());
     let [core, groat] = [0, 1].map(|node| lines(&nodes.alerts[node], 1));
     assert_eq!(core, groat, "the alerts of bitcoind (left) and groatd; {}", repeat());
     nodes.groat.stop();
@@ -431,14 +431,18 @@ fn an_invalid_chain_with_more_work_is_warned_of_as_bitcoind_does() {
         extend(&mut branch, above as usize, 0x2000_0000, above);
         for block in &branch[10..] {
             let header = hex::DisplayHex::to_lower_hex_string(&serialize(&block.header));
-            [nodes.core.rpc(), &nodes.groat.rpc].map(|rpc| call(rpc, "submitheader", json!([header])));
+            for rpc in [nodes.core.rpc(), &nodes.groat.rpc] {
+                call(rpc, "submitheader", json!([header]));
+            }
         }
         branch[11..].iter().for_each(|block| nodes.submit(block));
         nodes.submit(&branch[10]);
         let warnings = nodes.warnings();
         assert_eq!(warnings.len(), usize::from(warned), "with {above} blocks above: {warnings:?}; {}", repeat());
     }
-    let [core, groat] = [0, 1].map(|node| lines(&nodes.alerts[node], 1));
+    let [mut core, groat] = [0, 1].map(|node| lines(&nodes.alerts[node], 1));
+    // It tells of the first one too, for the moment in which its own best block is taken back.
+    core.dedup();
     assert_eq!(core, groat, "the alerts of bitcoind (left) and groatd; {}", repeat());
     // With enough blocks of its own the warning goes.
     extend(&mut chain, 2, 0x2000_0000, 0).iter().for_each(|block| nodes.submit(block));

@@ -11,8 +11,8 @@ pub const VERSIONBITS_TOP_BITS: i32 = 0x2000_0000;
 /// The bits that tell whether a version signals at all (BIP9).
 pub const VERSIONBITS_TOP_MASK: u32 = 0xe000_0000;
 
-/// How many bits can signal (BIP9).
-pub const VERSIONBITS_NUM_BITS: u32 = 29;
+/// How many bits can signal for new rules: miners may vary the others as they like (BIP323).
+pub const VERSIONBITS_NUM_BITS: u32 = 5;
 
 /// Whether a buried rule change holds in the block at `height`. Core: `DeploymentActiveAt`.
 pub fn is_active(deployment: Buried, height: u32, params: &Params) -> bool {

@@ -66,6 +66,8 @@ impl Address {
 
 /// A socket that publishes.
 pub struct Socket {
+    /// Messages that may wait for one subscriber.
+    most: usize,
     subscribers: Arc<Mutex<Vec<Arc<Subscriber>>>>,
 }
 
@@ -100,8 +102,9 @@ impl Outbox {
 }
 
 impl Socket {
-    /// Listens, on tasks of the runtime that this is called in.
-    pub fn bind(address: &Address) -> io::Result<Socket> {
+    /// Listens, on tasks of the runtime that this is called in. At most `most` messages wait for one subscriber; 0: no bound
+    /// but that of bytes.
+    pub fn bind(address: &Address, most: usize) -> io::Result<Socket> {
         let subscribers: Arc<Mutex<Vec<Arc<Subscriber>>>> = Arc::default();
         let theirs = subscribers.clone();
         match address {
@@ -140,7 +143,7 @@ impl Socket {
                 });
             }
         }
-        Ok(Socket { subscribers })
+        Ok(Socket { most: if most == 0 { usize::MAX } else { most }, subscribers })
     }
 
     /// Whether somebody wants this topic.
@@ -148,10 +151,8 @@ impl Socket {
         self.subscribers.lock().iter().any(|subscriber| subscriber.outbox.lock().wants(topic))
     }
 
-    /// Sends a message in parts, of which the first is its topic, to whoever wants it. At most `most` messages wait for one
-    /// subscriber; 0: no bound but that of bytes.
-    pub fn send(&self, parts: &[&[u8]], most: usize) {
-        let most = if most == 0 { usize::MAX } else { most };
+    /// Sends a message in parts, of which the first is its topic, to whoever wants it.
+    pub fn send(&self, parts: &[&[u8]]) {
         let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.len() + 9).sum());
         for (number, part) in parts.iter().enumerate() {
             frame(&mut bytes, if number + 1 < parts.len() { MORE } else { 0 }, part);
@@ -160,7 +161,7 @@ impl Socket {
         for subscriber in &*self.subscribers.lock() {
             let mut outbox = subscriber.outbox.lock();
             if outbox.wants(parts[0]) {
-                outbox.push(&message, most);
+                outbox.push(&message, self.most);
                 subscriber.wake.notify_one();
             }
         }
@@ -298,7 +299,7 @@ mod tests {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let _inside = runtime.enter();
-        let socket = Socket::bind(&Address::Unix(folder.path().join("zmq"))).unwrap();
+        let socket = Socket::bind(&Address::Unix(folder.path().join("zmq")), 10).unwrap();
         (runtime, socket, folder)
     }
 
@@ -350,8 +351,8 @@ mod tests {
         let mut stream = subscribe(&folder, b"raw");
         wait("subscribed", || socket.is_wanted(b"rawtx"));
         assert!(!socket.is_wanted(b"hashtx"));
-        socket.send(&[b"hashtx", b"no"], 10);
-        socket.send(&[b"rawtx", &[7; 300]], 10);
+        socket.send(&[b"hashtx", b"no"]);
+        socket.send(&[b"rawtx", &[7; 300]]);
         let mut got = [0; 2 + 5 + 9 + 300];
         stream.read_exact(&mut got).unwrap();
         assert_eq!(&got[..7], b"\x01\x05rawtx");
