@@ -70,6 +70,8 @@ pub struct Params {
     pub script_flag_exceptions: Vec<(BlockHash, Flags)>,
     /// Blocks that repeated an unspent coinbase before BIP30 forbade it.
     pub bip30_exceptions: Vec<(u32, BlockHash)>,
+    /// First height whose signals for unknown rules are warned of. Core: `MinBIP9WarningHeight`.
+    pub min_bip9_warning_height: u32,
     /// Deployments by version bits (BIP9).
     pub deployments: Vec<Deployment>,
     /// The script that every block but the first must solve (BIP325), on a signet.

@@ -112,6 +112,7 @@ pub struct Tree {
     /// The published chain: `active[height]`.
     active: Vec<Id>,
     best_header: Id,
+    best_invalid: Option<Id>,
     /// Complete chains that are not invalid and not behind the tip, best last.
     candidates: BTreeSet<(Work, std::cmp::Reverse<i32>, Id)>,
     /// Blocks that came before an ancestor of theirs: parent -> children.
@@ -132,6 +133,7 @@ impl Tree {
             hasher: std::hash::RandomState::new(),
             active: vec![Id::GENESIS],
             best_header: Id::GENESIS,
+            best_invalid: None,
             candidates: BTreeSet::new(),
             waiting: HashMap::new(),
             next_sequence: 1,
@@ -291,6 +293,12 @@ impl Tree {
         self.best_header
     }
 
+    /// Of the blocks that broke a rule and the complete chains on top of them the one with the most work.
+    /// Core: `m_best_invalid`.
+    pub fn best_invalid(&self) -> Option<Id> {
+        self.best_invalid
+    }
+
     /// Tip of the published chain.
     pub fn tip(&self) -> Id {
         *self.active.last().expect("the active chain begins with genesis")
@@ -445,14 +453,21 @@ impl Tree {
     /// Derives what follows from the blocks' own marks: inherited marks, candidates, the best header.
     fn refresh_marks(&mut self) {
         self.candidates.clear();
-        self.best_header = Id::GENESIS;
+        (self.best_header, self.best_invalid) = (Id::GENESIS, None);
         for number in 0..self.nodes.len() as u32 {
             let id = Id(number);
             let inherited = self.node(id).parent().is_some_and(|parent| self.node(parent).is_invalid());
             let status = &mut self.node_mut(id).status.0;
             *status = if inherited { *status | Status::INVALID_ANCESTOR } else { *status & !Status::INVALID_ANCESTOR };
-            if !self.node(id).is_invalid() && self.node(id).work > self.node(self.best_header).work {
+            let node = self.node(id);
+            let best = if node.is_invalid() { self.best_invalid } else { Some(self.best_header) };
+            if best.is_some_and(|best| node.work <= self.node(best).work) {
+                continue;
+            }
+            if !node.is_invalid() {
                 self.best_header = id;
+            } else if node.chain_tx > 0 || node.status.has(Status::INVALID) {
+                self.best_invalid = Some(id);
             }
         }
         // The tip may be invalid now: what counts is the work of the best block of it that still stands.

@@ -6,6 +6,7 @@ mod http;
 mod ignored;
 mod index;
 mod log;
+mod notify;
 mod peers;
 mod read;
 mod settings;
@@ -29,6 +30,7 @@ use crate::miner;
 pub use http::Http;
 pub use index::Indexes;
 pub use log::Log;
+pub use notify::Notify;
 pub use peers::Peers;
 pub use read::{Read, Stop};
 pub use settings::{Given, Origin, Value};
@@ -185,6 +187,9 @@ pub struct Config {
     /// Indexes beside the chain.
     #[command(flatten)]
     pub indexes: Indexes,
+    /// Who is told of what.
+    #[command(flatten)]
+    pub notify: Notify,
     /// Answer JSON-RPC
     #[arg(long, help_heading = "RPC", default_value = "1", value_name = "0|1", value_parser = flag, action = Set)]
     pub server: bool,

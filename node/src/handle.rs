@@ -15,12 +15,14 @@ use groat_chain::params::Params;
 use groat_chain::rejection::Rejection;
 use groat_chain::store::Store;
 use groat_chain::tree::Tree;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, watch};
 
 use crate::hub::{Hub, PeerInfo};
 use crate::ledger::{Queue, Request};
+use crate::notify;
 use crate::transactions::{Giver, Offer, Package, PackageGiver, Purpose};
+use crate::warnings::Warnings;
 
 /// The node is stopping and answers no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,6 +64,9 @@ pub struct NodeHandle {
     pub(crate) hub: mpsc::Sender<Ask>,
     pub(crate) tips: watch::Receiver<BlockHash>,
     pub(crate) stop: Arc<watch::Sender<bool>>,
+    /// Commands run before the node stops; none once they were. Core: `-shutdownnotify`.
+    pub(crate) last_commands: Arc<Mutex<Vec<String>>>,
+    pub(crate) warnings: Arc<Warnings>,
     /// Hashes a second of the built-in miner; 0: it does not mine.
     pub(crate) hash_rate: Arc<AtomicU64>,
 }
@@ -226,8 +231,29 @@ impl NodeHandle {
         self.with_hub(|hub| hub.peers())
     }
 
-    /// Tells the node to stop in order. Returns at once; never blocks.
+    /// What the operator should know of at present.
+    pub fn warnings(&self) -> &Warnings {
+        &self.warnings
+    }
+
+    /// Tells the node to stop in order, after the commands that the operator wants run before that; a second call does not
+    /// wait for them. Returns at once; never blocks.
     pub fn stop(&self) {
+        let commands = std::mem::take(&mut *self.last_commands.lock());
+        if commands.is_empty() {
+            return self.stop_now();
+        }
+        let node = self.clone();
+        let waits = std::thread::Builder::new().name("shutdownnotify".into()).spawn(move || {
+            notify::run_all(&commands);
+            node.stop_now();
+        });
+        if waits.is_err() {
+            self.stop_now();
+        }
+    }
+
+    fn stop_now(&self) {
         self.stop.send_replace(true);
         self.ledger.stop();
     }

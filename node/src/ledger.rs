@@ -22,6 +22,7 @@ use crate::import::now;
 use crate::progress::Pace;
 use crate::systemd;
 use crate::transactions::{Checked, Offer, Package, Transactions};
+use crate::warnings::Watch;
 
 /// During the first sync everything is written at least this often. Core: `DATABASE_WRITE_INTERVAL_MAX`.
 const WRITE_INTERVAL: Duration = Duration::from_secs(70 * 60);
@@ -205,6 +206,7 @@ struct Thread<'a, L> {
     /// Where who waits for another tip finds it.
     tip: &'a watch::Sender<BlockHash>,
     listener: L,
+    watch: Watch,
     /// Blocks handed in by interfaces, until it shows whether they are connected.
     submitted: Vec<(BlockHash, mpsc::Sender<Submitted>)>,
     when_idle: Vec<mpsc::Sender<()>>,
@@ -228,6 +230,7 @@ pub fn run(
     tip: &watch::Sender<BlockHash>,
     stop_at: u32,
     listener: impl Listener,
+    watch: Watch,
 ) -> Result<(), LedgerError> {
     let begun = Instant::now();
     let behind = ledger.indexes().read().iter().any(|index| !index.synced);
@@ -238,6 +241,7 @@ pub fn run(
         queue,
         tip,
         listener,
+        watch,
         submitted: Vec::new(),
         when_idle: Vec::new(),
         in_sync: false,
@@ -391,7 +395,10 @@ impl<L: Listener> Thread<'_, L> {
             Step::Idle => return false,
             Step::Moved(None) => {}
             Step::Moved(Some(change)) => {
+                self.in_sync |= self.is_near_the_tip();
                 self.tip.send_replace(self.published().0);
+                self.transactions.publish(change.connected.last().filter(|_| self.in_sync));
+                self.watch.tip_changed(&change, self.in_sync);
                 self.transactions.tell_of_returned(&mut self.listener);
                 self.listener.tip_changed(change.connected.iter().map(|block| block.hash).collect());
                 if self.in_sync {
@@ -413,6 +420,7 @@ impl<L: Listener> Thread<'_, L> {
     /// Nothing is left to do: who waited for that is answered, and a node in sync writes each block.
     fn rest(&mut self) -> Result<(), LedgerError> {
         self.tell_of_tip(Duration::ZERO);
+        self.watch.look_at_branches();
         self.in_sync |= self.is_near_the_tip();
         if self.in_sync {
             self.ledger.flush_if_settled()?;

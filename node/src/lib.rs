@@ -13,6 +13,7 @@ macro_rules! println {
 pub mod chainstate;
 pub mod clock;
 pub mod config;
+pub mod events;
 pub mod handle;
 pub mod hub;
 pub mod import;
@@ -22,6 +23,7 @@ pub mod memory;
 pub mod miner;
 pub mod network;
 pub mod node;
+mod notify;
 pub mod offline;
 pub mod persist;
 mod portmap;
@@ -33,6 +35,8 @@ mod systemd;
 pub mod tor;
 pub mod transactions;
 pub mod view;
+pub mod warnings;
+pub mod zmq;
 
 /// What `groatd --version` prints after its name: the version and the commit it was built from.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("GROAT_COMMIT"), ")");

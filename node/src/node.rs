@@ -26,12 +26,16 @@ use tracing::{error, info};
 use crate::chainstate::Chainstate;
 use crate::clock;
 use crate::config::{Config, user_agent};
+use crate::events;
 use crate::handle::NodeHandle;
 use crate::hub::{Hub, Inbox, Told};
 use crate::ledger::{self, Queue};
 use crate::memory::Files;
 use crate::network::{self, Bind};
+use crate::notify::Teller;
 use crate::transactions::Transactions;
+use crate::warnings::{Warnings, Watch};
+use crate::zmq::Publisher;
 use crate::{persist, portmap, tor};
 
 /// Answers of the ledger, and questions of interfaces, that wait for the hub.
@@ -40,6 +44,8 @@ const MAX_WAITING: usize = 1024;
 const READERS: usize = 4;
 /// Names resolved at a time beside that: a name server that does not answer must hold up no block.
 const RESOLVERS: usize = 16;
+/// From one look at the clock to the next.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(10);
 /// How long tasks may take to end.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -54,6 +60,8 @@ pub struct Node {
     hub: JoinHandle<BTreeSet<Txid>>,
     /// Where the pool is stored, if it is, and the thread that reads it.
     stored: Option<(PathBuf, JoinHandle<()>)>,
+    /// Who tells of what happens, if somebody wants to know, and where that waits.
+    teller: Option<(Arc<events::Queue>, JoinHandle<()>)>,
     runtime: Runtime,
 }
 
@@ -70,6 +78,9 @@ pub(crate) struct Parts {
     pub(crate) files: Option<Files>,
     /// Height at which it stops by itself; 0: none.
     pub(crate) stop_at: u32,
+    /// Who wants to know what happens to chain and pool.
+    pub(crate) wanted: Option<Arc<events::Queue>>,
+    pub(crate) warnings: Warnings,
 }
 
 impl Node {
@@ -117,9 +128,21 @@ impl Node {
         protocol.remember(memory);
         let (files, driver) = (Some(files), (driver, events));
         let policy = config.policy()?;
+        let notify = &config.notify;
+        let publisher = {
+            let _inside = runtime.enter();
+            Publisher::bind(&notify.zmq()?)?
+        };
+        let wanted = (!publisher.is_idle() || notify.blocknotify.is_some()).then(Arc::<events::Queue>::default);
+        let (tree, store) = (ledger.tree(), ledger.store());
+        let teller = Teller { publisher, blocknotify: notify.blocknotify.clone(), tree, store };
+        let teller = wanted.clone().map(|queue| anyhow::Ok((queue.clone(), teller.start(queue)?))).transpose()?;
+        let warnings = Warnings::new(notify.alertnotify.clone());
         let stop_at = config.start.stopatheight;
-        let parts = Parts { ledger, policy, pool, runtime, driver, protocol, files, stop_at };
+        let parts = Parts { ledger, policy, pool, runtime, driver, protocol, files, stop_at, wanted, warnings };
         let (mut node, told) = Node::begin(parts)?;
+        node.teller = teller;
+        *node.handle.last_commands.lock() = notify.shutdownnotify.clone();
         if config.persistmempool {
             node.load(stored)?;
         }
@@ -134,8 +157,9 @@ impl Node {
 
     /// Starts the threads. Also gives where news for the hub go.
     pub(crate) fn begin(parts: Parts) -> anyhow::Result<(Node, mpsc::Sender<Told>)> {
-        let Parts { mut ledger, policy, pool, runtime, driver: (driver, events), protocol, files, stop_at } = parts;
-        let transactions = Transactions::new(&mut ledger, policy);
+        let Parts { mut ledger, policy, pool, runtime, driver, protocol, files, stop_at, wanted, warnings } = parts;
+        let (driver, events) = driver;
+        let transactions = Transactions::new(&mut ledger, policy, wanted);
         let mempool = transactions.pool().clone();
         let (tree, store, params) = (ledger.tree(), ledger.store(), ledger.params().clone());
         let (told, from_ledger) = mpsc::channel(MAX_WAITING);
@@ -156,6 +180,8 @@ impl Node {
             files,
         };
         let inbox = Inbox { told: from_ledger, asks: from_interfaces, events, stop: stopping };
+        let warnings = Arc::new(warnings);
+        let watch = Watch::new(warnings.clone(), tree.clone(), params.clone());
         let (loaded, stop) = (Arc::new(AtomicBool::new(true)), Arc::new(stop));
         let handle = NodeHandle {
             tree,
@@ -168,18 +194,21 @@ impl Node {
             hub: asks,
             tips,
             stop,
+            last_commands: Arc::default(),
+            warnings: warnings.clone(),
             hash_rate: Arc::default(),
         };
+        runtime.spawn(look_at_clock(handle.clone()));
         let inside = runtime.handle().clone();
         let hub = thread("hub", move || hub.run(inbox, &inside))?;
         let (stops, news) = (handle.clone(), told.clone());
         let ledger = thread("ledger", move || {
-            let ended = ledger::run(&mut ledger, &transactions, &queue, &tip, stop_at, told);
+            let ended = ledger::run(&mut ledger, &transactions, &queue, &tip, stop_at, told, watch);
             // Without its ledger a node is none.
             stops.stop();
             ended
         })?;
-        Ok((Node { handle, ledger, hub, stored: None, runtime }, news))
+        Ok((Node { handle, ledger, hub, stored: None, teller: None, runtime }, news))
     }
 
     /// Has the pool that is stored read; at the end it is stored again.
@@ -198,6 +227,10 @@ impl Node {
     /// Waits until it was told to stop and has written everything.
     pub fn wait(self) -> anyhow::Result<()> {
         let ended = self.ledger.join().expect("the ledger thread does not panic");
+        if let Some((queue, teller)) = self.teller {
+            queue.close();
+            teller.join().expect("the events' thread does not panic");
+        }
         let unbroadcast = self.hub.join().expect("the hub thread does not panic");
         if let Some((path, loader)) = self.stored {
             loader.join().expect("the mempool's thread does not panic");
@@ -220,6 +253,18 @@ pub fn services(config: &Config) -> u64 {
     let bloom = if config.peerbloomfilters { NODE_BLOOM } else { 0 };
     let filters = if config.indexes.peerblockfilters { NODE_COMPACT_FILTERS } else { 0 };
     blocks | NODE_NETWORK_LIMITED | NODE_WITNESS | transport | bloom | filters
+}
+
+/// Looks now and then at what time alone brings about, until the node stops.
+async fn look_at_clock(node: NodeHandle) {
+    let mut stopping = node.stopping();
+    while tokio::time::timeout(CLOCK_INTERVAL, stopping.changed()).await.is_err() {
+        let (warnings, params) = (node.warnings.clone(), node.params.clone());
+        let look = Box::new(move |hub: &mut Hub| warnings.look_at_clock(hub.time_offset(), &params));
+        if node.hub.send(look).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// A thread with a name. One that panics ends the process: a node without it would only seem to run.

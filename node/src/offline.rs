@@ -15,6 +15,7 @@ use groat_net::timers::HANDSHAKE_TIMEOUT;
 use crate::config::user_agent;
 use crate::handle::NodeHandle;
 use crate::node::{self, Node, Parts};
+use crate::warnings::Warnings;
 
 /// A node that runs until it is stopped by its handle, or dropped.
 pub struct Offline {
@@ -53,7 +54,9 @@ impl Offline {
             seed: driver::seed(),
         });
         let pool = Arc::new(Pool::new(0));
-        let parts = Parts { ledger, policy, pool, runtime, driver, protocol, files: None, stop_at: 0 };
+        let (warnings, stop_at) = (Warnings::new(None), 0);
+        let (files, wanted) = (None, None);
+        let parts = Parts { ledger, policy, pool, runtime, driver, protocol, files, stop_at, wanted, warnings };
         let (node, _) = Node::begin(parts).expect("a process may have threads");
         Offline { handle: node.handle().clone(), node: Some(node) }
     }

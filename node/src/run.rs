@@ -22,6 +22,7 @@ use crate::log::{self, Style};
 use crate::miner::Miner;
 use crate::network;
 use crate::node::{self, Node};
+use crate::notify;
 use crate::process::{self, PidFile};
 use crate::progress::{Progress, Reading};
 use crate::rpc::{self, Server};
@@ -67,6 +68,7 @@ fn start(read: &Read) -> anyhow::Result<()> {
         let params = chainstate::network(config)?;
         network::plan(config, &params, &config.data_folder())?;
         config.mining(&params)?;
+        config.notify.zmq()?;
         user_agent(&config.start.uacomment)?;
         let folder = config.data_folder().join(&params.folder);
         if config.start.in_background() && process::to_background(&folder)? {
@@ -167,6 +169,7 @@ fn run_node(
         handle.stop();
     }
     systemd::ready();
+    config.notify.startupnotify.iter().for_each(|command| notify::run(command.clone()));
     node.wait()?;
     miner?.into_iter().for_each(Miner::wait);
     // Answers under way go out, and the cookie goes.
@@ -189,6 +192,7 @@ fn interface(config: &Config, store: &OpenStore) -> anyhow::Result<rpc::Config> 
         prune: chainstate::prune(config)?,
         block_limits: config.block_limits()?,
         ban_time: config.peers.bantime,
+        zmq: config.notify.zmq()?,
     })
 }
 

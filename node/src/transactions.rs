@@ -4,6 +4,7 @@
 use std::sync::{Arc, mpsc};
 
 use bitcoin::{Transaction, Txid, Wtxid};
+use groat_chain::block::Block;
 use groat_chain::ledger::{Ledger, LedgerError};
 use groat_chain::mempool::{
     Accepted, FeeRate, Follower, Judged, Limits, Mempool, Outcome, Packages, Policy, Refusal, Staged, stage,
@@ -17,6 +18,7 @@ use parking_lot::{Mutex, RwLock};
 use tracing::debug;
 
 use crate::clock;
+use crate::events::{self, Notes, Noting};
 use crate::ledger::{Listener, Queue, Request};
 
 /// Memory for verdicts on signatures and scripts. Core: `DEFAULT_VALIDATION_CACHE_BYTES`.
@@ -93,23 +95,39 @@ pub struct Transactions {
     threads: Arc<Pool>,
     /// What blocks that were taken back gave to the pool.
     returned: Arc<Mutex<Vec<(Txid, Wtxid)>>>,
+    /// Where it is noted what happens, if somebody wants to know.
+    notes: Option<Notes>,
 }
 
 impl Transactions {
-    /// An empty pool that follows the ledger's chain.
-    pub fn new(ledger: &mut Ledger, policy: Policy) -> Transactions {
+    /// An empty pool that follows the ledger's chain; `events`: who wants to know what happens.
+    pub fn new(ledger: &mut Ledger, policy: Policy, events: Option<Arc<events::Queue>>) -> Transactions {
         let pool = Arc::new(RwLock::new(Mempool::new(policy, ledger.tip())));
         let verdicts = Arc::new(VerdictCache::new(VERDICT_BYTES, driver::seed()));
         let returned = Arc::new(Mutex::new(Vec::new()));
         let noted = returned.clone();
         ledger.set_verdicts(verdicts.clone());
-        ledger.set_follower(Box::new(Follower {
+        let follower = Follower {
             pool: pool.clone(),
             verdicts: verdicts.clone(),
             now: Box::new(|| clock::now().into()),
             returned: Box::new(move |txid, wtxid| noted.lock().push((txid, wtxid))),
-        }));
-        Transactions { pool, verdicts, threads: ledger.pool(), returned }
+        };
+        let notes = events.map(|queue| Notes::new(pool.clone(), queue));
+        ledger.set_follower(match &notes {
+            Some(notes) => Box::new(Noting { follower, notes: notes.clone() }),
+            None => Box::new(follower),
+        });
+        Transactions { pool, verdicts, threads: ledger.pool(), returned, notes }
+    }
+
+    /// Publishes what happened to chain and pool, all of which readers can see by now; `tip`: the chain's end, to be shown
+    /// to everybody.
+    pub fn publish(&self, tip: Option<&Arc<Block>>) {
+        if let Some(notes) = &self.notes {
+            notes.publish();
+            tip.into_iter().for_each(|tip| notes.publish_tip(tip.clone()));
+        }
     }
 
     /// The pool, for readers on any thread.
@@ -159,6 +177,7 @@ impl Transactions {
             (Ok(()), _) => self.insert(tx.clone(), time, staged, ledger)?,
         };
         outcome.as_ref().err().into_iter().for_each(|refusal| log_refusal(&tx, refusal));
+        self.publish(None);
         tell(from, outcome, listener);
         Ok(())
     }
@@ -176,6 +195,7 @@ impl Transactions {
             Purpose::Test => packages.test(&transactions)?,
             Purpose::Take | Purpose::Quietly => {
                 let judged = packages.accept(&transactions)?;
+                self.publish(None);
                 for outcome in &judged.outcomes {
                     if let Outcome::Accepted(accepted) = outcome {
                         tell_of(accepted, purpose == Purpose::Take, listener);

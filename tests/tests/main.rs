@@ -6,6 +6,7 @@ mod compact;
 mod config;
 mod crash;
 mod differential;
+mod events;
 mod hostile;
 mod http;
 mod index;

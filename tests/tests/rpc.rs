@@ -68,6 +68,7 @@ impl Groat {
             prune,
             block_limits: BlockLimits::default(),
             ban_time: 86_400,
+            zmq: Vec::new(),
         };
         let server = serve(node.handle(), config).unwrap();
         let secret = std::fs::read_to_string(folder.path().join("regtest/.cookie")).unwrap();

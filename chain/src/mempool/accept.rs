@@ -530,7 +530,7 @@ impl Mempool {
     pub(super) fn put(&mut self, staged: Staged) -> Accepted {
         let mut accepted = staged.accepted();
         let replaced = self.take(&staged.replaced.into_iter().collect::<Vec<_>>());
-        self.sequence += replaced.len() as u64;
+        self.note_left(&replaced);
         accepted.replaced = replaced.into_iter().map(|entry| entry.tx).collect();
         self.add(staged.entry);
         accepted

@@ -129,7 +129,8 @@ impl Mempool {
     fn connect(&mut self, block: &Block, part: Range<usize>) {
         let (transactions, txids) = (&block.transactions[part.clone()], &block.txids[part]);
         let mined: Vec<Key> = txids.iter().filter_map(|txid| self.by_txid.get(txid)).copied().collect();
-        self.take(&mined);
+        // The number grows for these too. Core: `removeUnchecked`.
+        self.sequence += self.take(&mined).len() as u64;
         for (tx, txid) in transactions.iter().zip(txids) {
             self.deltas.remove(txid);
             for input in &tx.input {

@@ -66,8 +66,8 @@ impl Mempool {
             Floor { rate: before, since: now, ..self.floor }
         };
         let keys = self.members(&worst).to_vec();
-        let taken = self.take(&keys).len();
-        self.sequence += taken as u64;
+        let taken = self.take(&keys);
+        self.note_left(&taken);
     }
 
     /// Takes out what came before `time`, with all that spend of it. Gives their number. Core: `Expire`.

@@ -32,6 +32,7 @@ mod tests;
 mod truc;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bitcoin::{BlockHash, OutPoint, Transaction, Txid, Wtxid};
 
@@ -75,6 +76,17 @@ pub struct Mempool {
     floor: Floor,
     /// No transaction came before this, in seconds since 1970.
     oldest: u64,
+    /// What came and went, if somebody wants to know.
+    movements: Option<Vec<Movement>>,
+}
+
+/// A transaction came into the pool or left it, with the number of that change: [`Mempool::sequence`] before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Movement {
+    /// It came.
+    Entered(Arc<Transaction>, u64),
+    /// It left for another reason than a block that holds it.
+    Left(Txid, u64),
 }
 
 /// Sums over all entries.
@@ -122,7 +134,18 @@ impl Mempool {
             tip: Some(tip),
             floor: Floor::default(),
             oldest: u64::MAX,
+            movements: None,
         }
+    }
+
+    /// From now on [`Mempool::movements`] has to be called now and then.
+    pub fn note_movements(&mut self) {
+        self.movements = Some(Vec::new());
+    }
+
+    /// What came and went since the last call, in order.
+    pub fn movements(&mut self) -> Vec<Movement> {
+        self.movements.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// What the operator chose.
@@ -327,6 +350,9 @@ impl Mempool {
         self.totals.vsize += entry.vsize();
         self.totals.fee += entry.fee;
         self.oldest = self.oldest.min(entry.time);
+        if let Some(movements) = &mut self.movements {
+            movements.push(Movement::Entered(entry.tx.clone(), self.sequence));
+        }
         self.entries[key.0 as usize] = Some(entry);
         let mut members = vec![key];
         touching.into_iter().for_each(|cluster| members.extend(self.dissolve(cluster)));
@@ -426,8 +452,17 @@ impl Mempool {
 
     /// Takes a transaction out with all that spend of it; for another reason than a block. Gives their number.
     fn remove_recursive(&mut self, key: Key) -> usize {
-        let taken = self.take(&self.with_descendants(key)).len();
-        self.sequence += taken as u64;
-        taken
+        let taken = self.take(&self.with_descendants(key));
+        self.note_left(&taken);
+        taken.len()
+    }
+
+    /// These were taken out for another reason than a block.
+    fn note_left(&mut self, taken: &[Entry]) {
+        if let Some(movements) = &mut self.movements {
+            movements
+                .extend(taken.iter().zip(self.sequence..).map(|(entry, number)| Movement::Left(entry.txid, number)));
+        }
+        self.sequence += taken.len() as u64;
     }
 }

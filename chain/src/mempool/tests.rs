@@ -584,11 +584,20 @@ fn who_pays_more_replaces_what_spends_the_same_with_all_below_it() {
         assert_eq!(refusal(fee), Refusal { rejection: Rejection::InsufficientFee, detail: what });
     }
     let before = node.pool.read().sequence();
-    let accepted = node.accept(&paying(coins[0], value, 3000 + fee_for(100, vsize))).unwrap();
+    node.pool.write().note_movements();
+    let new = paying(coins[0], value, 3000 + fee_for(100, vsize));
+    let accepted = node.accept(&new).unwrap();
     let left: BTreeSet<Txid> = accepted.replaced.iter().map(|tx| tx.compute_txid()).collect();
     assert_eq!(left, [&old, &child].map(Transaction::compute_txid).into());
     assert_eq!(node.ids(), [accepted.txid, other.compute_txid()].into());
     assert_eq!(node.pool.read().sequence(), before + 3, "two left and one came");
+    let moved = [
+        Movement::Left(old.compute_txid(), before),
+        Movement::Left(child.compute_txid(), before + 1),
+        Movement::Entered(Arc::new(new), before + 2),
+    ];
+    assert_eq!(node.pool.write().movements(), moved, "each is told with its number, in order");
+    assert_eq!(node.pool.write().movements(), [], "and once");
     node.check();
 }
 

@@ -61,6 +61,7 @@ impl Params {
             bip66_height: 363_725,
             csv_height: 419_328,
             segwit_height: 481_824,
+            min_bip9_warning_height: 711_648,
             script_flag_exceptions: vec![
                 // BIP16: height 170060.
                 (hash("00000000000002dc756eebf4f49723ed8d30cc28a5f108eb94b1ba88ac4f9c22"), Flags::NONE),
@@ -104,6 +105,7 @@ impl Params {
             bip66_height: 330_776,
             csv_height: 770_112,
             segwit_height: 834_624,
+            min_bip9_warning_height: 2_013_984,
             // BIP16: height 394.
             script_flag_exceptions: vec![(
                 hash("00000000dd30457c001f4095d208cc1296b0eed002427aa599874af7a432b105"),
@@ -244,6 +246,7 @@ impl Params {
             segwit_height: 1,
             script_flag_exceptions: Vec::new(),
             bip30_exceptions: Vec::new(),
+            min_bip9_warning_height: 0,
             deployments: vec![testdummy(Deployment::NEVER_ACTIVE, 1815, 2016)],
             signet_challenge: None,
             assumed_valid: None,

@@ -11,6 +11,9 @@ pub const VERSIONBITS_TOP_BITS: i32 = 0x2000_0000;
 /// The bits that tell whether a version signals at all (BIP9).
 pub const VERSIONBITS_TOP_MASK: u32 = 0xe000_0000;
 
+/// How many bits can signal for new rules: miners may vary the others as they like (BIP323).
+pub const VERSIONBITS_NUM_BITS: u32 = 5;
+
 /// Whether a buried rule change holds in the block at `height`. Core: `DeploymentActiveAt`.
 pub fn is_active(deployment: Buried, height: u32, params: &Params) -> bool {
     height >= params.activation_height(deployment)
@@ -139,4 +142,30 @@ pub fn compute_block_version(branch: &impl Branch, params: &Params) -> i32 {
             State::Defined | State::Active | State::Failed => version,
         }
     })
+}
+
+/// Blocks of a period in which unknown signals are counted, and how many of them have to signal.
+/// Core: `WarningBitsConditionChecker`.
+pub fn warning_period(params: &Params) -> (u32, u32) {
+    let period = params.retarget_interval;
+    if params.name == "main" { (2016, 1815) } else { (period, period * 3 / 4) }
+}
+
+/// The bits for which enough blocks of the period that begins at `first` signal, though nothing known stands behind them
+/// there. `branch` holds the whole period.
+pub fn unknown_signals(branch: &impl Branch, first: u32, params: &Params) -> u32 {
+    let (period, threshold) = warning_period(params);
+    let known = params.deployments.iter().fold(0, |known, deployment| match state(deployment, branch, first) {
+        State::Started | State::LockedIn => known | mask(deployment) as u32,
+        State::Defined | State::Active | State::Failed => known,
+    });
+    let mut counts = [0; VERSIONBITS_NUM_BITS as usize];
+    for height in (first.max(params.min_bip9_warning_height)..first + period).rev() {
+        let version = branch.version(height) as u32;
+        if version & VERSIONBITS_TOP_MASK == VERSIONBITS_TOP_BITS as u32 {
+            counts.iter_mut().enumerate().for_each(|(bit, count)| *count += version >> bit & 1);
+        }
+    }
+    let enough = counts.iter().enumerate().filter(|(_, count)| **count >= threshold);
+    enough.fold(0, |bits, (bit, _)| bits | 1 << bit) & !known
 }

@@ -277,17 +277,23 @@ impl Hub {
         peer.is_some()
     }
 
-    /// The node's place in the network.
-    pub fn network(&self) -> NetworkInfo {
-        let inbound = self.protocol.peers().filter(|peer| peer.kind.is_inbound()).count();
+    /// What is to be added to our clock to have the peers' that we dialled, in seconds; 0: they are fewer than five.
+    /// Core: `TimeOffsets::Median`.
+    pub fn time_offset(&self) -> i64 {
         let dialled = self.protocol.peers().filter(|peer| !peer.kind.is_inbound());
         let mut offsets: Vec<i64> = dialled.filter_map(|peer| Some(peer.their.as_ref()?.time_offset)).collect();
         offsets.sort_unstable();
+        if offsets.len() < 5 { 0 } else { offsets[offsets.len() / 2] }
+    }
+
+    /// The node's place in the network.
+    pub fn network(&self) -> NetworkInfo {
+        let inbound = self.protocol.peers().filter(|peer| peer.kind.is_inbound()).count();
         NetworkInfo {
             active: self.driver.is_active(),
             inbound,
             outbound: self.protocol.peers().count() - inbound,
-            time_offset: offsets.get(offsets.len() / 2).copied().unwrap_or(0),
+            time_offset: self.time_offset(),
             reachable: self.protocol.reachable().collect(),
             proxies: self.driver.proxies(),
             own: self.protocol.own_addresses().collect(),

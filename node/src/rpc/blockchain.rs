@@ -204,7 +204,7 @@ fn getblockchaininfo(rpc: &Rpc, _: &Args) -> Answer {
         prune_target_size: Option<u64>,
         #[serde(skip_serializing_if = "Option::is_none")]
         signet_challenge: Option<String>,
-        warnings: [String; 0],
+        warnings: Vec<String>,
     }
     let node = rpc.node()?;
     let (params, prune) = (node.params(), rpc.config.prune);
@@ -231,7 +231,7 @@ fn getblockchaininfo(rpc: &Rpc, _: &Args) -> Answer {
         automatic_pruning: prune.map(|limit| limit != PRUNE_TARGET_MANUAL),
         prune_target_size: prune.filter(|limit| *limit != PRUNE_TARGET_MANUAL),
         signet_challenge: params.signet_challenge.as_ref().map(|script| script.as_bytes().to_lower_hex_string()),
-        warnings: [],
+        warnings: node.warnings().messages(),
     })
 }
 

@@ -311,7 +311,7 @@ fn getmininginfo(rpc: &Rpc, _: &Args) -> Answer {
         next: Next,
         #[serde(skip_serializing_if = "Option::is_none")]
         signet_challenge: Option<String>,
-        warnings: [String; 0],
+        warnings: Vec<String>,
     }
     #[derive(Serialize)]
     struct Next {
@@ -346,7 +346,7 @@ fn getmininginfo(rpc: &Rpc, _: &Args) -> Answer {
             target: show::target(next, params),
         },
         signet_challenge: params.signet_challenge.as_ref().map(|script| script.as_bytes().to_lower_hex_string()),
-        warnings: [],
+        warnings: node.warnings().messages(),
     })
 }
 

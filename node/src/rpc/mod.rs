@@ -22,6 +22,7 @@
 //! | `signing`, `messages`, `psbt` | methods that sign with keys of the call; `sign`: how |
 //! | `descriptor`, `keyexpr`, `fragment`, `address` | descriptors, their keys and miniscripts; addresses |
 //! | `show`, `script`, `number`, `amount` | headers, blocks, transactions, scripts and amounts as JSON |
+//! | `zmq` | what is published by ZeroMQ |
 //! | `error` | codes |
 
 mod address;
@@ -71,6 +72,7 @@ mod template;
 mod tests;
 mod upkeep;
 mod wait;
+mod zmq;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -86,6 +88,7 @@ use tracing::warn;
 
 use crate::config;
 use crate::handle::NodeHandle;
+use crate::zmq::Notification;
 use auth::Users;
 use error::{RPC_IN_WARMUP, RpcError};
 use http::Http;
@@ -121,6 +124,7 @@ const METHODS: &[&[method::Method]] = &[
     template::METHODS,
     upkeep::METHODS,
     wait::METHODS,
+    zmq::METHODS,
 ];
 
 /// What an operator may choose.
@@ -144,6 +148,8 @@ pub struct Config {
     pub block_limits: BlockLimits,
     /// Seconds that a ban lasts if nothing else is said. Core: `-bantime`.
     pub ban_time: u64,
+    /// What is published by ZeroMQ.
+    pub zmq: Vec<Notification>,
 }
 
 /// Time that calls under way get at the end.

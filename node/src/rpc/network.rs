@@ -314,7 +314,7 @@ fn getnetworkinfo(rpc: &Rpc, _: &Args) -> Answer {
         relayfee: Btc,
         incrementalfee: Btc,
         localaddresses: Vec<Local>,
-        warnings: [String; 0],
+        warnings: Vec<String>,
     }
     #[derive(Serialize)]
     struct Reach {
@@ -359,6 +359,6 @@ fn getnetworkinfo(rpc: &Rpc, _: &Args) -> Answer {
         relayfee: Btc(Amount::from_sat(min_relay_fee)),
         incrementalfee: Btc(Amount::from_sat(incremental_relay_fee)),
         localaddresses: info.own.iter().map(local).collect(),
-        warnings: [],
+        warnings: rpc.node()?.warnings().messages(),
     })
 }

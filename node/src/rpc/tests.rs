@@ -39,6 +39,7 @@ fn config(folder: &Path) -> Config {
         prune: None,
         block_limits: BlockLimits::default(),
         ban_time: 86_400,
+        zmq: Vec::new(),
     }
 }
 
