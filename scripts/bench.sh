@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# scripts/bench.sh import|sync|peers|mine [OPTIONS]: measures groatd and prints a table: importing generated chains, fetching
-# them from a bitcoind, both against bitcoind; thousands of peers; hashes of the miner. The options are those of `bench BENCH --help`.
+# scripts/bench.sh import|sync|mempool|peers|mine [OPTIONS]: measures groatd and prints a table: importing generated chains,
+# fetching them from a bitcoind, filling the mempool, all three against bitcoind; thousands of peers; hashes of the miner. The
+# options are those of `bench BENCH --help`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/setup.sh
 bench="${1:-}"
 case "$bench" in
-  import | sync | peers | mine) shift ;;
-  *) echo "usage: scripts/bench.sh import|sync|peers|mine [OPTIONS]" >&2; exit 2 ;;
+  import | sync | mempool | peers | mine) shift ;;
+  *) echo "usage: scripts/bench.sh import|sync|mempool|peers|mine [OPTIONS]" >&2; exit 2 ;;
 esac
 
 cargo build --release --quiet -p groat-node -p groat-tests --bins
