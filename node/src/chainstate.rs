@@ -66,7 +66,7 @@ pub fn network(config: &Config) -> anyhow::Result<Params> {
             Ok(Params::signet(challenge.transpose()?))
         }
         "regtest" => {
-            let mut options = RegtestOptions::default();
+            let mut options = RegtestOptions { block_version: config.mining.blockversion, ..RegtestOptions::default() };
             for argument in &config.testactivationheight {
                 options.activation_heights.push(parse_activation_height(argument)?);
             }

@@ -56,6 +56,8 @@ fn run(config: &Config) -> anyhow::Result<()> {
         let params = chainstate::network(config)?;
         network::plan(config, &params, &config.data_folder())?;
         config.mining(&params)?;
+        config.policy()?;
+        config.block_limits()?;
     }
     let mut state = chainstate::open(config)?;
     if config.command.is_none() {
