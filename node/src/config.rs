@@ -400,7 +400,7 @@ mod tests {
             ("--maxmempool=4", "-maxmempool must be at least 5 MB"),
             ("--limitclustersize=4294967295", "-maxmempool must be at least 171798692 MB"),
             ("--limitclustercount=65", "limitclustercount must be less than or equal to 64"),
-            ("--maxmempool=18446744073709551615", "18446744073709551615 is not in 0..=4294967295"),
+            ("--maxmempool=4294967296", "4294967296 is not in 0..=4294967295"),
             ("--mempoolexpiry=4294967296", "4294967296 is not in 0..=4294967295"),
             ("--limitclustersize=4294967296", "4294967296 is not in 0..=4294967295"),
             ("--minrelaytxfee=21000000.00000001", "it is more than all money"),

@@ -183,7 +183,8 @@ impl Packages<'_> {
             return Ok(judging.done(Some(error)));
         }
         for number in 0..judging.package.len() {
-            if judging.outcomes[number] == Outcome::Unjudged
+            // What was refused before scripts were run may be in by now, or good enough.
+            if matches!(judging.outcomes[number], Outcome::Unjudged | Outcome::Refused(_))
                 && let Some(staged) = self.accept_alone(judging, number)?
             {
                 return Ok(Step::Scripts(vec![(number, staged)]));
