@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# scripts/bench.sh import|sync|peers|mine|rpc [OPTIONS]: measures groatd and prints a table: importing generated chains, fetching
-# them from a bitcoind, both against bitcoind; thousands of peers; hashes of the miner; calls of the RPC
-# a second against bitcoind. The options are those of `bench BENCH --help`.
+# scripts/bench.sh import|sync|mempool|peers|mine|rpc [OPTIONS]: measures groatd and prints a table: importing generated chains,
+# fetching them from a bitcoind, filling the mempool, calls a second of the RPC, all against bitcoind; thousands of peers; hashes
+# of the miner. The options are those of `bench BENCH --help`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/setup.sh
 bench="${1:-}"
 case "$bench" in
-  import | sync | peers | mine | rpc) shift ;;
-  *) echo "usage: scripts/bench.sh import|sync|peers|mine|rpc [OPTIONS]" >&2; exit 2 ;;
+  import | sync | mempool | peers | mine | rpc) shift ;;
+  *) echo "usage: scripts/bench.sh import|sync|mempool|peers|mine|rpc [OPTIONS]" >&2; exit 2 ;;
 esac
 
 cargo build --release --quiet -p groat-node -p groat-tests --bins

@@ -74,6 +74,8 @@ pub struct Params {
     pub min_bip9_warning_height: u32,
     /// Deployments by version bits (BIP9).
     pub deployments: Vec<Deployment>,
+    /// Version of the blocks made here, whatever they could signal for; for tests (`-blockversion`).
+    pub block_version: Option<i32>,
     /// The script that every block but the first must solve (BIP325), on a signet.
     pub signet_challenge: Option<ScriptBuf>,
 

@@ -65,7 +65,7 @@ impl Place {
         Place {
             parent,
             height,
-            version: compute_block_version(branch, params),
+            version: params.block_version.unwrap_or_else(|| compute_block_version(branch, params)),
             time,
             min_time,
             bits: next_work_required(branch, time, params),
@@ -171,6 +171,7 @@ fn commit_to_witnesses(coinbase: &mut Transaction, root: [u8; 32]) {
 mod tests {
     use super::*;
     use crate::mempool::{BlockLimits, Chosen};
+    use crate::params::RegtestOptions;
     use crate::rules::block::{check_body, contextual_check_block};
     use crate::rules::header::contextual_check_header;
     use crate::tree::{Id, Tree};
@@ -216,6 +217,13 @@ mod tests {
                 assert_eq!(block.header.version.to_consensus(), 0x2000_0000, "height {height}");
             }
         }
+    }
+
+    #[test]
+    fn a_regtest_may_be_told_the_version_of_its_blocks() {
+        let params = Params::regtest(&RegtestOptions { block_version: Some(1337), ..RegtestOptions::default() });
+        let (tree, tip) = tree_of(&params, &[]);
+        assert_eq!(Place::on(&tree.branch(tip), params.genesis_hash, &params, 0).version, 1337);
     }
 
     #[test]

@@ -192,7 +192,11 @@ fn named_network(config: &Config) -> anyhow::Result<Params> {
             Ok(params)
         }
         "regtest" => {
-            let mut options = RegtestOptions { fast_prune: config.start.fastprune, ..RegtestOptions::default() };
+            let mut options = RegtestOptions {
+                fast_prune: config.start.fastprune,
+                block_version: config.mining.blockversion,
+                ..RegtestOptions::default()
+            };
             for argument in &config.testactivationheight {
                 options.activation_heights.push(parse_activation_height(argument)?);
             }

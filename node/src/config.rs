@@ -6,6 +6,7 @@ mod http;
 mod ignored;
 mod index;
 mod log;
+mod mining;
 mod notify;
 mod peers;
 mod read;
@@ -30,6 +31,7 @@ use crate::miner;
 pub use http::Http;
 pub use index::Indexes;
 pub use log::Log;
+pub use mining::Mining;
 pub use notify::Notify;
 pub use peers::Peers;
 pub use read::{Read, Stop};
@@ -113,10 +115,10 @@ pub struct Config {
     pub blocksonly: bool,
     /// Memory in MB for the transactions that wait for a block [default: 300, with --blocksonly 5]
     #[arg(long, value_name = "MB", help_heading = "Mempool")]
-    pub maxmempool: Option<usize>,
+    pub maxmempool: Option<u32>,
     /// Hours that a transaction may wait
     #[arg(long, value_name = "HOURS", help_heading = "Mempool", default_value_t = 336)]
-    pub mempoolexpiry: u64,
+    pub mempoolexpiry: u32,
     /// Keep the waiting transactions over a restart
     #[arg(long, help_heading = "Mempool", default_value = "1", value_name = "0|1", value_parser = flag, action = Set)]
     pub persistmempool: bool,
@@ -131,7 +133,7 @@ pub struct Config {
     pub dustrelayfee: u64,
     /// Virtual bytes that a signature operation counts for at least
     #[arg(long, value_name = "N", help_heading = "Mempool", default_value_t = 20)]
-    pub bytespersigop: u64,
+    pub bytespersigop: u32,
     /// Relay outputs that carry data
     #[arg(long, help_heading = "Mempool", default_value = "1", value_name = "0|1", value_parser = flag, action = Set)]
     pub datacarrier: bool,
@@ -149,7 +151,7 @@ pub struct Config {
     pub limitclustercount: usize,
     /// Virtual kilobytes of waiting transactions that may hang together
     #[arg(long, value_name = "KVB", help_heading = "Mempool", default_value_t = 101, hide = true)]
-    pub limitclustersize: u64,
+    pub limitclustersize: u32,
     /// Most weight of a block made here
     #[arg(long, value_name = "N", help_heading = "Mining", default_value_t = MAX_BLOCK_WEIGHT as u64)]
     pub blockmaxweight: u64,
@@ -159,6 +161,9 @@ pub struct Config {
     /// Least fee that a block made here takes, in BTC for 1000 virtual bytes
     #[arg(long, value_name = "BTC", help_heading = "Mining", value_parser = btc, default_value = "0.00000001")]
     pub blockmintxfee: u64,
+    /// Tests of what miners do.
+    #[command(flatten)]
+    pub mining: Mining,
     /// Mine with this machine's processor and give the rewards to this address; regtest: a block a second at most
     #[arg(long, value_name = "ADDRESS", help_heading = "Mining")]
     pub mine_to: Option<String>,
@@ -275,7 +280,7 @@ impl Config {
     /// What the mempool takes.
     pub fn policy(&self) -> anyhow::Result<Policy> {
         /// Core: `DEFAULT_BLOCKSONLY_MAX_MEMPOOL_SIZE_MB`.
-        const BLOCKSONLY_MB: usize = 5;
+        const BLOCKSONLY_MB: u32 = 5;
         let default = Policy::default();
         let megabytes = self.maxmempool.unwrap_or(if self.blocksonly { BLOCKSONLY_MB } else { 300 });
         if self.acceptnonstdtxn && self.chain == "main" {
@@ -284,18 +289,24 @@ impl Config {
         if self.limitclustercount > default.cluster_count {
             bail!("limitclustercount must be less than or equal to {}", default.cluster_count);
         }
+        let max_bytes = u64::from(megabytes) * 1_000_000;
+        // Core: `Flatten`.
+        let least = u64::from(self.limitclustersize) * 1000 * 40;
+        if (1..least).contains(&max_bytes) {
+            bail!("-maxmempool must be at least {} MB", least.div_ceil(1_000_000));
+        }
         Ok(Policy {
-            max_bytes: megabytes * 1_000_000,
-            expiry: self.mempoolexpiry * 60 * 60,
+            max_bytes: usize::try_from(max_bytes).unwrap_or(usize::MAX),
+            expiry: u64::from(self.mempoolexpiry) * 60 * 60,
             require_standard: !self.acceptnonstdtxn,
             min_relay_fee: self.minrelaytxfee.unwrap_or(default.min_relay_fee.max(self.incrementalrelayfee)),
             incremental_relay_fee: self.incrementalrelayfee,
             dust_relay_fee: self.dustrelayfee,
             max_datacarrier_bytes: self.datacarrier.then_some(self.datacarriersize),
             permit_bare_multisig: self.permitbaremultisig,
-            bytes_per_sigop: self.bytespersigop,
+            bytes_per_sigop: self.bytespersigop.into(),
             cluster_count: self.limitclustercount,
-            cluster_vbytes: self.limitclustersize * 1000,
+            cluster_vbytes: u64::from(self.limitclustersize) * 1000,
         })
     }
 
@@ -335,9 +346,10 @@ fn default_folder() -> PathBuf {
 /// Core's name and value.
 const MINIMUM_BLOCK_RESERVED_WEIGHT: u64 = 2000;
 
-/// An amount of BTC, in satoshi.
+/// An amount of BTC, in satoshi. Core: `ParseMoney`.
 fn btc(text: &str) -> Result<u64, String> {
-    Amount::from_str_in(text, Denomination::Bitcoin).map(Amount::to_sat).map_err(|error| error.to_string())
+    let amount = Amount::from_str_in(text, Denomination::Bitcoin).map_err(|error| error.to_string())?;
+    if amount > Amount::MAX_MONEY { Err("it is more than all money".into()) } else { Ok(amount.to_sat()) }
 }
 
 /// A switch as Core takes it: nothing, or a number. Core takes words as 0, which nobody means who writes `true`.
@@ -399,6 +411,29 @@ mod tests {
         for text in ["", "M", "-1", "+1", "1x", "1 M", "1MM", "18446744073709551615", "18446744073709551616k"] {
             assert!(parse(text).is_err(), "{text:?} is no number of bytes");
         }
+    }
+
+    #[test]
+    fn a_pool_that_makes_no_sense_is_refused_with_a_sentence() {
+        let policy = |argument: &str| {
+            let config = Config::try_parse_from(["groatd", argument]).map_err(|error| error.to_string())?;
+            config.policy().map_err(|error| error.to_string())
+        };
+        for (argument, text) in [
+            ("--maxmempool=4", "-maxmempool must be at least 5 MB"),
+            ("--limitclustersize=4294967295", "-maxmempool must be at least 171798692 MB"),
+            ("--limitclustercount=65", "limitclustercount must be less than or equal to 64"),
+            ("--maxmempool=4294967296", "4294967296 is not in 0..=4294967295"),
+            ("--mempoolexpiry=4294967296", "4294967296 is not in 0..=4294967295"),
+            ("--limitclustersize=4294967296", "4294967296 is not in 0..=4294967295"),
+            ("--minrelaytxfee=21000000.00000001", "it is more than all money"),
+        ] {
+            let told = policy(argument).unwrap_err();
+            assert!(told.contains(text), "{argument}: expected {text:?}, got {told:?}");
+        }
+        assert_eq!(policy("--maxmempool=0").unwrap().max_bytes, 0, "a pool may hold nothing");
+        assert_eq!(policy("--maxmempool=5").unwrap().max_bytes, 5_000_000);
+        assert_eq!(policy("--mempoolexpiry=4294967295").unwrap().expiry, 4_294_967_295 * 3600);
     }
 
     #[test]

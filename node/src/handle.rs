@@ -165,7 +165,7 @@ impl NodeHandle {
     ) -> Result<Judged, Stopped> {
         let (answer, judged) = std_mpsc::channel();
         let from = PackageGiver::Interface { purpose, max_rate, answer };
-        self.ledger.push(Request::Package(Package { transactions, from }));
+        self.ledger.push(Request::Package(Package::new(transactions, from)));
         judged.recv().map_err(|_| Stopped)
     }
 

@@ -281,7 +281,7 @@ impl Hub {
             }
             Work::Package(transactions) => {
                 let from = PackageGiver::Peer(token);
-                self.ledger.push(Request::Package(Package { transactions, from }));
+                self.ledger.push(Request::Package(Package::new(transactions, from)));
             }
             Work::ReadBlock(hash) => self.read(token, hash, |bytes| Done::Read(bytes.map(Arc::new))),
             Work::ReadFilters(blocks) => {

@@ -322,7 +322,7 @@ impl<L: Listener> Thread<'_, L> {
             }
             Request::Package(package) => {
                 self.come_to_rest()?;
-                self.transactions.package(package, self.ledger, &mut self.listener)?;
+                self.transactions.package(package, self.ledger, self.queue, &mut self.listener)?;
             }
             Request::Checked(checked) => {
                 self.come_to_rest()?;
@@ -505,7 +505,7 @@ mod tests {
     #[test]
     fn a_transaction_has_its_turn_while_blocks_are_connected() {
         let queue = Queue::default();
-        let package = || Package { transactions: Vec::new(), from: PackageGiver::Peer(Token(0)) };
+        let package = || Package::new(Vec::new(), PackageGiver::Peer(Token(0)));
         queue.push(Request::Package(package()));
         let turns =
             (0..100).take_while(|_| matches!(queue.next(Idle { may_step: true, behind: true }), Next::Step)).count();

@@ -68,6 +68,8 @@ fn start(read: &Read) -> anyhow::Result<()> {
         let params = chainstate::network(config)?;
         network::plan(config, &params, &config.data_folder())?;
         config.mining(&params)?;
+        config.policy()?;
+        config.block_limits()?;
         config.notify.zmq()?;
         user_agent(&config.start.uacomment)?;
         let folder = config.data_folder().join(&params.folder);

@@ -1,13 +1,15 @@
 //! Transactions on their way through the ledger thread: judged there, their scripts run by the pool of threads, then
 //! taken into the mempool there. Knows neither peers nor RPC.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, mpsc};
 
 use bitcoin::{Transaction, Txid, Wtxid};
 use groat_chain::block::Block;
 use groat_chain::ledger::{Ledger, LedgerError};
 use groat_chain::mempool::{
-    Accepted, FeeRate, Follower, Judged, Limits, Mempool, Outcome, Packages, Policy, Refusal, Staged, stage,
+    Accepted, FeeRate, Follower, Judged, Judging, Limits, Mempool, Outcome, Packages, Policy, Refusal, Staged, Step,
+    stage,
 };
 use groat_chain::pool::Pool;
 use groat_chain::rejection::{Blame, Rejection};
@@ -49,10 +51,17 @@ pub enum Giver {
 
 /// Transactions that somebody offers, to be judged together.
 pub struct Package {
-    /// Parents first.
-    pub transactions: Vec<Arc<Transaction>>,
-    /// Who offers them.
-    pub from: PackageGiver,
+    judging: Judging,
+    /// Those that the pool took and that were told of.
+    told: BTreeSet<Txid>,
+    from: PackageGiver,
+}
+
+impl Package {
+    /// Transactions, parents first, and who offers them.
+    pub fn new(transactions: Vec<Arc<Transaction>>, from: PackageGiver) -> Package {
+        Package { judging: Judging::new(transactions), told: BTreeSet::new(), from }
+    }
 }
 
 /// Who offers a package, and so who is told what became of it.
@@ -182,39 +191,57 @@ impl Transactions {
         Ok(())
     }
 
-    /// Judges transactions together. Their scripts run here: who offers packages gives few at a time.
-    pub fn package(&self, package: Package, ledger: &Ledger, listener: &mut impl Listener) -> Result<(), LedgerError> {
-        let Package { transactions, from } = package;
-        let (purpose, max_rate) = match &from {
+    /// Judges transactions together, as far as that goes without scripts that were not run yet: those are run by the pool
+    /// of threads, then the package comes back through `queue`.
+    pub fn package(
+        &self,
+        mut package: Package,
+        ledger: &Ledger,
+        queue: &Arc<Queue>,
+        listener: &mut impl Listener,
+    ) -> Result<(), LedgerError> {
+        let (purpose, max_rate) = match &package.from {
             PackageGiver::Peer(_) => (Purpose::Take, None),
             PackageGiver::Interface { purpose, max_rate, .. } => (*purpose, *max_rate),
         };
-        let (pool, verdicts, now) = (&*self.pool, &*self.verdicts, clock::now().into());
-        let packages = Packages { pool, ledger, verdicts, now, max_rate };
-        let judged = match purpose {
-            Purpose::Test => packages.test(&transactions)?,
-            Purpose::Take | Purpose::Quietly => {
-                let judged = packages.accept(&transactions)?;
-                self.publish(None);
-                for outcome in &judged.outcomes {
-                    if let Outcome::Accepted(accepted) = outcome {
-                        tell_of(accepted, purpose == Purpose::Take, listener);
-                    }
-                }
-                judged
-            }
+        let packages = Packages { pool: &self.pool, ledger, now: clock::now().into(), max_rate };
+        let step = match purpose {
+            Purpose::Test => packages.test(&mut package.judging)?,
+            Purpose::Take | Purpose::Quietly => packages.accept(&mut package.judging)?,
         };
-        for (tx, outcome) in transactions.iter().zip(&judged.outcomes) {
-            if let Outcome::Refused(refusal) = outcome {
-                log_refusal(tx, refusal);
+        self.publish(None);
+        let outcomes = match &step {
+            Step::Scripts(_) => package.judging.outcomes(),
+            Step::Done(judged) => &judged.outcomes,
+        };
+        for outcome in outcomes.iter().filter(|_| purpose != Purpose::Test) {
+            if let Outcome::Accepted(accepted) = outcome
+                && package.told.insert(accepted.txid)
+            {
+                tell_of(accepted, purpose == Purpose::Take, listener);
             }
         }
-        match from {
-            PackageGiver::Peer(token) => {
+        if let Step::Done(judged) = &step {
+            for (tx, outcome) in package.judging.package().iter().zip(&judged.outcomes) {
+                if let Outcome::Refused(refusal) = outcome {
+                    log_refusal(tx, refusal);
+                }
+            }
+        }
+        match (step, package.from) {
+            (Step::Scripts(staged), from) => {
+                let (verdicts, queue) = (self.verdicts.clone(), queue.clone());
+                let mut package = Package { from, ..package };
+                self.threads.submit(false, move || {
+                    package.judging.run_scripts(&staged, &verdicts);
+                    queue.push(Request::Package(package));
+                });
+            }
+            (Step::Done(judged), PackageGiver::Peer(token)) => {
                 listener.done(token, Done::Package(judged.outcomes.iter().map(verdict_of_outcome).collect()));
             }
             // Who asked may have given up.
-            PackageGiver::Interface { answer, .. } => drop(answer.send(judged)),
+            (Step::Done(judged), PackageGiver::Interface { answer, .. }) => drop(answer.send(judged)),
         }
         Ok(())
     }

@@ -42,7 +42,9 @@ pub use dump::{DecodeError, Dump, Dumped};
 pub use entry::Entry;
 pub use fee::{FeeRate, fee_for};
 pub use follow::Follower;
-pub use package::{Judged, MAX_PACKAGE_COUNT, Outcome, PackageError, Packages, is_child_with_parents_tree};
+pub use package::{
+    Judged, Judging, MAX_PACKAGE_COUNT, Outcome, PackageError, Packages, Step, is_child_with_parents_tree,
+};
 pub use policy::Policy;
 pub use select::{BlockLimits, Chosen, Selected};
 

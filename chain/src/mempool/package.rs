@@ -76,14 +76,71 @@ pub struct Judged {
     pub outcomes: Vec<Outcome>,
 }
 
-/// Where packages are judged.
+/// Transactions on their way through [`Packages`], and what is known of them so far.
+#[derive(Debug)]
+pub struct Judging {
+    package: Vec<Arc<Transaction>>,
+    outcomes: Vec<Outcome>,
+    /// Of each whether its scripts hold, once they were run. That stays so: the ids of what it spends commit to the coins.
+    scripts: Vec<Option<Result<(), Refusal>>>,
+}
+
+/// How far a package came.
+#[derive(Debug)]
+pub enum Step {
+    /// The scripts of these are to be run first, on any thread: see [`Judging::run_scripts`].
+    Scripts(Vec<(usize, Staged)>),
+    /// It is judged.
+    Done(Judged),
+}
+
+impl Judging {
+    /// Transactions of which nothing is known, parents first.
+    pub fn new(package: Vec<Arc<Transaction>>) -> Judging {
+        Judging { outcomes: vec![Outcome::Unjudged; package.len()], scripts: vec![None; package.len()], package }
+    }
+
+    /// The transactions.
+    pub fn package(&self) -> &[Arc<Transaction>] {
+        &self.package
+    }
+
+    /// What became of each so far.
+    pub fn outcomes(&self) -> &[Outcome] {
+        &self.outcomes
+    }
+
+    /// Runs the scripts that a step asked for, up to the first that fails.
+    pub fn run_scripts(&mut self, staged: &[(usize, Staged)], verdicts: &VerdictCache) {
+        for (number, staged) in staged {
+            let verdict = self.scripts[*number].get_or_insert_with(|| staged.check_scripts(verdicts));
+            if verdict.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Whether the scripts of these hold, or which do not; none if they were not run.
+    fn verdict(&self, staged: &[(usize, Staged)]) -> Option<Result<(), (usize, Refusal)>> {
+        for (number, _) in staged {
+            if let Err(refusal) = self.scripts[*number].as_ref()? {
+                return Some(Err((*number, refusal.clone())));
+            }
+        }
+        Some(Ok(()))
+    }
+
+    fn done(&mut self, error: Option<PackageError>) -> Step {
+        Step::Done(Judged { error, outcomes: std::mem::take(&mut self.outcomes) })
+    }
+}
+
+/// Where packages are judged, in steps: between two of them scripts are run, and the pool may change.
 pub struct Packages<'a> {
     /// The pool; it may be seen with a part of a package for a moment.
     pub pool: &'a RwLock<Mempool>,
     /// The chain, at rest at the pool's tip.
     pub ledger: &'a Ledger,
-    /// Scripts that are known to hold.
-    pub verdicts: &'a VerdictCache,
     /// The time, in seconds since 1970.
     pub now: u64,
     /// What who hands them in wants each to pay at most.
@@ -91,59 +148,74 @@ pub struct Packages<'a> {
 }
 
 impl Packages<'_> {
-    /// Whether the pool would take these, parents first. Each has to pay enough alone, and none may replace anything.
-    pub fn test(&self, package: &[Arc<Transaction>]) -> Result<Judged, LedgerError> {
-        let mut outcomes = vec![Outcome::Unjudged; package.len()];
-        if let Err(error) = check_well_formed(package) {
-            return Ok(Judged { error: Some(error), outcomes });
+    /// Whether the pool would take these. Each has to pay enough alone, and none may replace anything.
+    pub fn test(&self, judging: &mut Judging) -> Result<Step, LedgerError> {
+        if let Err(error) = check_well_formed(&judging.package) {
+            return Ok(judging.done(Some(error)));
         }
-        let all: Vec<usize> = (0..package.len()).collect();
-        let staged = match self.stage_together(package, &all, Limits::Listed, &mut outcomes)? {
+        let all: Vec<usize> = (0..judging.package.len()).collect();
+        let staged = match self.stage_together(judging, &all, Limits::Listed)? {
             Ok(staged) => staged,
-            Err(error) => return Ok(Judged { error: Some(error), outcomes }),
+            Err(error) => return Ok(judging.done(Some(error))),
         };
-        for (staged, outcome) in staged.iter().zip(&mut outcomes) {
-            if let Err(refusal) = staged.check_scripts(self.verdicts) {
-                *outcome = Outcome::Refused(refusal);
-                return Ok(Judged { error: Some(PackageError::Transaction), outcomes });
-            }
-            *outcome = Outcome::Accepted(staged.accepted());
+        let failed = match judging.verdict(&staged) {
+            None => return Ok(Step::Scripts(staged)),
+            Some(verdict) => verdict.err(),
+        };
+        let holds = failed.as_ref().map_or(staged.len(), |(number, _)| *number);
+        for (number, staged) in &staged[..holds] {
+            judging.outcomes[*number] = Outcome::Accepted(staged.accepted());
         }
-        Ok(Judged { error: None, outcomes })
+        Ok(match failed {
+            None => judging.done(None),
+            Some((number, refusal)) => {
+                judging.outcomes[number] = Outcome::Refused(refusal);
+                judging.done(Some(PackageError::Transaction))
+            }
+        })
     }
 
     /// Takes in what is good enough alone, then what is good enough together: a child after parents of it.
-    pub fn accept(&self, package: &[Arc<Transaction>]) -> Result<Judged, LedgerError> {
-        let mut outcomes = vec![Outcome::Unjudged; package.len()];
-        if let Err(error) = check_well_formed(package).and_then(|()| check_child_with_parents(package)) {
-            return Ok(Judged { error: Some(error), outcomes });
+    pub fn accept(&self, judging: &mut Judging) -> Result<Step, LedgerError> {
+        if let Err(error) =
+            check_well_formed(&judging.package).and_then(|()| check_child_with_parents(&judging.package))
+        {
+            return Ok(judging.done(Some(error)));
+        }
+        for number in 0..judging.package.len() {
+            // What was refused before scripts were run may be in by now, or good enough.
+            if matches!(judging.outcomes[number], Outcome::Unjudged | Outcome::Refused(_))
+                && let Some(staged) = self.accept_alone(judging, number)?
+            {
+                return Ok(Step::Scripts(vec![(number, staged)]));
+            }
         }
         let (mut together, mut failed) = (Vec::new(), false);
-        for (number, tx) in package.iter().enumerate() {
-            outcomes[number] = match self.known(tx) {
-                Some(known) => known,
-                None => self.accept_alone(tx)?.map_or_else(Outcome::Refused, Outcome::Accepted),
-            };
-            let Outcome::Refused(refusal) = &outcomes[number] else { continue };
+        for (number, outcome) in judging.outcomes.iter().enumerate() {
+            let Outcome::Refused(refusal) = outcome else { continue };
             match refusal.rejection.blame() {
-                Blame::Reconsiderable | Blame::Missing if package.len() > 1 => together.push(number),
+                Blame::Reconsiderable | Blame::Missing if judging.package.len() > 1 => together.push(number),
                 _ => failed = true,
             }
         }
         let mut error = failed.then_some(PackageError::Transaction);
         if error.is_none() && !together.is_empty() {
-            error = self.accept_together(package, &together, &mut outcomes)?;
+            match self.accept_together(judging, &together)? {
+                Ok(staged) if staged.is_empty() => {}
+                Ok(staged) => return Ok(Step::Scripts(staged)),
+                Err(found) => error = Some(found),
+            }
         }
         let mut pool = self.pool.write();
         pool.limit(self.now);
-        for (tx, outcome) in package.iter().zip(&mut outcomes) {
+        for (tx, outcome) in judging.package.iter().zip(&mut judging.outcomes) {
             let was_in = !matches!(outcome, Outcome::Refused(_) | Outcome::Unjudged);
             if was_in && !pool.by_txid.contains_key(&tx.compute_txid()) {
                 error = Some(PackageError::Transaction);
                 *outcome = Outcome::Refused(Rejection::MempoolFull.into());
             }
         }
-        Ok(Judged { error, outcomes })
+        Ok(judging.done(error))
     }
 
     /// What the pool has of it.
@@ -156,56 +228,69 @@ impl Packages<'_> {
         })
     }
 
-    fn accept_alone(&self, tx: &Arc<Transaction>) -> Result<Result<Accepted, Refusal>, LedgerError> {
+    /// Takes one in if it is good enough alone; gives it if its scripts have to be run for that.
+    fn accept_alone(&self, judging: &mut Judging, number: usize) -> Result<Option<Staged>, LedgerError> {
+        let tx = &judging.package[number];
+        if let Some(known) = self.known(tx) {
+            judging.outcomes[number] = known;
+            return Ok(None);
+        }
         let staged = {
             let pool = self.pool.read();
             let candidate = candidate(tx.clone(), self.now, Limits::Held, &pool, &[], self.ledger)?;
             candidate.and_then(|candidate| candidate.stage_alone(Limits::Held, self.max_rate, &pool, self.ledger))
         };
-        Ok(staged.and_then(|staged| {
-            staged.check_scripts(self.verdicts)?;
-            Ok(self.pool.write().put(staged))
-        }))
+        judging.outcomes[number] = match (staged, &judging.scripts[number]) {
+            (Err(refusal), _) => Outcome::Refused(refusal),
+            (Ok(staged), None) => return Ok(Some(staged)),
+            (Ok(_), Some(Err(refusal))) => Outcome::Refused(refusal.clone()),
+            (Ok(staged), Some(Ok(()))) => Outcome::Accepted(self.pool.write().put(staged)),
+        };
+        Ok(None)
     }
 
-    /// Takes in those of a package that were not good enough alone.
+    /// Takes in those of a package that were not good enough alone; gives them if their scripts have to be run for that,
+    /// else none.
     fn accept_together(
         &self,
-        package: &[Arc<Transaction>],
+        judging: &mut Judging,
         together: &[usize],
-        outcomes: &mut [Outcome],
-    ) -> Result<Option<PackageError>, LedgerError> {
+    ) -> Result<Result<Vec<(usize, Staged)>, PackageError>, LedgerError> {
         if together.len() == 1 {
-            return Ok(Some(PackageError::Transaction));
+            return Ok(Err(PackageError::Transaction));
         }
-        let staged = match self.stage_together(package, together, Limits::Packaged, outcomes)? {
+        let staged = match self.stage_together(judging, together, Limits::Packaged)? {
             Ok(staged) => staged,
-            Err(error) => return Ok(Some(error)),
+            Err(error) => return Ok(Err(error)),
         };
-        for (number, staged) in together.iter().zip(&staged) {
-            if let Err(refusal) = staged.check_scripts(self.verdicts) {
-                outcomes[*number] = Outcome::Refused(refusal);
-                return Ok(Some(PackageError::Transaction));
+        match judging.verdict(&staged) {
+            None => return Ok(Ok(staged)),
+            Some(Ok(())) => {}
+            Some(Err((number, refusal))) => {
+                judging.outcomes[number] = Outcome::Refused(refusal);
+                return Ok(Err(PackageError::Transaction));
             }
         }
-        let total = staged.iter().fold(FeeRate::default(), |sum, staged| sum.plus(staged.accepted().rate));
-        let includes: Vec<Wtxid> = staged.iter().map(|staged| staged.accepted().wtxid).collect();
+        let all: Vec<Accepted> = staged.iter().map(|(_, staged)| staged.accepted()).collect();
+        let total = all.iter().fold(FeeRate::default(), |sum, accepted| sum.plus(accepted.rate));
+        let includes: Vec<Wtxid> = all.iter().map(|accepted| accepted.wtxid).collect();
         let mut pool = self.pool.write();
-        for (number, staged) in together.iter().zip(staged) {
+        for (number, staged) in staged {
             let accepted = pool.put(staged);
-            outcomes[*number] = Outcome::Accepted(Accepted { rate: total, includes: includes.clone(), ..accepted });
+            judging.outcomes[number] =
+                Outcome::Accepted(Accepted { rate: total, includes: includes.clone(), ..accepted });
         }
-        Ok(None)
+        Ok(Ok(Vec::new()))
     }
 
     /// All stages but the scripts for some of a package. What is refused gets its outcome.
     fn stage_together(
         &self,
-        package: &[Arc<Transaction>],
+        judging: &mut Judging,
         together: &[usize],
         limits: Limits,
-        outcomes: &mut [Outcome],
-    ) -> Result<Result<Vec<Staged>, PackageError>, LedgerError> {
+    ) -> Result<Result<Vec<(usize, Staged)>, PackageError>, LedgerError> {
+        let Judging { package, outcomes, .. } = judging;
         let pool = self.pool.read();
         let mut candidates: Vec<Candidate> = Vec::new();
         let mut refused = |number: usize, refusal| {
@@ -248,7 +333,7 @@ impl Packages<'_> {
         // What is replaced leaves with the first.
         let staged =
             candidates.into_iter().map(|one| one.staged(std::mem::take(&mut replaced), limits, &pool, self.ledger));
-        Ok(Ok(staged.collect()))
+        Ok(Ok(together.iter().copied().zip(staged).collect()))
     }
 }
 

@@ -127,8 +127,18 @@ impl Node {
     }
 
     fn packages(&self, package: &[Arc<Transaction>]) -> Judged {
-        let (pool, ledger, verdicts, now) = (&*self.pool, &self.ledger, &*self.verdicts, self.now());
-        Packages { pool, ledger, verdicts, now, max_rate: None }.accept(package).unwrap()
+        let mut judging = Judging::new(package.to_vec());
+        loop {
+            match self.judge_on(&mut judging) {
+                Step::Scripts(staged) => judging.run_scripts(&staged, &self.verdicts),
+                Step::Done(judged) => return judged,
+            }
+        }
+    }
+
+    fn judge_on(&self, judging: &mut Judging) -> Step {
+        let (pool, ledger, now) = (&*self.pool, &self.ledger, self.now());
+        Packages { pool, ledger, now, max_rate: None }.accept(judging).unwrap()
     }
 
     /// What is wrong with a package, and with each of its transactions.
@@ -555,6 +565,34 @@ fn a_child_pays_for_a_parent_that_comes_with_it() {
     assert_eq!((error, reasons[0]), (failed, low));
     assert!(matches!(reasons[1], Some(Rejection::MempoolScript(_))), "{reasons:?}");
     assert_eq!(node.pool.read().len(), 4, "nothing stays of those that failed");
+    node.check();
+}
+
+#[test]
+fn what_happens_while_the_scripts_of_a_package_run_counts() {
+    let node = Node::grown(Policy { min_relay_fee: 1000, ..Node::lax() }, 4);
+    let (coins, value) = (node.coinbase(1), SUBSIDY / 4);
+    let package = |coin: OutPoint| {
+        let parent = transaction(&[coin], &[value]);
+        let child = transaction(&[OutPoint::new(parent.compute_txid(), 0)], &[value - 1000]);
+        vec![Arc::new(parent), Arc::new(child)]
+    };
+    let to_scripts = |package: Vec<Arc<Transaction>>| {
+        let mut judging = Judging::new(package);
+        let Step::Scripts(staged) = node.judge_on(&mut judging) else { panic!("scripts are not run by the pool") };
+        judging.run_scripts(&staged, &node.verdicts);
+        judging
+    };
+    let mut judging = to_scripts(package(coins[0]));
+    node.accept(&transaction(&[coins[0]], &[value - 5000])).unwrap();
+    let Step::Done(judged) = node.judge_on(&mut judging) else { panic!("no other scripts are to be run") };
+    let error = judged.error.map(|error| error.to_string()).unwrap_or_default();
+    assert!(error.starts_with("package RBF failed: insufficient anti-DoS fees"), "{error}");
+
+    let mut judging = to_scripts(package(coins[1]));
+    assert!(node.judge(&package(coins[1])).0.is_none(), "another one offers the same");
+    let Step::Done(judged) = node.judge_on(&mut judging) else { panic!("no other scripts are to be run") };
+    assert_eq!(judged.error, None, "what is in is no reason to refuse: {judged:?}");
     node.check();
 }
 

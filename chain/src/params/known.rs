@@ -21,6 +21,8 @@ pub struct RegtestOptions {
     pub fast_prune: bool,
     /// `-vbparams=testdummy:start:timeout:min_activation_height`
     pub testdummy: Option<(i64, i64, u32)>,
+    /// `-blockversion`
+    pub block_version: Option<i32>,
 }
 
 /// Parses `-testactivationheight=NAME@HEIGHT`, with Core's names and errors.
@@ -207,6 +209,7 @@ impl Params {
             halving_interval: 150,
             segwit_height: 0,
             deployments: vec![dummy],
+            block_version: options.block_version,
             dns_seeds: seeds(&["dummySeed.invalid."]),
             headers_sync: HeadersSync { commitment_period: 275, redownload_buffer_size: 7017 },
             prune_after_height: if options.fast_prune { 100 } else { 1000 },
@@ -248,6 +251,7 @@ impl Params {
             bip30_exceptions: Vec::new(),
             min_bip9_warning_height: 0,
             deployments: vec![testdummy(Deployment::NEVER_ACTIVE, 1815, 2016)],
+            block_version: None,
             signet_challenge: None,
             assumed_valid: None,
             minimum_chain_work: Work::from_be_bytes([0; 32]),

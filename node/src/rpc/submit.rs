@@ -76,22 +76,47 @@ fn sendrawtransaction(rpc: &Rpc, args: &Args) -> Answer {
     let max_fee = fee_for(rate, tx.weight().to_wu().div_ceil(4));
     let txid = tx.compute_txid();
     let node = rpc.node()?;
-    if is_mined(node, txid, tx.output.len() as u32)? {
-        return Err(RpcError::new(RPC_VERIFY_ALREADY_IN_UTXO_SET, "Transaction outputs already in utxo set"));
-    }
-    let known = node.mempool().read().get(&txid).map(|entry| entry.wtxid);
-    let wtxid = known.unwrap_or_else(|| tx.compute_wtxid());
-    if known.is_none() {
-        let tx = Arc::new(tx);
-        let offer = |purpose| node.offer(tx.clone(), now().into(), purpose);
-        if max_fee > 0 && offer(Purpose::Test)?.map_err(refused)?.fee > max_fee {
-            let text = "Fee exceeds maximum configured by user (e.g. -maxtxfee, maxfeerate)";
-            return Err(RpcError::new(RPC_VERIFY_ERROR, text));
+    let tx = Arc::new(tx);
+    // A peer may hand in the same between a look and the offer: then there is another look.
+    let (wtxid, first) = loop {
+        if is_mined(node, txid, tx.output.len() as u32)? {
+            return Err(RpcError::new(RPC_VERIFY_ALREADY_IN_UTXO_SET, "Transaction outputs already in utxo set"));
         }
-        offer(Purpose::Take)?.map_err(refused)?;
-    }
-    node.broadcast(txid, wtxid, known.is_none())?;
+        if let Some(known) = node.mempool().read().get(&txid) {
+            break (known.wtxid, false);
+        }
+        match offer(node, &tx, max_fee)? {
+            Ok(accepted) => break (accepted.wtxid, true),
+            Err(refusal) if is_known(&refusal) => {}
+            Err(refusal) => return Err(refused(refusal)),
+        }
+    };
+    node.broadcast(txid, wtxid, first)?;
     answer(txid.to_string())
+}
+
+/// Has the pool take a transaction that pays no more than `max_fee`; 0: whatever it pays.
+fn offer(node: &NodeHandle, tx: &Arc<Transaction>, max_fee: u64) -> Result<Result<Accepted, Refusal>, RpcError> {
+    let offer = |purpose| node.offer(tx.clone(), now().into(), purpose);
+    if max_fee > 0 {
+        match offer(Purpose::Test)? {
+            Ok(accepted) if accepted.fee > max_fee => {
+                let text = "Fee exceeds maximum configured by user (e.g. -maxtxfee, maxfeerate)";
+                return Err(RpcError::new(RPC_VERIFY_ERROR, text));
+            }
+            Ok(_) => {}
+            Err(refusal) => return Ok(Err(refusal)),
+        }
+    }
+    Ok(offer(Purpose::Take)?)
+}
+
+/// The pool or the chain has it.
+fn is_known(refusal: &Refusal) -> bool {
+    matches!(
+        refusal.rejection,
+        Rejection::TxnAlreadyInMempool | Rejection::TxnSameNonwitnessDataInMempool | Rejection::TxnAlreadyKnown
+    )
 }
 
 fn max_burn(value: &Value) -> Result<Amount, RpcError> {

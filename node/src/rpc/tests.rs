@@ -1,5 +1,7 @@
 //! The server over a ledger in memory, spoken to as clients do: byte by byte over a socket.
 
+mod pool;
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -44,8 +46,12 @@ fn config(folder: &Path) -> Config {
 }
 
 fn start() -> Node {
+    start_on("regtest")
+}
+
+fn start_on(network: &str) -> Node {
     let folder = tempfile::tempdir().expect("the temporary folder can be written");
-    let params = Arc::new(Params::by_name("regtest").expect("a known network"));
+    let params = Arc::new(Params::by_name(network).expect("a known network"));
     let store = Arc::new(MemStore::default());
     let options = Options { assumed_valid: None, table_bytes: 1 << 20, prune: None };
     let ledger = Ledger::open(params, store, Arc::new(Pool::new(1)), options).expect("an empty store");

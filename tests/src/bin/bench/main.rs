@@ -1,6 +1,7 @@
 //! Benches of the whole program: each prints a table as it is. Nothing else should run meanwhile.
 
 mod import;
+mod mempool;
 mod mine;
 mod node;
 mod peers;
@@ -28,6 +29,8 @@ enum Bench {
     Sync(sync::Sync),
     /// Links thousands of peers with one groatd.
     Peers(peers::Peers),
+    /// Fills the mempools of groatd and bitcoind with the same transactions, in turn, and one in this process.
+    Mempool(mempool::Mempool),
     /// Compares the built-in miner with the ceiling of its hash function.
     Mine(mine::Mine),
     /// Asks groatd and bitcoind the same by RPC and REST, in turn.
@@ -39,6 +42,7 @@ fn main() -> Result<()> {
         Bench::Import(race) => import::run(&race),
         Bench::Sync(sync) => sync::run(&sync),
         Bench::Peers(peers) => peers::run(&peers),
+        Bench::Mempool(mempool) => mempool::run(&mempool),
         Bench::Mine(mine) => mine::run(&mine),
         Bench::Rpc(calls) => rpc::run(&calls),
     }

@@ -1,4 +1,4 @@
-//! A groatd that is measured while it runs: its data in a folder of its own, gone when dropped.
+//! A groatd or bitcoind that is measured while it runs: its data in a folder of its own, gone when dropped.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::process::{process, status};
 /// How long a start may take.
 const STARTUP: Duration = Duration::from_secs(30);
 
-/// A groatd on regtest that listens on loopback.
+/// A node on regtest that listens on loopback.
 pub struct Node {
     process: Child,
     _data: tempfile::TempDir,
@@ -30,9 +30,8 @@ impl Node {
         let data = tempfile::tempdir_in(folder)?;
         let [peers, rpc] = [0; 2].map(|_| SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())));
         let process = Command::new(program)
-            .args(["--chain", "regtest", "--listen=1", "--datadir"])
-            .arg(data.path())
-            .args([format!("--bind={peers}"), format!("--rpcport={}", rpc.port())])
+            .args(["-chain=regtest", "-listen=1", "-server=1", &format!("-datadir={}", data.path().display())])
+            .args([format!("-bind={peers}"), format!("-rpcport={}", rpc.port())])
             .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -45,7 +44,7 @@ impl Node {
             node.rpc = Rpc::new(rpc, &secret);
             matches!(node.rpc.try_call("getblockcount", &json!([])), Ok(Ok(_)))
         };
-        ensure!(wait_until(STARTUP, answers), "groatd gave no answer within {STARTUP:?}");
+        ensure!(wait_until(STARTUP, answers), "{} gave no answer within {STARTUP:?}", program.display());
         Ok(node)
     }
 
