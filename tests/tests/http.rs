@@ -314,7 +314,7 @@ fn rest_answers_are_those_of_bitcoind() {
     paths.extend(["bin", "hex", "json"].map(|form| format!("getutxos/checkmempool/{some}.{form}")));
     paths.extend(["bin", "hex", "json"].map(|form| format!("getutxos/{some}.{form}")));
     paths.push(format!("getutxos/{}.json", vec![format!("{unknown}-0"); 16].join("/")));
-    for height in ["0", "1", "102", "103", "-1", "+1", "x", "", "99999999999", "1.5", "<b>"] {
+    for height in ["0", "1", "102", "103", "-1", "+1", "x", "", "99999999999", "1.5", "%3Cb%3E"] {
         paths.extend(["bin", "hex", "json", "txt"].map(|form| format!("blockhashbyheight/{height}.{form}")));
     }
     paths.extend(
@@ -351,7 +351,7 @@ fn rest_answers_are_those_of_bitcoind() {
         if path.starts_with("deploymentinfo") && path.ends_with(".json") && !has_deployments {
             continue;
         }
-        pair.both(path, |rpc| get(rpc, &format!("/rest/{path}").replace('<', "%3C")));
+        pair.both(path, |rpc| get(rpc, &format!("/rest/{path}")));
     }
     // In the body, as bytes and as hex: a flag, a count, outputs. bitcoind reads the body's length as the flag, and the flag
     // as the count: what its own documents say about the body holds for groatd alone.
@@ -566,6 +566,7 @@ fn python_bitcoinrpc_speaks_to_groatd() {
     let data = tempfile::tempdir().unwrap();
     let node =
         Running::start(&Groatd::new("regtest", data.path()), &["--connect=0", "--rpcuser=user", "--rpcpassword=pass"]);
+    // Not its `batch_`: that wants an error in every reply of 2.0, and fails with bitcoind as well.
     let script = format!(
         "from decimal import Decimal\n\
          from bitcoinrpc.authproxy import AuthServiceProxy, JSONRPCException\n\
@@ -573,8 +574,7 @@ fn python_bitcoinrpc_speaks_to_groatd() {
          hashes = rpc.generatetoaddress(2, '{ADDRESS}')\n\
          block = rpc.getblock(hashes[1], 2)\n\
          assert block['height'] == 2 and block['tx'][0]['vout'][0]['value'] == Decimal(50), block\n\
-         answers = rpc.batch_([['getblockhash', n] for n in range(3)])\n\
-         assert answers[1:] == hashes, answers\n\
+         assert [rpc.getblockhash(n) for n in (1, 2)] == hashes\n\
          try:\n    rpc.getblockhash(9)\n\
          except JSONRPCException as error:\n    assert error.code == -8, error\n\
          else:\n    raise SystemExit('no error')\n\

@@ -145,7 +145,7 @@ fn getblock(rpc: &Rpc, args: &Args) -> Answer {
     };
     let bytes = block_bytes(node, id)?;
     if verbosity <= 0 {
-        return answer(bytes.to_lower_hex_string());
+        return answer(show::hex(&bytes));
     }
     let damaged = |_| RpcError::new(RPC_MISC_ERROR, "Block not found on disk");
     let block = Block::decode(&bytes).map_err(damaged)?;

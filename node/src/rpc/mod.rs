@@ -228,7 +228,8 @@ impl Server {
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
-            .max_blocking_threads(http::threads(&config.http))
+            // One more for who asks how the node is, while all others are taken.
+            .max_blocking_threads(http::threads(&config.http) + 1)
             .thread_name("rpc")
             .enable_all()
             .build()?;

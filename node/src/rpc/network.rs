@@ -288,13 +288,8 @@ fn getnettotals(rpc: &Rpc, _: &Args) -> Answer {
     })
 }
 
-/// `CLIENT_VERSION`'s form: two digits each for major, minor and patch.
-fn client_version() -> u32 {
-    let part = |text: &str| text.parse().unwrap_or(0);
-    part(env!("CARGO_PKG_VERSION_MAJOR")) * 10_000
-        + part(env!("CARGO_PKG_VERSION_MINOR")) * 100
-        + part(env!("CARGO_PKG_VERSION_PATCH"))
-}
+/// The version of Core whose interface this is: clients choose by it what to ask and what shape to expect.
+const CORE_VERSION: u32 = 310_000;
 
 fn getnetworkinfo(rpc: &Rpc, _: &Args) -> Answer {
     #[derive(Serialize)]
@@ -344,7 +339,7 @@ fn getnetworkinfo(rpc: &Rpc, _: &Args) -> Answer {
     let local = |own: &Own| Local { address: own.addr.host.to_string(), port: own.addr.port, score: own.score };
     let Policy { min_relay_fee, incremental_relay_fee, .. } = *rpc.node()?.mempool().read().policy();
     answer(NetworkInfo {
-        version: client_version(),
+        version: CORE_VERSION,
         subversion: &rpc.config.user_agent,
         protocolversion: PROTOCOL_VERSION,
         localservices: format!("{:016x}", rpc.config.services),

@@ -5,13 +5,13 @@ mod utxos;
 
 use std::fmt::Display;
 
+use ::hex::FromHex;
 use bitcoin::consensus::encode::{VarInt, serialize};
 use bitcoin::hashes::{Hash, sha256d};
 use bitcoin::{BlockHash, TxOut, Txid};
 use groat_chain::coins::Coin;
 use groat_chain::store::codec;
 use groat_chain::tree::Id;
-use hex::{DisplayHex, FromHex};
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ use super::method;
 use super::number::Btc;
 use super::rawtransactions::decode_transaction;
 use super::script::ScriptPubKey;
-use super::show::{HeaderView, TransactionView};
+use super::show::{HeaderView, TransactionView, hex};
 
 /// Headers in one answer. Core's name and value.
 const MAX_REST_HEADERS_RESULTS: usize = 2000;
@@ -168,7 +168,7 @@ impl<'a> Asked<'a> {
         Ok(match self.format {
             Format::Bin => Reply { status, kind: Some("application/octet-stream"), body: bytes()?.into() },
             Format::Hex => {
-                let mut hex = bytes()?.to_lower_hex_string();
+                let mut hex = hex(&bytes()?);
                 hex.push('\n');
                 Reply { status, kind: Some(text), body: hex.into() }
             }

@@ -38,6 +38,17 @@ pub fn bits(bits: CompactTarget) -> String {
     format!("{:08x}", bits.to_consensus())
 }
 
+/// Hex of whole blocks: [`DisplayHex`] goes letter by letter, which takes longer than reading them from disk.
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = vec![0; 2 * bytes.len()];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
+    String::from_utf8(text).expect("digits are ASCII")
+}
+
 /// A header. Core: `blockheaderToJSON`.
 #[derive(Serialize)]
 pub struct HeaderView {
