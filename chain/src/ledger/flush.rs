@@ -139,7 +139,9 @@ impl Ledger {
         }
         self.flush()?;
         let tree = self.tree.read();
-        let last = height.min(tree.node(self.tip).height.saturating_sub(MIN_BLOCKS_TO_KEEP));
+        let deep = tree.node(self.tip).height.saturating_sub(MIN_BLOCKS_TO_KEEP);
+        // An index must have read a block before it goes.
+        let last = height.min(deep).min(self.indexed_height(&tree).unwrap_or(u32::MAX));
         let heights: BTreeMap<u32, u32> = tree.file_heights().into_iter().collect();
         drop(tree);
         let mut files: Vec<u32> = self.store.files()?.into_iter().map(|(file, _)| file).collect();

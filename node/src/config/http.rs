@@ -27,7 +27,7 @@ pub struct Http {
     #[arg(long, value_name = "NAME:METHODS")]
     pub rpcwhitelist: Vec<String>,
     /// Users without --rpcwhitelist may call nothing [default: 1, without any --rpcwhitelist 0]
-    #[arg(long, value_name = "0|1", value_parser = flag, num_args = 0..=1, default_missing_value = "1")]
+    #[arg(long, value_name = "0|1", value_parser = flag)]
     pub rpcwhitelistdefault: Option<bool>,
     /// Addresses that may call beside this machine's own (1.2.3.4, 1.2.3.4/24, 1.2.3.4/255.255.255.0); may be repeated
     #[arg(long, value_name = "SUBNET")]
@@ -45,11 +45,10 @@ pub struct Http {
     #[arg(long, value_name = "SECONDS", hide = true)]
     pub rpcservertimeout: Option<u64>,
     /// Nothing: Core checks its own documentation with it
-    #[arg(long, value_name = "0|1", value_parser = flag, num_args = 0..=1, default_missing_value = "1", hide = true)]
+    #[arg(long, value_name = "0|1", value_parser = flag, hide = true)]
     pub rpcdoccheck: Option<bool>,
     /// Answer REST, to everybody who may call and without a password
-    #[arg(long, value_name = "0|1", value_parser = flag, default_value = "0",
-        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1")]
+    #[arg(long, value_name = "0|1", value_parser = flag, default_value = "0", action = clap::ArgAction::Set)]
     pub rest: bool,
     /// Serve /metrics for Prometheus, /healthy and /ready here, without a password; without an address on 127.0.0.1:9332
     #[arg(long, value_name = "ADDR[:PORT]", num_args = 0..=1, default_missing_value = "1")]

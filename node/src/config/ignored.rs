@@ -1,24 +1,6 @@
 //! Core's options that Groat takes and that change nothing here: it has no wallet, logs in its own way, holds those
 //! limits by its design, or always does what the option asks for. One list: a name that gets a meaning leaves it.
 
-/// Those that will have a meaning: whoever sets one is told that it has none yet.
-pub const NOT_YET: &[&str] = &[
-    "alertnotify",
-    "blocknotify",
-    "shutdownnotify",
-    "startupnotify",
-    "zmqpubhashblock",
-    "zmqpubhashblockhwm",
-    "zmqpubhashtx",
-    "zmqpubhashtxhwm",
-    "zmqpubrawblock",
-    "zmqpubrawblockhwm",
-    "zmqpubrawtx",
-    "zmqpubrawtxhwm",
-    "zmqpubsequence",
-    "zmqpubsequencehwm",
-];
-
 /// The names.
 pub const IGNORED: &[&str] = &[
     // Core's ways of starting, files and logs.

@@ -11,23 +11,19 @@ use super::flag;
 #[command(next_help_heading = "Indexes")]
 pub struct Indexes {
     /// Index all transactions, for getrawtransaction
-    #[arg(long, global = true, value_name = "0|1", value_parser = flag, default_value = "0",
-        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1", require_equals = true)]
+    #[arg(long, value_name = "0|1", value_parser = flag, default_value = "0", action = clap::ArgAction::Set)]
     pub txindex: bool,
     /// Index who spends each output, for gettxspendingprevout
-    #[arg(long, global = true, value_name = "0|1", value_parser = flag, default_value = "0",
-        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1", require_equals = true)]
+    #[arg(long, value_name = "0|1", value_parser = flag, default_value = "0", action = clap::ArgAction::Set)]
     pub txospenderindex: bool,
     /// Keep compact filters of all blocks (BIP158): basic, 1 for all types, 0 for none
-    #[arg(long, global = true, value_name = "TYPE", num_args = 0..=1, default_missing_value = "1", require_equals = true)]
+    #[arg(long, value_name = "TYPE", num_args = 0..=1, default_missing_value = "1", require_equals = true)]
     pub blockfilterindex: Vec<String>,
     /// Keep the totals of all coins as of each block, for gettxoutsetinfo
-    #[arg(long, global = true, value_name = "0|1", value_parser = flag, default_value = "0",
-        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1", require_equals = true)]
+    #[arg(long, value_name = "0|1", value_parser = flag, default_value = "0", action = clap::ArgAction::Set)]
     pub coinstatsindex: bool,
     /// Serve the filters of --blockfilterindex to peers (BIP157)
-    #[arg(long, global = true, value_name = "0|1", value_parser = flag, default_value = "0",
-        action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "1", require_equals = true)]
+    #[arg(long, value_name = "0|1", value_parser = flag, default_value = "0", action = clap::ArgAction::Set)]
     pub peerblockfilters: bool,
 }
 

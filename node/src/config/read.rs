@@ -11,7 +11,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches};
 
 use super::file;
-use super::ignored::{IGNORED, NOT_YET};
+use super::ignored::IGNORED;
 use super::settings::{Given, Origin, Settings, Value};
 use super::{Config, flag};
 
@@ -75,8 +75,7 @@ struct Known {
 
 impl Known {
     fn of(command: &Command) -> Known {
-        let aside =
-            IGNORED.iter().chain(NOT_YET).copied().chain(SHORTCUTS.map(|(name, _)| name)).chain(["includeconf"]);
+        let aside = IGNORED.iter().copied().chain(SHORTCUTS.map(|(name, _)| name)).chain(["includeconf"]);
         let mut kinds: BTreeMap<String, Kind> = aside.map(|name| (name.into(), Kind::Aside)).collect();
         for option in command.get_opts() {
             let Some(name) = option.get_long() else { continue };
@@ -130,9 +129,6 @@ pub fn read(
     let strange = settings.sections.iter().filter(|(name, _)| !SECTIONS.contains(&name.as_str()));
     let warnings = strange.map(|(name, place)| format!("Warning: {place} Section [{name}] is not recognized."));
     let counts = counting(&settings, &known);
-    let idle =
-        counts.iter().filter(|given| known.kinds[&given.name] == Kind::Aside && NOT_YET.contains(&given.name.as_str()));
-    notes.extend(idle.map(|given| format!("{} ({}) has no effect yet", given.name, given.origin)));
     let options = counts.iter().filter(|given| known.kinds[&given.name] != Kind::Aside && given.name != "chain");
     let options = options.map(|given| match (known.kinds[&given.name], given.value.text()) {
         // What it is then, clap has been told.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use clap::CommandFactory;
 
 use super::Config;
-use super::ignored::{IGNORED, NOT_YET};
+use super::ignored::IGNORED;
 use super::settings::{Given, NETWORK_ONLY};
 
 /// Options whose values are nobody's business. Core: `SENSITIVE`.
@@ -37,7 +37,7 @@ pub fn check(counts: &[Given]) -> String {
     let mut text = String::new();
     for Given { name, value, origin } in counts {
         let shown = if SENSITIVE.contains(&name.as_str()) { "****" } else { value.text() };
-        let idle = IGNORED.contains(&name.as_str()) || NOT_YET.contains(&name.as_str());
+        let idle = IGNORED.contains(&name.as_str());
         let idle = if idle { "; it has no effect here" } else { "" };
         let _ = writeln!(text, "{name}={shown}  # {origin}{idle}");
     }
@@ -46,5 +46,5 @@ pub fn check(counts: &[Given]) -> String {
 
 /// Core's options that are taken and have no effect, one a line.
 pub fn ignored() -> String {
-    IGNORED.iter().chain(NOT_YET).map(|name| format!("{name}\n")).collect()
+    IGNORED.iter().map(|name| format!("{name}\n")).collect()
 }

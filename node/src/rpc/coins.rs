@@ -13,10 +13,10 @@ use serde::Serialize;
 use super::Rpc;
 use super::args::{Arg, Args, Kind};
 use super::error::*;
-use super::indexes::hash_or_height;
 use super::method::{Answer, Method, answer, done};
 use super::number::Btc;
 use super::script::ScriptPubKey;
+use super::stats::by_hash_or_height;
 use crate::handle::{NodeHandle, Stopped};
 
 /// See [`super::method::all`].
@@ -143,7 +143,7 @@ fn gettxoutsetinfo(rpc: &Rpc, args: &Args) -> Answer {
                 return refuse("hash_serialized_3 hash type cannot be queried for a specific block");
             }
             _ if !use_index => return refuse("Cannot set use_index to false when querying for a specific block"),
-            _ => Some(hash_or_height(node, args.get(1))?),
+            _ => Some(by_hash_or_height(&node.tree().read(), args.get(1))?),
         }
     };
     if let Some(state) = state.filter(|_| use_index && kind != HashKind::Serialized3) {

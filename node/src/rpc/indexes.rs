@@ -3,13 +3,12 @@
 use bitcoin::BlockHash;
 use groat_chain::index::{Index, filters};
 use groat_chain::ledger::IndexState;
-use groat_chain::tree::Id;
 use hex::DisplayHex;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::Rpc;
-use super::args::{Arg, Args, Kind, hash, text};
+use super::args::{Arg, Args, Kind};
 use super::error::*;
 use super::method::{Answer, Method, answer};
 use crate::handle::NodeHandle;
@@ -34,21 +33,6 @@ pub const METHODS: &[Method] = &[
         run: getindexinfo,
     },
 ];
-
-/// A block that is named by its hash or by its height in the active chain. Core: `ParseHashOrHeight`.
-pub fn hash_or_height(node: &NodeHandle, given: &Value) -> Result<Id, RpcError> {
-    let refuse = |text| RpcError::new(RPC_INVALID_PARAMETER, text);
-    let tree = node.tree().read();
-    if !given.is_number() {
-        let hash: BlockHash = hash(text(given)?, "hash_or_height")?;
-        return tree.get(&hash).ok_or_else(|| RpcError::new(RPC_INVALID_ADDRESS_OR_KEY, "Block not found"));
-    }
-    let height = given.as_i64().and_then(|height| i32::try_from(height).ok());
-    let height = height.ok_or_else(|| RpcError::new(RPC_MISC_ERROR, "JSON integer out of range"))?;
-    let tip = tree.node(tree.tip()).height;
-    let at = u32::try_from(height).map_err(|_| refuse(format!("Target block height {height} is negative")))?;
-    tree.active(at).ok_or_else(|| refuse(format!("Target block height {height} after current tip {tip}")))
-}
 
 /// How far the index of filters is of the type that is named.
 fn filter_index(node: &NodeHandle, kind: Option<&str>) -> Result<IndexState, RpcError> {
