@@ -1,0 +1,233 @@
+//! Brings a wallet up to the node's chain and mempool. Blocks are read from the wallet's last one or its birthday on,
+//! many in one exchange; what was read is kept every few seconds, so that a stop at any point loses little.
+
+use std::collections::BTreeSet;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bdk_wallet::KeychainKind;
+use bdk_wallet::chain::Indexer;
+use bdk_wallet::chain::indexer::keychain_txout::KeychainTxOutIndex;
+use bitcoin::hashes::Hash;
+use bitcoin::{Block, BlockHash, Transaction, Txid};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result, failed};
+use crate::network::Network;
+use crate::rpc::{Node, read};
+use crate::store::{Birthday, Store};
+
+/// Blocks below the tip of which each is remembered, so that a reorganisation is followed without reading more again.
+const REMEMBERED: u32 = 100;
+/// Bytes of hexadecimal digits that one exchange should bring.
+const EXCHANGE: usize = 16 << 20;
+/// Blocks or transactions in one exchange at most.
+const MAX_BATCH: usize = 500;
+/// How often what was read is written.
+const SAVE_EVERY: Duration = Duration::from_secs(2);
+/// Seconds that a block's time may lie before the time of what it holds. Core: `TIMESTAMP_WINDOW`.
+const TIMESTAMP_WINDOW: u64 = 2 * 60 * 60;
+/// How often chain and mempool are read again because a block came in between.
+const ATTEMPTS: usize = 10;
+
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[derive(Deserialize)]
+struct ChainInfo {
+    blocks: u32,
+    headers: u32,
+    initialblockdownload: bool,
+}
+
+/// Reads new blocks and the mempool. Gives the height of the tip.
+pub fn sync(store: &mut Store, node: &Node, network: &Network) -> Result<u32> {
+    for _ in 0..ATTEMPTS {
+        let height = sync_blocks(store, node, network)?;
+        sync_mempool(store, node)?;
+        let best: BlockHash = node.call("getbestblockhash", json!([]))?;
+        if best == store.wallet.latest_checkpoint().hash() || height < birthday_height(store, node, height)? {
+            store.save()?;
+            return Ok(height);
+        }
+    }
+    Err(Error::Node(format!("the node's tip changed {ATTEMPTS} times while it was read: try again")))
+}
+
+fn sync_blocks(store: &mut Store, node: &Node, network: &Network) -> Result<u32> {
+    let info: ChainInfo = node.call("getblockchaininfo", json!([]))?;
+    if info.initialblockdownload && info.headers > info.blocks {
+        eprintln!("The node is still catching up: block {} of {}.", info.blocks, info.headers);
+    }
+    rewind(store, node, network)?;
+    let target = info.blocks;
+    let mut next = (store.wallet.latest_checkpoint().height() + 1).max(birthday_height(store, node, target)?);
+    if next > target {
+        return Ok(target);
+    }
+    let bar = progress(u64::from(target + 1 - next));
+    let (mut batch, mut saved) = (16, Instant::now());
+    while next <= target {
+        let last = target.min(next + batch as u32 - 1);
+        let blocks = fetch_blocks(node, next, last)?;
+        let bytes: usize = blocks.iter().map(|(_, bytes)| bytes).sum();
+        for (at, (block, _)) in blocks.iter().enumerate() {
+            let height = next + at as u32;
+            let end = height == last;
+            if !take_block(store, block, height, end || height + REMEMBERED >= target)? {
+                // The chain changed under the reading: what it was before is taken back, and reading goes on from there.
+                rewind(store, node, network)?;
+                return sync_blocks(store, node, network);
+            }
+        }
+        bar.inc(blocks.len() as u64);
+        next = last + 1;
+        batch = (EXCHANGE / (bytes / blocks.len()).max(1)).clamp(1, MAX_BATCH);
+        if saved.elapsed() > SAVE_EVERY {
+            store.save()?;
+            saved = Instant::now();
+        }
+    }
+    bar.finish_and_clear();
+    store.save()?;
+    Ok(target)
+}
+
+/// Takes a block in if it pays or spends, or must be `remembered`. False: it does not follow the last one.
+fn take_block(store: &mut Store, block: &Block, height: u32, remembered: bool) -> Result<bool> {
+    let tip = store.wallet.latest_checkpoint().block_id();
+    if tip.height + 1 == height && tip.hash != block.header.prev_blockhash {
+        return Ok(false);
+    }
+    let index: &KeychainTxOutIndex<KeychainKind> = store.wallet.spk_index();
+    if remembered || block.txdata.iter().any(|transaction| index.is_tx_relevant(transaction)) {
+        return Ok(store.wallet.apply_block_connected_to(block, height, tip).is_ok());
+    }
+    Ok(true)
+}
+
+/// Blocks of these heights, each with the number of digits it came in.
+fn fetch_blocks(node: &Node, first: u32, last: u32) -> Result<Vec<(Block, usize)>> {
+    let hashes: Result<Vec<Value>> =
+        node.batch("getblockhash", (first..=last).map(|height| json!([height])))?.into_iter().collect();
+    let answers = node.batch("getblock", hashes?.into_iter().map(|hash| json!([hash, 0])))?;
+    let decode = |(at, answer): (usize, Result<Value>)| {
+        let height = first + at as u32;
+        let text: String = read("getblock", answer.map_err(|error| unavailable(height, &error))?)?;
+        let block = bitcoin::consensus::encode::deserialize_hex(&text)
+            .map_err(|error| Error::Node(format!("the node's block {height} cannot be read: {error}")))?;
+        Ok((block, text.len()))
+    };
+    answers.into_iter().enumerate().map(decode).collect()
+}
+
+fn unavailable(height: u32, error: &Error) -> Error {
+    Error::Node(format!(
+        "the node does not have block {height} ({error}): ask one that is not pruned, or give a later start \
+         with `groat sync --from`"
+    ))
+}
+
+/// Takes back the blocks that are no longer in the node's chain.
+fn rewind(store: &mut Store, node: &Node, network: &Network) -> Result<()> {
+    let known: Vec<(u32, BlockHash)> =
+        store.wallet.checkpoints().map(|checkpoint| (checkpoint.height(), checkpoint.hash())).collect();
+    let mut stale = Vec::new();
+    let mut checked = 0;
+    while checked < known.len() {
+        // Nearly always the first one is still there.
+        let some = &known[checked..known.len().min((checked * 2).max(checked + 1))];
+        let answers = node.batch("getblockhash", some.iter().map(|(height, _)| json!([height])))?;
+        for ((height, hash), answer) in some.iter().zip(answers) {
+            let same = answer.is_ok_and(|answer| answer == json!(hash));
+            if same {
+                return if stale.is_empty() { Ok(()) } else { store.forget_blocks(&stale, network) };
+            }
+            stale.push(*height);
+        }
+        checked += some.len();
+    }
+    Err(failed("the node has none of the wallet's blocks: is it on the same chain?"))
+}
+
+/// The first height that can matter to the wallet.
+fn birthday_height(store: &Store, node: &Node, tip: u32) -> Result<u32> {
+    let time = match store.birthday()? {
+        Birthday::Height(height) => return Ok(height),
+        Birthday::Time(time) => time,
+    };
+    let height = height_at(node, time, tip)?;
+    store.set_birthday(Birthday::Height(height))?;
+    Ok(height)
+}
+
+/// Height of the first block that can hold what was made at this time. Median times grow from block to block.
+pub fn height_at(node: &Node, time: u64, tip: u32) -> Result<u32> {
+    #[derive(Deserialize)]
+    struct Header {
+        mediantime: u64,
+    }
+    let early = time.saturating_sub(TIMESTAMP_WINDOW);
+    let (mut low, mut high) = (0, tip);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let hash: BlockHash = node.call("getblockhash", json!([middle]))?;
+        let header: Header = node.call("getblockheader", json!([hash]))?;
+        if header.mediantime < early {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(low)
+}
+
+/// The start of an id, as the wallet remembers what it has looked at.
+fn short(txid: &Txid) -> u64 {
+    let [bytes, ..] = txid.as_byte_array().as_chunks().0 else { return 0 };
+    u64::from_le_bytes(*bytes)
+}
+
+fn sync_mempool(store: &mut Store, node: &Node) -> Result<()> {
+    let all: BTreeSet<Txid> = node.call("getrawmempool", json!([]))?;
+    let seen = store.seen_mempool()?;
+    let new: Vec<Txid> = all.iter().filter(|txid| seen.binary_search(&short(txid)).is_err()).copied().collect();
+    let mut transactions: Vec<Transaction> = Vec::new();
+    for some in new.chunks(MAX_BATCH) {
+        for answer in node.batch("getrawtransaction", some.iter().map(|txid| json!([txid])))? {
+            // One that is gone by now is in a block, or does not matter.
+            let text = answer.ok().and_then(|answer| answer.as_str().map(str::to_owned));
+            transactions.extend(text.and_then(|text| bitcoin::consensus::encode::deserialize_hex(&text).ok()));
+        }
+    }
+    let now = now();
+    store.wallet.apply_unconfirmed_txs(transactions.into_iter().map(|transaction| (transaction, now)));
+    let gone: Vec<(Txid, u64)> = store
+        .wallet
+        .transactions()
+        .filter(|known| !known.chain_position.is_confirmed() && !all.contains(&known.tx_node.txid))
+        .map(|known| (known.tx_node.txid, now))
+        .collect();
+    store.wallet.apply_evicted_txs(gone);
+    store.save()?;
+    let mut seen: Vec<u64> = all.iter().map(short).collect();
+    seen.sort_unstable();
+    store.set_seen_mempool(&seen)
+}
+
+/// A bar with what is left, on a terminal, where it takes more than a moment.
+fn progress(blocks: u64) -> ProgressBar {
+    if blocks < 50 || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("Reading blocks {bar:30} {pos}/{len}  {per_sec}  {eta} left");
+    let bar = ProgressBar::new(blocks);
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    bar
+}
