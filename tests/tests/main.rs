@@ -15,3 +15,4 @@ mod peers;
 mod relay;
 mod rpc;
 mod vectors;
+mod wallet;

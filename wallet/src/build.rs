@@ -46,10 +46,7 @@ pub fn parse_payments(network: &Network, texts: &[String]) -> Result<Vec<Payment
         let next = texts.next_if(|text| payment.amount.is_none() || is_amount(text));
         match (next, payment.amount) {
             (Some(_), Some(asked)) => {
-                return Err(usage(format!(
-                    "the link asks for {} itself: leave the amount out",
-                    sat(asked.to_sat())
-                )));
+                return Err(usage(format!("the link asks for {} itself: leave the amount out", sat(asked.to_sat()))));
             }
             (Some(text), None) if text == "max" => {}
             (Some(text), None) => payment.amount = Some(parse_amount(text)?),
@@ -95,7 +92,9 @@ fn parse_target(network: &Network, text: &str) -> Result<(Payment, bool)> {
             "amount" => payment.amount = Some(parse_amount(&format!("{value}btc"))?),
             "label" => payment.label = Some(percent_decoded(value)),
             name if name.starts_with("req-") => {
-                return Err(failed(format!("the link demands {name:?}, which this wallet does not know: ask for a plain one")));
+                return Err(failed(format!(
+                    "the link demands {name:?}, which this wallet does not know: ask for a plain one"
+                )));
             }
             _ => {}
         }
@@ -134,7 +133,10 @@ pub fn fee_rate(session: &Session, node: &Node, fee: &FeeOptions) -> Result<FeeR
     if let Some(text) = &fee.feerate {
         let rate = parse_feerate(text)?;
         if rate < floor {
-            return Err(failed(format!("{text} sat/vB is too low for the node now: it takes {} and more", sat_vb(floor))));
+            return Err(failed(format!(
+                "{text} sat/vB is too low for the node now: it takes {} and more",
+                sat_vb(floor)
+            )));
         }
         return Ok(rate);
     }
@@ -144,7 +146,8 @@ pub fn fee_rate(session: &Session, node: &Node, fee: &FeeOptions) -> Result<FeeR
         return Ok(rate_of_btc_kvb(rate).max(floor));
     }
     let rate = FeeRate::from_sat_per_vb(FALLBACK_SAT_VB).unwrap_or(floor).max(floor);
-    session.say(&format!("The node cannot estimate fees yet: {} sat/vB is taken (--feerate says another).", sat_vb(rate)));
+    session
+        .say(&format!("The node cannot estimate fees yet: {} sat/vB is taken (--feerate says another).", sat_vb(rate)));
     Ok(rate)
 }
 
@@ -203,7 +206,9 @@ pub fn explain(session: &Session, store: &Store, error: CreateTxError, chosen: b
             let (needed, available) = (sat(needed.to_sat()), sat(available.to_sat()));
             let what = if chosen { "the chosen coins have" } else { "the wallet can spend" };
             let rest = unspendable(session, store);
-            Error::Funds(format!("{missing} are missing: this takes {needed} with its fee, and {what} {available}{rest}"))
+            Error::Funds(format!(
+                "{missing} are missing: this takes {needed} with its fee, and {what} {available}{rest}"
+            ))
         }
         CreateTxError::OutputBelowDustLimit(_) => {
             Error::Funds("what is left after the fee is too small to be sent: pay less, or at a lower fee rate".into())
@@ -239,19 +244,25 @@ pub fn sign(account: &Account, psbt: &mut Psbt) -> Result<()> {
     let plain = [EcdsaSighashType::All.into(), TapSighashType::Default.into(), TapSighashType::All.into()];
     for (at, input) in psbt.inputs.iter().enumerate() {
         if input.sighash_type.is_some_and(|kind| !plain.contains(&kind)) {
-            return Err(failed(format!("input {at} asks for a signature that leaves parts open (its sighash type): refused")));
+            return Err(failed(format!(
+                "input {at} asks for a signature that leaves parts open (its sighash type): refused"
+            )));
         }
         let shown = input.witness_utxo.as_ref();
         if input.non_witness_utxo.is_none() && !shown.is_some_and(|output| output.script_pubkey.is_p2tr()) {
             // Version 0 signs each input's own amount alone, so a false one would hide a fee.
-            return Err(failed(format!("input {at} comes without the transaction it spends: have the PSBT made with it")));
+            return Err(failed(format!(
+                "input {at} comes without the transaction it spends: have the PSBT made with it"
+            )));
         }
         if let Some(previous) = &input.non_witness_utxo {
             let outpoint = psbt.unsigned_tx.input[at].previous_output;
             let real = previous.output.get(outpoint.vout as usize);
             let same = shown.is_none() || shown == real;
             if previous.compute_txid() != outpoint.txid || real.is_none() || !same {
-                return Err(failed(format!("input {at} comes with another transaction than the one it spends: refused")));
+                return Err(failed(format!(
+                    "input {at} comes with another transaction than the one it spends: refused"
+                )));
             }
         }
     }
@@ -265,7 +276,9 @@ pub fn finalize(psbt: &mut Psbt) -> Result<Transaction> {
     if psbt.inputs.iter().any(|input| input.final_script_witness.is_none() && input.final_script_sig.is_none()) {
         psbt.finalize_mut(&Secp256k1::new()).map_err(|errors| {
             let first = errors.first().map(ToString::to_string).unwrap_or_default();
-            failed(format!("signatures are missing ({first}): `groat psbt sign` adds them, `combine` puts copies together"))
+            failed(format!(
+                "signatures are missing ({first}): `groat psbt sign` adds them, `combine` puts copies together"
+            ))
         })?;
     }
     Ok(psbt.clone().extract_tx_unchecked_fee_rate())
@@ -296,7 +309,10 @@ mod tests {
         assert_eq!(parse(&[ADDRESS, "max"]).unwrap(), [(None, None)]);
         let link = format!("bitcoin:{ADDRESS}?amount=0.001&label=A%20b&unknown=1");
         assert_eq!(parse(&[&link]).unwrap(), [(Some(100_000), Some("A b".into()))]);
-        assert_eq!(parse(&[&link, ADDRESS, "5ksat"]).unwrap(), [(Some(100_000), Some("A b".into())), (Some(5000), None)]);
+        assert_eq!(
+            parse(&[&link, ADDRESS, "5ksat"]).unwrap(),
+            [(Some(100_000), Some("A b".into())), (Some(5000), None)]
+        );
         let upper = format!("BITCOIN:{}", ADDRESS.to_uppercase());
         assert_eq!(parse(&[&upper, "1000"]).unwrap(), [(Some(1000), None)]);
     }

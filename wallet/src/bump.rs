@@ -27,9 +27,11 @@ struct Waiting {
 }
 
 fn find(store: &Store, text: &str) -> Result<Waiting> {
-    let txid: Txid = text.parse().map_err(|_| usage(format!("{text:?} is not a transaction id: `groat history` shows them")))?;
+    let txid: Txid =
+        text.parse().map_err(|_| usage(format!("{text:?} is not a transaction id: `groat history` shows them")))?;
     let known = store.wallet.get_tx(txid);
-    let known = known.ok_or_else(|| failed(format!("the wallet has no payment {txid} that could be: `groat history` shows all")))?;
+    let known = known
+        .ok_or_else(|| failed(format!("the wallet has no payment {txid} that could be: `groat history` shows all")))?;
     if known.chain_position.is_confirmed() {
         return Err(failed(format!("{txid} is confirmed: there is nothing to raise or to take back")));
     }
@@ -140,7 +142,9 @@ pub fn cancel(session: &Session, txid: &str, fee: &FeeOptions) -> Result<()> {
     let home = store.wallet.next_unused_address(KeychainKind::Internal).address.script_pubkey();
     let psbt = match returning(&mut store, &waiting, &home, Fee::Rate(rate)) {
         // It is smaller than what it replaces, and must still pay more than that.
-        Err(bdk_wallet::error::CreateTxError::FeeTooLow { .. }) => returning(&mut store, &waiting, &home, Fee::Least(old)),
+        Err(bdk_wallet::error::CreateTxError::FeeTooLow { .. }) => {
+            returning(&mut store, &waiting, &home, Fee::Least(old))
+        }
         other => other,
     }
     .map_err(|error| build::explain(session, &store, error, true))?;
@@ -163,10 +167,8 @@ fn returning(
     fee: Fee,
 ) -> std::result::Result<Psbt, bdk_wallet::error::CreateTxError> {
     let weight = waiting.transaction.weight();
-    let mut builder = store
-        .wallet
-        .build_fee_bump(waiting.txid)
-        .map_err(|_| bdk_wallet::error::CreateTxError::UnknownUtxo)?;
+    let mut builder =
+        store.wallet.build_fee_bump(waiting.txid).map_err(|_| bdk_wallet::error::CreateTxError::UnknownUtxo)?;
     builder.set_recipients(Vec::new()).drain_to(home.to_owned()).manually_selected_only();
     match fee {
         Fee::Rate(rate) => builder.fee_rate(rate),

@@ -8,7 +8,12 @@ use crate::keys::Kind;
 
 /// The wallet of Groat, and what controls a node. It speaks with groatd and with bitcoind.
 #[derive(Debug, Parser)]
-#[command(name = "groat", version, max_term_width = 100, after_help = "Example:\n  groat create savings\n  groat receive\n  groat send ADDRESS 0.001btc --within 6")]
+#[command(
+    name = "groat",
+    version,
+    max_term_width = 100,
+    after_help = "Example:\n  groat create savings\n  groat receive\n  groat send ADDRESS 0.001btc --within 6"
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

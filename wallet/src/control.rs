@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::cli::Cli;
 use crate::error::{Doing, Result, usage};
 use crate::format::grouped;
-use crate::session::Session;
+use crate::session::{Session, print};
 
 /// `groat status`.
 pub fn status(session: &Session) -> Result<()> {
@@ -51,9 +51,9 @@ pub fn rpc(session: &Session, method: &str, arguments: &[String]) -> Result<()> 
     let answer: Value = session.node()?.call(method, params)?;
     match &answer {
         Value::Null => {}
-        Value::String(text) if !session.json() => println!("{text}"),
-        answer if session.json() => println!("{answer}"),
-        answer => println!("{answer:#}"),
+        Value::String(text) if !session.json() => print(text),
+        answer if session.json() => print(&answer.to_string()),
+        answer => print(&format!("{answer:#}")),
     }
     Ok(())
 }

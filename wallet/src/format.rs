@@ -37,13 +37,16 @@ pub fn parse_amount(text: &str) -> Result<Amount> {
 }
 
 fn unreadable(text: &str) -> crate::error::Error {
-    usage(format!("{text:?} is not an amount: write a whole number of sat, 0.001btc, 25ksat, or max where it is allowed"))
+    usage(format!(
+        "{text:?} is not an amount: write a whole number of sat, 0.001btc, 25ksat, or max where it is allowed"
+    ))
 }
 
 /// A decimal number times a power of ten, if that is a whole number of satoshi that can exist.
 fn scaled(number: &str, digits: usize) -> Option<Amount> {
     let (whole, part) = number.split_once('.').unwrap_or((number, ""));
-    let part = if part.len() > digits && part[digits..].bytes().all(|digit| digit == b'0') { &part[..digits] } else { part };
+    let part =
+        if part.len() > digits && part[digits..].bytes().all(|digit| digit == b'0') { &part[..digits] } else { part };
     let plain = |text: &str| text.bytes().all(|digit| digit.is_ascii_digit());
     if (whole.is_empty() && part.is_empty()) || part.len() > digits || !plain(whole) || !plain(part) {
         return None;
@@ -147,7 +150,8 @@ pub fn date_time(unix: u64) -> String {
 /// Unix time of the beginning of a day in UTC, written `2026-11-26`.
 pub fn parse_date(text: &str) -> Result<u64> {
     let wrong = || failed(format!("{text:?} is not a date: write it as 2024-05-31"));
-    let parts: Vec<i64> = text.split('-').map(str::parse).collect::<std::result::Result<_, _>>().map_err(|_| wrong())?;
+    let parts: Vec<i64> =
+        text.split('-').map(str::parse).collect::<std::result::Result<_, _>>().map_err(|_| wrong())?;
     let [year, month, day] = parts[..] else { return Err(wrong()) };
     if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
         return Err(wrong());
@@ -205,7 +209,9 @@ mod tests {
 
     #[test]
     fn what_is_no_amount_is_refused() {
-        for text in ["", "btc", ".", "-5", "1e8", "0.000000001btc", "0.5sat", "21000001btc", "1,000", "99999999999999999999"] {
+        for text in
+            ["", "btc", ".", "-5", "1e8", "0.000000001btc", "0.5sat", "21000001btc", "1,000", "99999999999999999999"]
+        {
             assert!(parse_amount(text).is_err(), "{text:?} was taken");
         }
     }

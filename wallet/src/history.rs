@@ -68,7 +68,9 @@ pub fn history(session: &Session, limit: usize) -> Result<()> {
         .transactions()
         .map(|known| {
             let (height, time) = match &known.chain_position {
-                ChainPosition::Confirmed { anchor, .. } => (Some(anchor.block_id.height), Some(anchor.confirmation_time)),
+                ChainPosition::Confirmed { anchor, .. } => {
+                    (Some(anchor.block_id.height), Some(anchor.confirmation_time))
+                }
                 ChainPosition::Unconfirmed { last_seen, first_seen } => (None, first_seen.or(*last_seen)),
             };
             (height, time, known.tx_node.tx, known.tx_node.txid)
@@ -104,12 +106,22 @@ pub fn history(session: &Session, limit: usize) -> Result<()> {
         ]);
     }
     let titles = ["date (UTC)", "block", "sat", "transaction", "label"];
-    session.show_rows(&json!({ "transactions": list }), &titles, &rows, "No payment yet: `groat receive` shows an address.");
+    session.show_rows(
+        &json!({ "transactions": list }),
+        &titles,
+        &rows,
+        "No payment yet: `groat receive` shows an address.",
+    );
     Ok(())
 }
 
 /// The label of a transaction, or else of one of the addresses it pays.
-fn label_of(store: &Store, session: &Session, transaction: &bitcoin::Transaction, txid: &str) -> Result<Option<String>> {
+fn label_of(
+    store: &Store,
+    session: &Session,
+    transaction: &bitcoin::Transaction,
+    txid: &str,
+) -> Result<Option<String>> {
     if let Some(label) = store.label("tx", txid)? {
         return Ok(Some(label));
     }
@@ -184,6 +196,11 @@ pub fn coins(session: &Session, lock: &[String], unlock: &[String]) -> Result<()
             label.unwrap_or_default(),
         ]);
     }
-    session.show_rows(&json!({ "coins": list }), &["coin", "sat", "confirmations", "", "label"], &rows, "No coins yet.");
+    session.show_rows(
+        &json!({ "coins": list }),
+        &["coin", "sat", "confirmations", "", "label"],
+        &rows,
+        "No coins yet.",
+    );
     Ok(())
 }

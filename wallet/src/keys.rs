@@ -70,7 +70,9 @@ pub fn parse_words(text: &str) -> Result<Mnemonic> {
         count += 1;
     }
     if ![12, 15, 18, 21, 24].contains(&count) {
-        return Err(failed(format!("there are {count} words, and a wallet has 12, 15, 18, 21 or 24: look which are missing")));
+        return Err(failed(format!(
+            "there are {count} words, and a wallet has 12, 15, 18, 21 or 24: look which are missing"
+        )));
     }
     Mnemonic::parse_in_normalized(Language::English, whole.trim_end()).map_err(|_| {
         failed("each of the words is known, but together their checksum is wrong: look for a swapped or a similar word")
@@ -79,7 +81,8 @@ pub fn parse_words(text: &str) -> Result<Mnemonic> {
 
 /// Refuses a word that is not in the list, with the nearest ones.
 pub fn check_word(word: &str) -> Result<()> {
-    let near = |near| failed(format!("{word:?} is not one of the 2048 words: did you mean {near}? Type that line again"));
+    let near =
+        |near| failed(format!("{word:?} is not one of the 2048 words: did you mean {near}? Type that line again"));
     known_word(&word.to_lowercase()).map(drop).map_err(near)
 }
 
@@ -93,7 +96,13 @@ fn known_word(word: &str) -> std::result::Result<&'static str, String> {
     let mut near: Vec<(usize, &str)> = list.iter().map(|entry| (distance(word, entry), *entry)).collect();
     near.sort();
     let best = near[0].0;
-    Err(near.iter().take_while(|(far, _)| *far == best).take(3).map(|(_, entry)| *entry).collect::<Vec<_>>().join(" or "))
+    Err(near
+        .iter()
+        .take_while(|(far, _)| *far == best)
+        .take(3)
+        .map(|(_, entry)| *entry)
+        .collect::<Vec<_>>()
+        .join(" or "))
 }
 
 /// Letters to add, drop, change or swap with their neighbour to get from one word to another.
@@ -154,15 +163,20 @@ pub fn parse_public(text: &str, change: Option<&str>, kind: Kind) -> Result<(Str
     let text = text.trim();
     if !text.contains('(') {
         let key = text.trim_end_matches("/*");
-        let _: Xpub = key.rsplit(']').next().unwrap_or(key).parse().map_err(|_| {
-            failed("that is neither a descriptor nor an extended public key (xpub..., tpub...)")
-        })?;
+        let _: Xpub = key
+            .rsplit(']')
+            .next()
+            .unwrap_or(key)
+            .parse()
+            .map_err(|_| failed("that is neither a descriptor nor an extended public key (xpub..., tpub...)"))?;
         return Ok((kind.descriptor(&format!("{key}/0/*")), Some(kind.descriptor(&format!("{key}/1/*")))));
     }
     let secp: Secp256k1<All> = Secp256k1::new();
     let (descriptor, keys) = ExtendedDescriptor::parse_descriptor(&secp, text).doing("read the descriptor")?;
     if !keys.is_empty() {
-        return Err(failed("this descriptor holds private keys, and a descriptor is for watching: give the public one"));
+        return Err(failed(
+            "this descriptor holds private keys, and a descriptor is for watching: give the public one",
+        ));
     }
     if descriptor.is_multipath() {
         let single = descriptor.into_single_descriptors().doing("split the descriptor")?;
@@ -179,8 +193,8 @@ pub fn parse_public(text: &str, change: Option<&str>, kind: Kind) -> Result<(Str
 mod tests {
     use std::path::PathBuf;
 
-    use bdk_wallet::Wallet;
     use bdk_wallet::KeychainKind;
+    use bdk_wallet::Wallet;
     use serde_json::Value;
 
     use super::*;
@@ -210,9 +224,24 @@ mod tests {
     fn bip86_and_bip84_give_the_addresses_of_their_vectors() {
         // From the texts of the two BIPs.
         for (kind, keychain, index, expected) in [
-            (Kind::Taproot, KeychainKind::External, 0, "bc1p5cyxnuxmeuwuvkwfem96lqzszd02n6xdcjrs20cac6yqjjwudpxqkedrcr"),
-            (Kind::Taproot, KeychainKind::External, 1, "bc1p4qhjn9zdvkux4e44uhx8tc55attvtyu358kutcqkudyccelu0was9fqzwh"),
-            (Kind::Taproot, KeychainKind::Internal, 0, "bc1p3qkhfews2uk44qtvauqyr2ttdsw7svhkl9nkm9s9c3x4ax5h60wqwruhk7"),
+            (
+                Kind::Taproot,
+                KeychainKind::External,
+                0,
+                "bc1p5cyxnuxmeuwuvkwfem96lqzszd02n6xdcjrs20cac6yqjjwudpxqkedrcr",
+            ),
+            (
+                Kind::Taproot,
+                KeychainKind::External,
+                1,
+                "bc1p4qhjn9zdvkux4e44uhx8tc55attvtyu358kutcqkudyccelu0was9fqzwh",
+            ),
+            (
+                Kind::Taproot,
+                KeychainKind::Internal,
+                0,
+                "bc1p3qkhfews2uk44qtvauqyr2ttdsw7svhkl9nkm9s9c3x4ax5h60wqwruhk7",
+            ),
             (Kind::Segwit, KeychainKind::External, 0, "bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu"),
             (Kind::Segwit, KeychainKind::External, 1, "bc1qnjg0jd8228aq7egyzacy8cys3knf9xvrerkf9g"),
             (Kind::Segwit, KeychainKind::Internal, 0, "bc1q8c6fshw2dlwun7ekn9qwf37cu2rn755upcp6el"),
@@ -224,16 +253,36 @@ mod tests {
     #[test]
     fn bip39_vectors_pass() {
         let Some(vectors) = vectors("bip-0039/trezor-english.json") else { return };
-        let all = vectors["english"].as_array().unwrap();
+        let all = vectors.as_array().unwrap();
         assert_eq!(all.len(), 24, "expected: the 24 published vectors");
         for vector in all {
             let field = |at: usize| vector[at].as_str().unwrap();
             let words = parse_words(field(1)).unwrap();
             assert_eq!(words.to_entropy(), <Vec<u8> as hex::FromHex>::from_hex(field(0)).unwrap(), "{}", field(1));
-            let seed = words.to_seed("TREZOR");
-            assert_eq!(seed.to_vec(), <Vec<u8> as hex::FromHex>::from_hex(field(2)).unwrap(), "{}", field(1));
+            let seed = words.to_seed(field(2));
+            assert_eq!(seed.to_vec(), <Vec<u8> as hex::FromHex>::from_hex(field(3)).unwrap(), "{}", field(1));
             let master = Xpriv::new_master(bitcoin::Network::Bitcoin, &seed).unwrap();
-            assert_eq!(master.to_string(), field(3));
+            assert_eq!(master.to_string(), field(4));
+        }
+    }
+
+    #[test]
+    fn bip84_and_bip86_vectors_pass() {
+        for (kind, file) in
+            [(Kind::Segwit, "bip-0084/test-vectors.json"), (Kind::Taproot, "bip-0086/test-vectors.json")]
+        {
+            let Some(vectors) = vectors(file) else { return };
+            let mut checked = 0;
+            for vector in vectors.as_array().unwrap() {
+                let Some(expected) = vector["address"].as_str() else { continue };
+                let label = vector["label"].as_str().unwrap();
+                let mut path = label.rsplit('/').map(|number| number.parse::<u32>().unwrap());
+                let (index, change) = (path.next().unwrap(), path.next().unwrap());
+                let keychain = if change == 1 { KeychainKind::Internal } else { KeychainKind::External };
+                assert_eq!(address(kind, keychain, index), expected, "{file}: {label}");
+                checked += 1;
+            }
+            assert_eq!(checked, 3, "expected: three addresses in {file}");
         }
     }
 

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::error::{Result, failed, usage};
-use crate::session::Session;
+use crate::session::{Session, print};
 use crate::wallets::read_file;
 
 /// The types of references that are kept.
@@ -42,9 +42,8 @@ pub fn label(
         let parsed: Vec<Line> = lines
             .iter()
             .map(|(at, line)| {
-                let wrong = |error: &dyn std::fmt::Display| {
-                    failed(format!("line {} of {}: {error}", at + 1, path.display()))
-                };
+                let wrong =
+                    |error: &dyn std::fmt::Display| failed(format!("line {} of {}: {error}", at + 1, path.display()));
                 let line: Line = serde_json::from_str(line).map_err(|error| wrong(&error))?;
                 let known = TYPES.contains(&line.kind.as_str());
                 if known { Ok(line) } else { Err(wrong(&format!("BIP329 has no type {:?}", line.kind))) }
@@ -60,7 +59,7 @@ pub fn label(
         let all = store.labels()?;
         let line = |[kind, reference, label]: &[String; 3]| json!({"type": kind, "ref": reference, "label": label});
         if export {
-            all.iter().for_each(|entry| println!("{}", line(entry)));
+            all.iter().for_each(|entry| print(&line(entry).to_string()));
             return Ok(());
         }
         let rows: Vec<Vec<String>> = all.iter().map(|entry| entry.to_vec()).collect();

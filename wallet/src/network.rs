@@ -28,7 +28,10 @@ impl Network {
                 Params::from_file(Path::new(chain)).map_err(|error| failed(error.to_string()))?
             }
             None => {
-                return Err(usage(format!("there is no chain {chain:?}: it is one of {}, or a file", NAMES.join(", "))));
+                return Err(usage(format!(
+                    "there is no chain {chain:?}: it is one of {}, or a file",
+                    NAMES.join(", ")
+                )));
             }
         };
         let kind = match (params.address_set, params.name.as_str()) {

@@ -59,7 +59,9 @@ pub fn run(session: &Session, command: &PsbtCommand) -> Result<()> {
             let mut all = psbts.iter().map(|psbt| read(psbt)).collect::<Result<Vec<_>>>()?.into_iter();
             let mut first = all.next().ok_or_else(|| failed("there is nothing to combine"))?;
             for other in all {
-                first.combine(other).map_err(|_| failed("these are not copies of one transaction: nothing to combine"))?;
+                first
+                    .combine(other)
+                    .map_err(|_| failed("these are not copies of one transaction: nothing to combine"))?;
             }
             print(session, &first)
         }
@@ -72,11 +74,10 @@ pub fn run(session: &Session, command: &PsbtCommand) -> Result<()> {
             Ok(())
         }
         PsbtCommand::Broadcast { psbt } => {
-            let mut psbt = read(psbt)?;
-            let transaction = build::finalize(&mut psbt)?;
+            let psbt = read(psbt)?;
             let (mut store, node, _) = session.synced_alone()?;
-            let inputs: Vec<OutPoint> = transaction.input.iter().map(|input| input.previous_output).collect();
-            deliver(session, &mut store, &node, &psbt, transaction, &[], None, &Done::default())?;
+            let inputs: Vec<OutPoint> = psbt.unsigned_tx.input.iter().map(|input| input.previous_output).collect();
+            deliver(session, &mut store, &node, psbt, &[], None, &Done::default())?;
             for outpoint in inputs {
                 store.wallet.unlock_outpoint(outpoint);
             }
@@ -102,7 +103,9 @@ fn parse(bytes: &[u8]) -> Result<Psbt> {
     } else {
         String::from_utf8_lossy(bytes).trim().parse::<Psbt>().map_err(|error| error.to_string())
     };
-    parsed.map_err(|error| failed(format!("that is not a PSBT of version 0 ({error}): have it made again (version 2 is not read)")))
+    parsed.map_err(|error| {
+        failed(format!("that is not a PSBT of version 0 ({error}): have it made again (version 2 is not read)"))
+    })
 }
 
 fn print(session: &Session, psbt: &Psbt) -> Result<()> {
@@ -155,9 +158,10 @@ fn show(session: &Session, psbt: &Psbt) -> Result<()> {
             })
         })
         .collect();
-    let outputs = psbt.unsigned_tx.output.iter().map(|output| {
-        json!({"address": name(session, &output.script_pubkey), "amount_sat": output.value.to_sat()})
-    });
+    let outputs =
+        psbt.unsigned_tx.output.iter().map(
+            |output| json!({"address": name(session, &output.script_pubkey), "amount_sat": output.value.to_sat()}),
+        );
     let value = json!({
         "txid": psbt.unsigned_tx.compute_txid(),
         "inputs": inputs,

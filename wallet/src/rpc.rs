@@ -84,8 +84,7 @@ impl Node {
         let tried = cookies(cookie, datadir, &network.params.folder);
         let name = network.name();
         let hint = format!("start one with `groatd --chain {name}`, or give --rpc, --rpc-cookie or --datadir");
-        let Some((path, secret)) =
-            tried.iter().find_map(|path| Some((path, std::fs::read_to_string(path).ok()?)))
+        let Some((path, secret)) = tried.iter().find_map(|path| Some((path, std::fs::read_to_string(path).ok()?)))
         else {
             let tried: Vec<String> = tried.iter().map(|path| path.display().to_string()).collect();
             let tried = tried.join(" and ");
@@ -114,7 +113,7 @@ impl Node {
         if hash == network.genesis() {
             return Ok(());
         }
-        let (name, place) = (network.name(), &self.url);
+        let (name, place) = (network.name(), self.place());
         Err(Error::Node(format!("the node at {place} is not on {name}: give its chain with --chain, or another --rpc")))
     }
 
@@ -144,9 +143,13 @@ impl Node {
         Ok(replies.into_iter().map(Reply::into_result).collect())
     }
 
+    fn place(&self) -> &str {
+        self.url.trim_start_matches("http://")
+    }
+
     fn post<T: DeserializeOwned>(&self, body: &Value) -> Result<T> {
         let unreachable =
-            |error: &dyn std::fmt::Display| Error::Node(format!("no node at {} : {error} {}", self.url, self.hint));
+            |error: &dyn std::fmt::Display| Error::Node(format!("no node at {}: {error} {}", self.place(), self.hint));
         let answer = bitreq::post(format!("{}/", self.url))
             .with_header("Authorization", &self.authorization)
             .with_header("Content-Type", "application/json")
@@ -156,8 +159,8 @@ impl Node {
             .send()
             .map_err(|error| unreachable(&error))?;
         match answer.status_code {
-            401 => Err(Error::Node(format!("the node at {} does not take the cookie {}", self.url, self.hint))),
-            403 => Err(Error::Node(format!("the node at {} does not allow this address", self.url))),
+            401 => Err(Error::Node(format!("the node at {} does not take the cookie {}", self.place(), self.hint))),
+            403 => Err(Error::Node(format!("the node at {} does not allow this address", self.place()))),
             status => serde_json::from_slice(answer.as_bytes())
                 .map_err(|_| unreachable(&format!("what answers there is no node (HTTP {status})"))),
         }

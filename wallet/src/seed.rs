@@ -41,15 +41,19 @@ fn seal_with(words: &Mnemonic, password: &str, costs: [u32; 3]) -> Result<String
 
 /// The words that a file holds.
 pub fn open(text: &str, password: &str) -> Result<Mnemonic> {
-    let (head, sealed, costs, salt, nonce) = parse(text)
-        .ok_or_else(|| failed("seed.enc is damaged or of a later version: `groat restore` makes the wallet anew from its words"))?;
+    let (head, sealed, costs, salt, nonce) = parse(text).ok_or_else(|| {
+        failed("seed.enc is damaged or of a later version: `groat restore` makes the wallet anew from its words")
+    })?;
     let payload = Payload { msg: &sealed, aad: head.as_bytes() };
-    let entropy = cipher(password, &salt, costs)?.decrypt(&Nonce::from(nonce), payload).map_err(|_| wrong_password())?;
+    let entropy =
+        cipher(password, &salt, costs)?.decrypt(&Nonce::from(nonce), payload).map_err(|_| wrong_password())?;
     Mnemonic::from_entropy(&Zeroizing::new(entropy)).doing("read the wallet's seed")
 }
 
 fn wrong_password() -> Error {
-    failed("wrong wallet password (or seed.enc is damaged): try again; without it `groat restore` makes the wallet anew from its words")
+    failed(
+        "wrong wallet password (or seed.enc is damaged): try again; without it `groat restore` makes the wallet anew from its words",
+    )
 }
 
 type Parsed<'a> = (&'a str, Vec<u8>, [u32; 3], [u8; 16], [u8; 12]);
@@ -58,10 +62,8 @@ fn parse(text: &str) -> Option<Parsed<'_>> {
     let mut lines = text.lines();
     let (head, sealed) = (lines.next()?, lines.next()?);
     let values = head.strip_prefix(HEAD)?.split_whitespace();
-    let values: Option<Vec<&str>> = values
-        .zip(["m=", "t=", "p=", "salt=", "nonce="])
-        .map(|(field, name)| field.strip_prefix(name))
-        .collect();
+    let values: Option<Vec<&str>> =
+        values.zip(["m=", "t=", "p=", "salt=", "nonce="]).map(|(field, name)| field.strip_prefix(name)).collect();
     let [memory, passes, lanes, salt, nonce] = values?[..] else { return None };
     let costs = [memory.parse().ok()?, passes.parse().ok()?, lanes.parse().ok()?];
     if costs.iter().zip(MAX_COSTS).any(|(cost, most)| *cost > most) {

@@ -59,12 +59,20 @@ struct Summary {
 
 impl Summary {
     /// `to` are the addresses meant to be paid; what goes to other ones of ours is change.
-    fn new(session: &Session, store: &Store, transaction: &Transaction, vsize: u64, fee: u64, to: &[Address]) -> Summary {
+    fn new(
+        session: &Session,
+        store: &Store,
+        transaction: &Transaction,
+        vsize: u64,
+        fee: u64,
+        to: &[Address],
+    ) -> Summary {
         let meant = |script: &Script| to.iter().any(|address| address.script_pubkey() == *script);
         let (mut paid, mut change) = (Vec::new(), Vec::new());
         for output in &transaction.output {
             let script = &output.script_pubkey;
-            let name = session.network.address(script).map_or_else(|| script.to_string(), |address| address.to_string());
+            let name =
+                session.network.address(script).map_or_else(|| script.to_string(), |address| address.to_string());
             let ours = store.wallet.is_mine(script.clone()) && !meant(script);
             if ours { &mut change } else { &mut paid }.push((name, output.value.to_sat()));
         }
@@ -82,7 +90,8 @@ impl Summary {
 
     /// The fee as a part of what is paid; of what comes back, where nothing is.
     fn percent(&self) -> f64 {
-        let whole = if self.paid.is_empty() { self.change.iter().map(|(_, amount)| amount).sum() } else { self.total() };
+        let whole =
+            if self.paid.is_empty() { self.change.iter().map(|(_, amount)| amount).sum() } else { self.total() };
         (self.fee as f64 * 10_000.0 / whole.max(1) as f64).round() / 100.0
     }
 
@@ -95,7 +104,8 @@ impl Summary {
         let to = |(name, amount): &(String, u64)| line("To", &format!("{name} ({chain})"), *amount, &btc(*amount));
         let mut lines: Vec<String> = self.paid.iter().map(to).collect();
         let size = format!("{} sat/vB x {} vB", self.rate(), grouped(self.vsize));
-        lines.push(line("Fee", &size, self.fee, &format!("{} %", self.percent())));
+        let percent = if self.percent() < 0.01 { "under 0.01 %".into() } else { format!("{} %", self.percent()) };
+        lines.push(line("Fee", &size, self.fee, &percent));
         let kind = if self.replaceable { "replaceable" } else { "final" };
         lines.extend(self.change.iter().map(|(name, amount)| line("Change", name, *amount, &btc(*amount))));
         let lock = match self.lock_time {
@@ -134,7 +144,10 @@ impl Summary {
         let folded = self.fee.saturating_sub(asked);
         // A signature is a byte longer or shorter than foreseen: that much is no rest.
         if self.change.is_empty() && folded > asked / 20 + 2 {
-            session.say(&format!("  There is no change: a rest of {} is too small to be kept and goes to the fee.", sat(folded)));
+            session.say(&format!(
+                "  There is no change: a rest of {} is too small to be kept and goes to the fee.",
+                sat(folded)
+            ));
         }
     }
 }
@@ -183,30 +196,31 @@ pub fn complete(
     let account = store.account(&session.network, &session.prompt)?;
     build::sign(&account, &mut psbt)?;
     drop(account);
-    let transaction = build::finalize(&mut psbt)?;
-    deliver(session, store, node, &psbt, transaction, to, rate, done)
+    deliver(session, store, node, psbt, to, rate, done)
 }
 
-/// The same for a transaction that is signed.
-#[expect(clippy::too_many_arguments, reason = "one way out for every command that sends")]
+/// The same for one that has its signatures.
 pub fn deliver(
     session: &Session,
     store: &mut Store,
     node: &Node,
-    psbt: &Psbt,
-    transaction: Transaction,
+    mut psbt: Psbt,
     to: &[Address],
     rate: Option<FeeRate>,
     done: &Done,
 ) -> Result<String> {
+    let transaction = build::finalize(&mut psbt)?;
     let hex = bitcoin::consensus::encode::serialize_hex(&transaction);
     let verdict: Value = node.call("testmempoolaccept", json!([[hex]]))?;
     if verdict[0]["allowed"] == json!(false) {
         let reason = verdict[0]["reject-reason"].as_str().unwrap_or("no reason given").to_owned();
-        return Err(failed(format!("the node would refuse this transaction ({reason}); nothing was sent{}", advice(&reason))));
+        return Err(failed(format!(
+            "the node would refuse this transaction ({reason}); nothing was sent{}",
+            advice(&reason)
+        )));
     }
     let vsize = transaction.vsize() as u64;
-    let summary = Summary::new(session, store, &transaction, vsize, build::fee_of(psbt)?, to);
+    let summary = Summary::new(session, store, &transaction, vsize, build::fee_of(&psbt)?, to);
     session.say(&summary.text(session.network.name()));
     summary.warn(session, rate);
     session.prompt.confirm("Send?")?;
@@ -232,7 +246,8 @@ pub fn deliver(
         value["method"] = method.into();
     }
     session.show(&value, || {
-        let raise = if done.replaces.is_none() { format!("\n(groat bump {txid} raises its fee)") } else { String::new() };
+        let raise =
+            if done.replaces.is_none() { format!("\n(groat bump {txid} raises its fee)") } else { String::new() };
         format!("Sent {txid}, {}.{raise}", relayed.text())
     });
     Ok(txid.to_string())
@@ -263,7 +278,9 @@ impl Relayed {
     fn text(&self) -> String {
         match (self.announced_to, self.relayed, self.peers) {
             (_, false, 0) => "though the node has no peers now: it tells them as soon as it has".into(),
-            (_, false, _) => format!("but no peer has asked for it in {} s: the node goes on offering it", FOLLOW.as_secs()),
+            (_, false, _) => {
+                format!("but no peer has asked for it in {} s: the node goes on offering it", FOLLOW.as_secs())
+            }
             (Some(1), true, _) => "announced to 1 peer".into(),
             (Some(count), true, _) => format!("announced to {} peers", grouped(count)),
             (None, true, _) => "and a peer has it".into(),

@@ -1,6 +1,6 @@
 //! What a command works with: the options, the chain, the terminal; and from there the wallet and the node.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -13,6 +13,13 @@ use crate::prompt::Prompt;
 use crate::rpc::Node;
 use crate::store::{self, Birthday, Store};
 use crate::sync;
+
+/// Prints lines. Whoever reads them may have enough, as `head` has: then all is done.
+pub fn print(text: &str) {
+    if writeln!(std::io::stdout(), "{text}").is_err() {
+        std::process::exit(0);
+    }
+}
 
 /// One run of the program.
 pub struct Session {
@@ -53,7 +60,10 @@ impl Session {
         }
         let (folder, chain) = (self.wallets(), self.network.name());
         match &store::names(&folder)?[..] {
-            [] => Err(failed(format!("no wallet on {chain} yet (looked in {}): `groat create NAME` makes one", folder.display()))),
+            [] => Err(failed(format!(
+                "no wallet on {chain} yet (looked in {}): `groat create NAME` makes one",
+                folder.display()
+            ))),
             [name] => Ok(name.clone()),
             names => Err(usage(format!("there are several wallets ({}): say which with --wallet", names.join(", ")))),
         }
@@ -110,7 +120,7 @@ impl Session {
     pub fn show(&self, value: &Value, text: impl FnOnce() -> String) {
         let text = if self.options.json { value.to_string() } else { text() };
         if !text.is_empty() {
-            println!("{text}");
+            print(&text);
         }
     }
 
@@ -130,7 +140,8 @@ impl Session {
 
     /// Says something that should not be overlooked.
     pub fn warn(&self, text: &str) {
-        let plain = std::env::var_os("NO_COLOR").is_some() || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let plain =
+            std::env::var_os("NO_COLOR").is_some() || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let colored = match self.options.color {
             Color::Always => true,
             Color::Never => false,

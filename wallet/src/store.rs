@@ -104,8 +104,7 @@ pub fn check_new(wallets: &Path, name: &str) -> Result<()> {
 pub fn write_private(path: &Path, text: &str) -> Result<()> {
     let doing = || format!("write {}", path.display());
     let next = path.with_extension("new");
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next).doing(doing())?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next).doing(doing())?;
     file.write_all(text.as_bytes()).doing(doing())?;
     file.sync_all().doing(doing())?;
     std::fs::rename(&next, path).doing(doing())
@@ -131,7 +130,11 @@ impl Store {
     pub fn create(wallets: &Path, network: &Network, plan: Plan<'_>) -> Result<Store> {
         check_new(wallets, plan.name)?;
         let folder = wallets.join(plan.name);
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).doing(format!("make {}", folder.display()))?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .doing(format!("make {}", folder.display()))?;
         Store::fill(&folder, network, plan).inspect_err(|_| {
             // It holds nothing but what was just written.
             let _ = std::fs::remove_dir_all(&folder);
@@ -179,7 +182,10 @@ impl Store {
         let folder = wallets.join(name);
         let path = folder.join("wallet.sqlite");
         if !path.is_file() {
-            return Err(failed(format!("there is no wallet {name:?} in {}: `groat list` shows all", wallets.display())));
+            return Err(failed(format!(
+                "there is no wallet {name:?} in {}: `groat list` shows all",
+                wallets.display()
+            )));
         }
         let lock = lock(&folder, patience)?;
         let mut database = open_database(&path)?;
@@ -253,7 +259,9 @@ impl Store {
     pub fn words(&self, prompt: &Prompt) -> Result<bdk_wallet::bip39::Mnemonic> {
         if self.watch_only() {
             let name = &self.name;
-            return Err(failed(format!("wallet {name:?} only watches and has no keys: `groat psbt` makes what another signs")));
+            return Err(failed(format!(
+                "wallet {name:?} only watches and has no keys: `groat psbt` makes what another signs"
+            )));
         }
         let text = std::fs::read_to_string(self.seed_path()).doing("read seed.enc")?;
         seed::open(&text, &prompt.password()?)
@@ -291,8 +299,10 @@ impl Store {
 
     /// All labels: type, reference, label.
     pub fn labels(&self) -> Result<Vec<[String; 3]>> {
-        let mut query =
-            self.database.prepare("SELECT type, ref, label FROM groat_label ORDER BY type, ref").doing("read the wallet")?;
+        let mut query = self
+            .database
+            .prepare("SELECT type, ref, label FROM groat_label ORDER BY type, ref")
+            .doing("read the wallet")?;
         let rows = query.query_map([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?])).doing("read the wallet")?;
         rows.collect::<std::result::Result<_, _>>().doing("read the wallet")
     }
@@ -300,7 +310,8 @@ impl Store {
     /// The beginnings of the mempool's transaction ids at the last look, sorted.
     pub fn seen_mempool(&self) -> Result<Vec<u64>> {
         let query = "SELECT mempool FROM groat_seen WHERE id = 0";
-        let blob: Option<Vec<u8>> = self.database.query_row(query, [], |row| row.get(0)).optional().doing("read the wallet")?;
+        let blob: Option<Vec<u8>> =
+            self.database.query_row(query, [], |row| row.get(0)).optional().doing("read the wallet")?;
         Ok(blob.unwrap_or_default().as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect())
     }
 

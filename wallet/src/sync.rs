@@ -3,13 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bdk_wallet::KeychainKind;
 use bdk_wallet::chain::Indexer;
 use bdk_wallet::chain::indexer::keychain_txout::KeychainTxOutIndex;
 use bitcoin::hashes::Hash;
-use bitcoin::{Block, BlockHash, Transaction, Txid};
+use bitcoin::{Amount, Block, BlockHash, Transaction, Txid};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -29,6 +30,8 @@ const MAX_BATCH: usize = 500;
 const SAVE_EVERY: Duration = Duration::from_secs(2);
 /// Seconds that a block's time may lie before the time of what it holds. Core: `TIMESTAMP_WINDOW`.
 const TIMESTAMP_WINDOW: u64 = 2 * 60 * 60;
+/// Reasons of refusal that say that a payment's coins are spent otherwise (Core: the reject reasons).
+const CONFLICTS: [&str; 4] = ["missingorspent", "missing-inputs", "txn-mempool-conflict", "insufficient fee"];
 /// How often chain and mempool are read again because a block came in between.
 const ATTEMPTS: usize = 10;
 
@@ -60,6 +63,14 @@ pub fn sync(store: &mut Store, node: &Node, network: &Network) -> Result<u32> {
 
 fn sync_blocks(store: &mut Store, node: &Node, network: &Network) -> Result<u32> {
     let info: ChainInfo = node.call("getblockchaininfo", json!([]))?;
+    let known = store.wallet.latest_checkpoint().height();
+    if info.initialblockdownload && info.blocks < known {
+        // What the wallet knows is not wrong because a new node does not know it yet.
+        let blocks = info.blocks;
+        return Err(Error::Node(format!(
+            "the node is still catching up (block {blocks}, the wallet is at {known}): wait for it"
+        )));
+    }
     if info.initialblockdownload && info.headers > info.blocks {
         eprintln!("The node is still catching up: block {} of {}.", info.blocks, info.headers);
     }
@@ -206,17 +217,35 @@ fn sync_mempool(store: &mut Store, node: &Node) -> Result<()> {
     }
     let now = now();
     store.wallet.apply_unconfirmed_txs(transactions.into_iter().map(|transaction| (transaction, now)));
-    let gone: Vec<(Txid, u64)> = store
+    let gone: Vec<Arc<Transaction>> = store
         .wallet
         .transactions()
         .filter(|known| !known.chain_position.is_confirmed() && !all.contains(&known.tx_node.txid))
-        .map(|known| (known.tx_node.txid, now))
+        .map(|known| known.tx_node.tx)
         .collect();
-    store.wallet.apply_evicted_txs(gone);
+    let mut evicted = Vec::new();
+    for transaction in gone {
+        let ours = store.wallet.sent_and_received(&transaction).0 > Amount::ZERO;
+        if !ours || !offer_again(node, &transaction)? {
+            evicted.push((transaction.compute_txid(), now));
+        }
+    }
+    store.wallet.apply_evicted_txs(evicted);
     store.save()?;
     let mut seen: Vec<u64> = all.iter().map(short).collect();
     seen.sort_unstable();
     store.set_seen_mempool(&seen)
+}
+
+/// Offers a payment of ours again that has left the node's mempool, so that it is not taken for undone while others may
+/// still mine it. False: its coins are spent by another one, and it can never be.
+fn offer_again(node: &Node, transaction: &Transaction) -> Result<bool> {
+    let hex = bitcoin::consensus::encode::serialize_hex(transaction);
+    match node.call::<Txid>("sendrawtransaction", json!([hex])) {
+        Ok(_) => Ok(true),
+        Err(Error::Rpc { message, .. }) => Ok(!CONFLICTS.iter().any(|reason| message.contains(reason))),
+        Err(other) => Err(other),
+    }
 }
 
 /// A bar with what is left, on a terminal, where it takes more than a moment.

@@ -18,6 +18,21 @@ use crate::session::Session;
 use crate::store::{self, Birthday, Plan, Store};
 use crate::sync;
 
+/// What `info` shows, in order.
+const FIELDS: [&str; 12] = [
+    "name",
+    "folder",
+    "chain",
+    "genesis",
+    "type",
+    "watch_only",
+    "bip39_passphrase",
+    "descriptor",
+    "change_descriptor",
+    "birthday_height",
+    "synced_height",
+    "transactions",
+];
 /// Words that are asked back, to see that they were written down.
 const ASKED_BACK: usize = 3;
 /// Blocks below the tip from which a new wallet is looked for: those may still be replaced.
@@ -154,7 +169,10 @@ pub fn restore(
     });
     session.show(&value, || {
         let from = birthday.unwrap_or("the first block");
-        format!("Restored {name:?} ({}). `groat balance` looks for its payments from {from} on.", session.network.name())
+        format!(
+            "Restored {name:?} ({}). `groat balance` looks for its payments from {from} on.",
+            session.network.name()
+        )
     });
     Ok(())
 }
@@ -205,8 +223,7 @@ pub fn import(
 ) -> Result<()> {
     let begun = birthday.map_or(Ok(Birthday::Height(0)), Session::parse_birthday)?;
     let (external, internal) = keys::parse_public(descriptor, change, kind)?;
-    let plan =
-        Plan { name, external, internal, kind: None, passphrase: false, birthday: begun, seed: None };
+    let plan = Plan { name, external, internal, kind: None, passphrase: false, birthday: begun, seed: None };
     let mut store = Store::create(&session.wallets(), &session.network, plan)?;
     let address = store.wallet.next_unused_address(KeychainKind::External).address.to_string();
     store.save()?;
@@ -252,9 +269,9 @@ pub fn info(session: &Session) -> Result<()> {
         "transactions": store.wallet.transactions().count(),
     });
     session.show(&value, || {
-        let fields = value.as_object().into_iter().flatten();
-        let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        fields.map(|(name, value)| format!("{:<18}{}", name.replace('_', " "), text(value))).collect::<Vec<_>>().join("\n")
+        let text = |name: &str| value[name].as_str().map_or_else(|| value[name].to_string(), str::to_owned);
+        let line = |name: &str| format!("{:<18}{}", name.replace('_', " "), text(name));
+        FIELDS.map(line).join("\n")
     });
     Ok(())
 }
