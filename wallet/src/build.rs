@@ -23,6 +23,8 @@ use crate::store::Store;
 
 /// Blocks that a payment may take when nothing else is said.
 const DEFAULT_WITHIN: u16 = 6;
+/// Core's `COINBASE_MATURITY`; a network of one's own may have another.
+const COINBASE_MATURITY: u32 = 100;
 /// Fee rate in sat/vB where the node has no estimate.
 const FALLBACK_SAT_VB: u64 = 1;
 
@@ -159,11 +161,25 @@ fn rate_of_btc_kvb(rate: f64) -> FeeRate {
 /// Coins that wait in the mempool and came from somebody else: whoever sent them may still take them back.
 fn foreign_and_waiting(store: &Store) -> Vec<OutPoint> {
     let own = |outpoint: &OutPoint| {
-        let known = store.wallet.get_tx(outpoint.txid);
-        known.is_some_and(|known| store.wallet.sent_and_received(&known.tx_node.tx).0 > Amount::ZERO)
+        let made = store.wallet.tx_graph().get_tx(outpoint.txid);
+        made.is_some_and(|made| store.wallet.sent_and_received(&made).0 > Amount::ZERO)
     };
     let waiting = store.wallet.list_unspent().filter(|coin| !coin.chain_position.is_confirmed());
     waiting.map(|coin| coin.outpoint).filter(|outpoint| !own(outpoint)).collect()
+}
+
+/// Coins from mining that this network holds back longer than Bitcoin does, which is what the library counts with.
+fn immature(session: &Session, store: &Store) -> Vec<OutPoint> {
+    let (maturity, next) = (session.network.params.coinbase_maturity, store.wallet.latest_checkpoint().height() + 1);
+    if maturity <= COINBASE_MATURITY {
+        return Vec::new();
+    }
+    let mined = |txid| store.wallet.tx_graph().get_tx(txid).is_some_and(|made| made.is_coinbase());
+    let held = |coin: &bdk_wallet::LocalOutput| {
+        let height = store.height_of(&coin.outpoint.txid, &coin.chain_position);
+        height.is_some_and(|height| height + maturity > next) && mined(coin.outpoint.txid)
+    };
+    store.wallet.list_unspent().filter(held).map(|coin| coin.outpoint).collect()
 }
 
 /// A transaction that pays, not signed yet. Change goes to a new address of the same kind, the order of outputs is
@@ -176,7 +192,7 @@ pub fn payment(
     from: &[String],
 ) -> Result<Psbt> {
     let from: Vec<OutPoint> = from.iter().map(|text| parse_outpoint(text)).collect::<Result<_>>()?;
-    let waiting = foreign_and_waiting(store);
+    let unusable = [foreign_and_waiting(store), immature(session, store)].concat();
     let all = payments.iter().any(|payment| payment.amount.is_none());
     let mut builder = store.wallet.build_tx();
     builder.fee_rate(rate);
@@ -187,7 +203,7 @@ pub fn payment(
         };
     }
     if from.is_empty() {
-        builder.unspendable(waiting);
+        builder.unspendable(unusable);
         if all {
             builder.drain_wallet();
         }
@@ -226,9 +242,8 @@ pub fn explain(session: &Session, store: &Store, error: CreateTxError, chosen: b
 /// What there is beside the coins that can be spent, for the message about missing ones.
 fn unspendable(session: &Session, store: &Store) -> String {
     let balance = store.wallet.balance();
-    let locked = store.wallet.list_locked_unspent();
-    let locked: u64 =
-        locked.filter_map(|outpoint| store.wallet.get_utxo(outpoint)).map(|coin| coin.txout.value.to_sat()).sum();
+    let locked = store.wallet.list_unspent().filter(|coin| store.wallet.is_outpoint_locked(coin.outpoint));
+    let locked: u64 = locked.map(|coin| coin.txout.value.to_sat()).sum();
     let maturity = session.network.params.coinbase_maturity;
     let parts = [
         (balance.immature.to_sat(), format!("immature (mined less than {maturity} blocks ago)")),
@@ -282,6 +297,18 @@ pub fn finalize(psbt: &mut Psbt) -> Result<Transaction> {
         })?;
     }
     Ok(psbt.clone().extract_tx_unchecked_fee_rate())
+}
+
+/// Size once signed, as the descriptors foresee it.
+pub fn foreseen_vsize(store: &Store, psbt: &Psbt) -> u64 {
+    let mut weight = psbt.unsigned_tx.weight();
+    for input in &psbt.unsigned_tx.input {
+        let coin = store.wallet.spk_index().txout(input.previous_output);
+        let descriptor = coin.map(|((keychain, _), _)| store.wallet.public_descriptor(keychain));
+        weight += descriptor.and_then(|known| known.max_weight_to_satisfy().ok()).unwrap_or(bitcoin::Weight::ZERO);
+    }
+    // Marker and flag of a witness.
+    (weight.to_wu() + 2).div_ceil(4)
 }
 
 /// What the inputs of a PSBT bring beyond its outputs.

@@ -109,7 +109,7 @@ fn child(session: &Session, store: &mut Store, node: &Node, waiting: &Waiting, r
     let entry: Value = node.call("getmempoolentry", json!([waiting.txid]))?;
     let size = entry["ancestorsize"].as_u64().unwrap_or(waiting.transaction.vsize() as u64);
     let paid = entry["fees"]["ancestor"].as_f64().map_or(0, |fee| (fee * 1e8).round() as u64);
-    let build = |store: &mut Store, fee: Option<Amount>| {
+    let paying = |store: &mut Store, fee: Option<Amount>| {
         let change = store.wallet.next_unused_address(KeychainKind::Internal).address.script_pubkey();
         let mut builder = store.wallet.build_tx();
         let _ = builder.add_utxo(coin.outpoint).doing("spend it")?;
@@ -120,9 +120,10 @@ fn child(session: &Session, store: &mut Store, node: &Node, waiting: &Waiting, r
         };
         builder.finish().map_err(|error| build::explain(session, store, error, true))
     };
-    let alone = build::fee_of(&build(store, None)?)?;
-    let parents = rate.fee_vb(size).map_or(0, Amount::to_sat);
-    build(store, Some(Amount::from_sat(alone + parents.saturating_sub(paid))))
+    let draft = paying(store, None)?;
+    let both = rate.fee_vb(size + build::foreseen_vsize(store, &draft)).map_or(0, Amount::to_sat);
+    let fee = both.saturating_sub(paid).max(build::fee_of(&draft)?);
+    paying(store, Some(Amount::from_sat(fee)))
 }
 
 /// `groat cancel`.

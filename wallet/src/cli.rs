@@ -259,12 +259,14 @@ pub enum Command {
     },
     /// Show how the node is doing
     Status,
+    /// Show the node's peers
+    Peers,
     /// Call a method of the node: arguments in order, or key=value
     Rpc {
         /// The method; `help` lists all
         method: String,
         /// Its arguments; what is not JSON is text, - is standard input
-        #[arg(allow_hyphen_values = true)]
+        #[arg(allow_negative_numbers = true)]
         arguments: Vec<String>,
     },
     /// Stop the node

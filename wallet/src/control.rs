@@ -1,4 +1,4 @@
-//! Commands about the node (status, rpc, stop) and about this program (completions, man).
+//! Commands about the node (status, peers, rpc, stop) and about this program (completions, man).
 
 use std::io::Read;
 
@@ -42,6 +42,31 @@ pub fn status(session: &Session) -> Result<()> {
             grouped(number(&mempool["size"])),
         )
     });
+    Ok(())
+}
+
+/// `groat peers`.
+pub fn peers(session: &Session) -> Result<()> {
+    let peers: Vec<Value> = session.node()?.call("getpeerinfo", json!([]))?;
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let (mut list, mut rows) = (Vec::new(), Vec::new());
+    for peer in &peers {
+        let inbound = peer["inbound"] == json!(true);
+        list.push(json!({
+            "id": peer["id"], "address": peer["addr"], "inbound": inbound, "agent": peer["subver"],
+            "height": peer["synced_blocks"], "transport": peer["transport_protocol_type"],
+        }));
+        let direction = if inbound { "in" } else { "out" };
+        rows.push(vec![
+            text(&peer["id"]),
+            text(&peer["addr"]),
+            direction.into(),
+            text(&peer["transport_protocol_type"]),
+            text(&peer["subver"]),
+        ]);
+    }
+    let titles = ["id", "address", "", "transport", "agent"];
+    session.show_rows(&json!({ "peers": list }), &titles, &rows, "The node has no peers now.");
     Ok(())
 }
 

@@ -43,9 +43,7 @@ pub fn sync(session: &Session, from: Option<&str>) -> Result<()> {
             Birthday::Time(time) => sync::height_at(&node, time, tip)?,
         };
         store.set_birthday(Birthday::Height(height))?;
-        let again = store.wallet.checkpoints().map(|checkpoint| checkpoint.height());
-        let again: Vec<u32> = again.filter(|known| *known >= height.max(1)).collect();
-        store.forget_blocks(&again, &session.network)?;
+        store.forget_from(height, &session.network)?;
         store.set_seen_mempool(&[])?;
     }
     let (store, _, height) = session.synced()?;
@@ -67,13 +65,11 @@ pub fn history(session: &Session, limit: usize) -> Result<()> {
         .wallet
         .transactions()
         .map(|known| {
-            let (height, time) = match &known.chain_position {
-                ChainPosition::Confirmed { anchor, .. } => {
-                    (Some(anchor.block_id.height), Some(anchor.confirmation_time))
-                }
-                ChainPosition::Unconfirmed { last_seen, first_seen } => (None, first_seen.or(*last_seen)),
+            let time = match &known.chain_position {
+                ChainPosition::Confirmed { anchor, .. } => Some(anchor.confirmation_time),
+                ChainPosition::Unconfirmed { last_seen, first_seen } => first_seen.or(*last_seen),
             };
-            (height, time, known.tx_node.tx, known.tx_node.txid)
+            (store.height_of(&known.tx_node.txid, &known.chain_position), time, known.tx_node.tx, known.tx_node.txid)
         })
         .collect();
     // What waits first, then from the last block back; ids make the order the same each time.
@@ -162,10 +158,10 @@ pub fn coins(session: &Session, lock: &[String], unlock: &[String]) -> Result<()
     all.sort_by_key(|coin| (std::cmp::Reverse(coin.txout.value), coin.outpoint));
     let (mut list, mut rows) = (Vec::<Value>::new(), Vec::new());
     for coin in all {
-        let height = coin.chain_position.confirmation_height_upper_bound();
+        let height = store.height_of(&coin.outpoint.txid, &coin.chain_position);
         let confirmations = confirmations(height, tip);
         let locked = store.wallet.is_outpoint_locked(coin.outpoint);
-        let coinbase = store.wallet.get_tx(coin.outpoint.txid).is_some_and(|known| known.tx_node.tx.is_coinbase());
+        let coinbase = store.wallet.tx_graph().get_tx(coin.outpoint.txid).is_some_and(|made| made.is_coinbase());
         let immature = coinbase && confirmations < session.network.params.coinbase_maturity;
         let address = session.network.address(&coin.txout.script_pubkey).map(|address| address.to_string());
         let label = match store.label("output", &coin.outpoint.to_string())? {

@@ -5,8 +5,8 @@
 //! |---|---|
 //! | `cli`, `session` | the command line; what a command works with |
 //! | `network`, `rpc` | the chain; the node |
-//! | `keys`, `seed`, `store` | words and descriptors; the secret at rest; the wallet's folder |
-//! | `sync` | blocks and mempool into the wallet |
+//! | `keys`, `seed`, `store`, `condense` | words and descriptors; the secret at rest; the wallet's folder; long histories |
+//! | `sync`, `filters` | blocks and mempool into the wallet |
 //! | `wallets`, `receive`, `history`, `labels` | commands about a wallet and what it has |
 //! | `send`, `build`, `bump`, `psbt`, `message` | commands that make transactions and signatures |
 //! | `control` | commands about the node, and about this program |
@@ -15,8 +15,10 @@
 mod build;
 mod bump;
 mod cli;
+mod condense;
 mod control;
 mod error;
+mod filters;
 mod format;
 mod history;
 mod keys;
@@ -86,6 +88,7 @@ fn run(cli: Cli) -> Result<()> {
             message::verify(session, &address, &message, &signature)
         }
         Command::Status => control::status(session),
+        Command::Peers => control::peers(session),
         Command::Rpc { method, arguments } => control::rpc(session, &method, &arguments),
         Command::Stop => control::stop(session),
         Command::Completions { shell } => control::completions(shell),

@@ -24,6 +24,8 @@ const HIGH_FEE_PERCENT: f64 = 5.0;
 const HIGH_FEE_RATE: f64 = 500.0;
 /// How long a sent transaction is followed until a peer has heard of it.
 const FOLLOW: Duration = Duration::from_secs(20);
+/// How long after the last peer was told nobody else is waited for.
+const SETTLED: Duration = Duration::from_secs(5);
 
 /// `groat send`.
 pub fn send(session: &Session, payments: &[String], fee: &FeeOptions, from: &[String], dry_run: bool) -> Result<()> {
@@ -152,20 +154,8 @@ impl Summary {
     }
 }
 
-/// Size once signed, as the descriptors foresee it.
-fn foreseen_vsize(store: &Store, psbt: &Psbt) -> u64 {
-    let mut weight = psbt.unsigned_tx.weight();
-    for input in &psbt.unsigned_tx.input {
-        let coin = store.wallet.get_utxo(input.previous_output);
-        let descriptor = coin.map(|coin| store.wallet.public_descriptor(coin.keychain));
-        weight += descriptor.and_then(|known| known.max_weight_to_satisfy().ok()).unwrap_or(bitcoin::Weight::ZERO);
-    }
-    // Marker and flag of a witness.
-    (weight.to_wu() + 2).div_ceil(4)
-}
-
 fn show_only(session: &Session, store: &Store, psbt: &Psbt, to: &[Address], rate: FeeRate) -> Result<()> {
-    let vsize = foreseen_vsize(store, psbt);
+    let vsize = build::foreseen_vsize(store, psbt);
     let summary = Summary::new(session, store, &psbt.unsigned_tx, vsize, build::fee_of(psbt)?, to);
     summary.warn(session, Some(rate));
     let mut value = summary.json();
@@ -293,6 +283,7 @@ fn follow(session: &Session, node: &Node, txid: &str) -> Result<Relayed> {
     #[derive(Deserialize)]
     struct RelayInfo {
         announced_to: u64,
+        requested_by: u64,
     }
     let peers: u64 = node.call("getconnectioncount", json!([]))?;
     if peers == 0 {
@@ -302,12 +293,13 @@ fn follow(session: &Session, node: &Node, txid: &str) -> Result<Relayed> {
     let (begun, mut last, mut since) = (Instant::now(), 0, Instant::now());
     while begun.elapsed() < FOLLOW {
         match node.call::<RelayInfo>("getrelayinfo", json!([txid])) {
-            Ok(RelayInfo { announced_to }) => {
+            Ok(RelayInfo { announced_to, requested_by }) => {
                 if announced_to != last {
                     (last, since) = (announced_to, Instant::now());
                 }
-                // All of them, or as many as there are going to be for now.
-                if announced_to >= peers || (announced_to > 0 && since.elapsed() > Duration::from_secs(5)) {
+                // All were told and one has asked for it, or that is as far as it gets for now.
+                let told = announced_to >= peers && requested_by > 0;
+                if told || (announced_to > 0 && since.elapsed() > SETTLED) {
                     break;
                 }
             }

@@ -1,15 +1,21 @@
 //! A wallet on disk: a folder with the public part (`wallet.sqlite`) and the secret (`seed.enc`), both readable by the
 //! owner alone, and a lock while a command works with it. Knows no node.
 
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bdk_wallet::chain::ChainPosition;
+use bdk_wallet::chain::ConfirmationBlockTime;
 use bdk_wallet::rusqlite::{Connection, OptionalExtension, params};
-use bdk_wallet::{ChangeSet, KeychainKind, PersistedWallet, Wallet, WalletPersister};
+use bdk_wallet::{ChangeSet, KeychainKind, Wallet, WalletPersister};
 
+use bitcoin::Txid;
+
+use crate::condense::condense;
 use crate::error::{Doing, Result, failed, usage};
 use crate::keys::{Account, Kind};
 use crate::network::Network;
@@ -70,9 +76,10 @@ pub struct Store {
     /// Its folder.
     pub folder: PathBuf,
     /// Keys, addresses, coins and transactions.
-    pub wallet: PersistedWallet<Connection>,
-    /// The file behind it.
-    pub database: Connection,
+    pub wallet: Wallet,
+    /// Heights of transactions that `wallet` sees in another block than they are in.
+    heights: HashMap<Txid, u32>,
+    database: Connection,
     _lock: File,
 }
 
@@ -153,14 +160,17 @@ impl Store {
             Some(internal) => Wallet::create(plan.external, internal),
             None => Wallet::create_single(plan.external),
         };
-        let wallet = create
+        let mut wallet = create
             .network(network.kind)
             .genesis_hash(network.genesis())
             .lookahead(LOOKAHEAD)
             .use_spk_cache(true)
-            .create_wallet(&mut database)
+            .create_wallet_no_persist()
             .doing("make the wallet")?;
-        let store = Store { name: plan.name.into(), folder: folder.into(), wallet, database, _lock: lock };
+        Connection::initialize(&mut database).doing("make the wallet")?;
+        Connection::persist(&mut database, &wallet.take_staged().unwrap_or_default()).doing("make the wallet")?;
+        let (name, heights) = (plan.name.into(), HashMap::new());
+        let store = Store { name, folder: folder.into(), wallet, heights, database, _lock: lock };
         store.set(fact::CHAIN, network.name())?;
         store.set(fact::KIND, plan.kind.map_or("descriptor", Kind::name))?;
         store.set(fact::PASSPHRASE, if plan.passphrase { "yes" } else { "no" })?;
@@ -189,23 +199,45 @@ impl Store {
         }
         let lock = lock(&folder, patience)?;
         let mut database = open_database(&path)?;
-        let wallet = load(&mut database, network).map_err(|text| damaged(&path, &text))?;
-        Ok(Store { name: name.into(), folder, wallet, database, _lock: lock })
+        let (wallet, heights) = load(&mut database, network).map_err(|text| damaged(&path, &text))?;
+        Ok(Store { name: name.into(), folder, wallet, heights, database, _lock: lock })
     }
 
     /// Writes what has changed.
     pub fn save(&mut self) -> Result<()> {
-        self.wallet.persist(&mut self.database).doing("write the wallet").map(drop)
+        if let Some(change) = self.wallet.staged() {
+            Connection::persist(&mut self.database, change).doing("write the wallet")?;
+            self.wallet.take_staged();
+        }
+        Ok(())
     }
 
-    /// Forgets blocks that are no longer in the chain.
-    pub fn forget_blocks(&mut self, heights: &[u32], network: &Network) -> Result<()> {
+    /// Writes what has changed, and reads all again.
+    pub fn reload(&mut self, network: &Network) -> Result<()> {
         self.save()?;
-        let mut change = ChangeSet::default();
-        change.local_chain.blocks.extend(heights.iter().map(|height| (*height, None)));
-        Connection::persist(&mut self.database, &change).doing("write the wallet")?;
-        self.wallet = load(&mut self.database, network).map_err(failed)?;
+        (self.wallet, self.heights) = load(&mut self.database, network).map_err(failed)?;
         Ok(())
+    }
+
+    /// Forgets the blocks from this height on; genesis stays.
+    pub fn forget_from(&mut self, height: u32, network: &Network) -> Result<()> {
+        self.save()?;
+        let known = Connection::initialize(&mut self.database).doing("read the wallet")?;
+        let stale = known.local_chain.blocks.range(height.max(1)..).map(|(height, _)| (*height, None));
+        let mut change = ChangeSet::default();
+        change.local_chain.blocks.extend(stale);
+        Connection::persist(&mut self.database, &change).doing("write the wallet")?;
+        self.reload(network)
+    }
+
+    /// Height at which a transaction is confirmed; none while it waits.
+    pub fn height_of(&self, txid: &Txid, position: &ChainPosition<ConfirmationBlockTime>) -> Option<u32> {
+        match position {
+            ChainPosition::Confirmed { anchor, .. } => {
+                Some(self.heights.get(txid).copied().unwrap_or(anchor.block_id.height))
+            }
+            ChainPosition::Unconfirmed { .. } => None,
+        }
     }
 
     fn get(&self, name: &str) -> Result<Option<String>> {
@@ -329,15 +361,18 @@ fn open_database(path: &Path) -> Result<Connection> {
     Ok(database)
 }
 
-fn load(database: &mut Connection, network: &Network) -> std::result::Result<PersistedWallet<Connection>, String> {
-    Wallet::load()
+fn load(database: &mut Connection, network: &Network) -> std::result::Result<(Wallet, HashMap<Txid, u32>), String> {
+    let mut stored = Connection::initialize(database).map_err(|error| error.to_string())?;
+    let heights = condense(&mut stored);
+    let wallet = Wallet::load()
         .check_network(network.kind)
         .check_genesis_hash(network.genesis())
         .lookahead(LOOKAHEAD)
         .use_spk_cache(true)
-        .load_wallet(database)
+        .load_wallet_no_persist(stored)
         .map_err(|error| error.to_string())?
-        .ok_or_else(|| "there is no wallet in it".into())
+        .ok_or("there is no wallet in it")?;
+    Ok((wallet, heights))
 }
 
 fn damaged(path: &Path, text: &str) -> crate::error::Error {

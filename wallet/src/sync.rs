@@ -1,5 +1,5 @@
 //! Brings a wallet up to the node's chain and mempool. Blocks are read from the wallet's last one or its birthday on,
-//! many in one exchange; what was read is kept every few seconds, so that a stop at any point loses little.
+//! many in one exchange, and only those that filters point to where the node has filters; what was read is kept every few seconds, so that a stop at any point loses little.
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
@@ -10,12 +10,13 @@ use bdk_wallet::KeychainKind;
 use bdk_wallet::chain::Indexer;
 use bdk_wallet::chain::indexer::keychain_txout::KeychainTxOutIndex;
 use bitcoin::hashes::Hash;
-use bitcoin::{Amount, Block, BlockHash, Transaction, Txid};
+use bitcoin::{Amount, Block, BlockHash, ScriptBuf, Transaction, Txid};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result, failed};
+use crate::filters;
 use crate::network::Network;
 use crate::rpc::{Node, read};
 use crate::store::{Birthday, Store};
@@ -25,7 +26,11 @@ const REMEMBERED: u32 = 100;
 /// Bytes of hexadecimal digits that one exchange should bring.
 const EXCHANGE: usize = 16 << 20;
 /// Blocks or transactions in one exchange at most.
-const MAX_BATCH: usize = 500;
+const MAX_BATCH: u32 = 500;
+/// Part of the blocks, as its reciprocal, from which on filters do not pay.
+const DENSE: usize = 16;
+/// Blocks in the first exchange, when their size is not known yet.
+const FIRST_BATCH: u32 = 16;
 /// How often what was read is written.
 const SAVE_EVERY: Duration = Duration::from_secs(2);
 /// Seconds that a block's time may lie before the time of what it holds. Core: `TIMESTAMP_WINDOW`.
@@ -50,7 +55,13 @@ struct ChainInfo {
 /// Reads new blocks and the mempool. Gives the height of the tip.
 pub fn sync(store: &mut Store, node: &Node, network: &Network) -> Result<u32> {
     for _ in 0..ATTEMPTS {
-        let height = sync_blocks(store, node, network)?;
+        let target = node_height(store, node)?;
+        rewind(store, node, network)?;
+        let known = store.wallet.latest_checkpoint().height();
+        let Some(height) = sync_blocks(store, node, target)? else { continue };
+        if height > known + REMEMBERED {
+            store.reload(network)?;
+        }
         sync_mempool(store, node)?;
         let best: BlockHash = node.call("getbestblockhash", json!([]))?;
         if best == store.wallet.latest_checkpoint().hash() || height < birthday_height(store, node, height)? {
@@ -58,46 +69,59 @@ pub fn sync(store: &mut Store, node: &Node, network: &Network) -> Result<u32> {
             return Ok(height);
         }
     }
-    Err(Error::Node(format!("the node's tip changed {ATTEMPTS} times while it was read: try again")))
+    Err(Error::Node(format!("the node's chain changed {ATTEMPTS} times while it was read: try again")))
 }
 
-fn sync_blocks(store: &mut Store, node: &Node, network: &Network) -> Result<u32> {
-    let info: ChainInfo = node.call("getblockchaininfo", json!([]))?;
+/// Height of the node's tip, unless the node knows less than the wallet does.
+fn node_height(store: &Store, node: &Node) -> Result<u32> {
+    let ChainInfo { blocks, headers, initialblockdownload } = node.call("getblockchaininfo", json!([]))?;
     let known = store.wallet.latest_checkpoint().height();
-    if info.initialblockdownload && info.blocks < known {
+    if initialblockdownload && blocks < known {
         // What the wallet knows is not wrong because a new node does not know it yet.
-        let blocks = info.blocks;
         return Err(Error::Node(format!(
             "the node is still catching up (block {blocks}, the wallet is at {known}): wait for it"
         )));
     }
-    if info.initialblockdownload && info.headers > info.blocks {
-        eprintln!("The node is still catching up: block {} of {}.", info.blocks, info.headers);
+    if initialblockdownload && headers > blocks {
+        eprintln!("The node is still catching up: block {blocks} of {headers}.");
     }
-    rewind(store, node, network)?;
-    let target = info.blocks;
+    Ok(blocks)
+}
+
+/// Reads blocks up to the tip, and gives its height. None: the chain changed under the reading.
+fn sync_blocks(store: &mut Store, node: &Node, target: u32) -> Result<Option<u32>> {
     let mut next = (store.wallet.latest_checkpoint().height() + 1).max(birthday_height(store, node, target)?);
     if next > target {
-        return Ok(target);
+        return Ok(Some(target));
     }
     let bar = progress(u64::from(target + 1 - next));
-    let (mut batch, mut saved) = (16, Instant::now());
+    let mut saved = Instant::now();
+    // Of the last blocks each is remembered, so these are read whole.
+    let mut filters = next + REMEMBERED < target && filters::served(node)?;
+    let (mut batch, mut whole_until) = (FIRST_BATCH, next);
     while next <= target {
-        let last = target.min(next + batch as u32 - 1);
-        let blocks = fetch_blocks(node, next, last)?;
-        let bytes: usize = blocks.iter().map(|(_, bytes)| bytes).sum();
-        for (at, (block, _)) in blocks.iter().enumerate() {
-            let height = next + at as u32;
-            let end = height == last;
-            if !take_block(store, block, height, end || height + REMEMBERED >= target)? {
-                // The chain changed under the reading: what it was before is taken back, and reading goes on from there.
-                rewind(store, node, network)?;
-                return sync_blocks(store, node, network);
+        let before = next;
+        if filters && next >= whole_until && next + REMEMBERED < target {
+            let last = (target - REMEMBERED).min(next + MAX_BATCH - 1);
+            match sync_filtered(store, node, next, last)? {
+                Step::Done => next = last + 1,
+                Step::Changed => return Ok(None),
+                Step::Dense => whole_until = last + 1,
+                Step::Unfiltered => filters = false,
             }
+        } else {
+            let last = target.min(next + batch - 1);
+            let blocks = fetch_blocks(node, next, last)?;
+            let bytes: usize = blocks.iter().map(|(_, bytes)| bytes).sum();
+            batch = ((EXCHANGE / (bytes / blocks.len()).max(1)) as u32).clamp(1, MAX_BATCH);
+            for (height, (block, _)) in (next..).zip(&blocks) {
+                if !take_block(store, block, height, height == last || height + REMEMBERED >= target) {
+                    return Ok(None);
+                }
+            }
+            next = last + 1;
         }
-        bar.inc(blocks.len() as u64);
-        next = last + 1;
-        batch = (EXCHANGE / (bytes / blocks.len()).max(1)).clamp(1, MAX_BATCH);
+        bar.inc(u64::from(next - before));
         if saved.elapsed() > SAVE_EVERY {
             store.save()?;
             saved = Instant::now();
@@ -105,35 +129,79 @@ fn sync_blocks(store: &mut Store, node: &Node, network: &Network) -> Result<u32>
     }
     bar.finish_and_clear();
     store.save()?;
-    Ok(target)
+    Ok(Some(target))
+}
+
+/// What became of some blocks.
+enum Step {
+    Done,
+    /// They are not of one chain with the wallet's last block.
+    Changed,
+    /// So many have something of the wallet that all are better read in one exchange.
+    Dense,
+    /// The node has no filters of them.
+    Unfiltered,
+}
+
+/// Reads those of the blocks whose filters say that they may have something of the wallet, and the last one.
+fn sync_filtered(store: &mut Store, node: &Node, first: u32, last: u32) -> Result<Step> {
+    let hashes = fetch_hashes(node, first, last)?;
+    let Some(filters) = filters::fetch(node, &hashes)? else { return Ok(Step::Unfiltered) };
+    let mut scripts = known_scripts(store);
+    let hits = hashes.iter().zip(&filters).filter(|(hash, filter)| filters::may_have(filter, hash, &scripts)).count();
+    if hits > hashes.len() / DENSE {
+        return Ok(Step::Dense);
+    }
+    for (height, (hash, filter)) in (first..).zip(hashes.iter().zip(&filters)) {
+        if height != last && !filters::may_have(filter, hash, &scripts) {
+            continue;
+        }
+        for (block, _) in fetch_blocks(node, height, height)? {
+            if block.block_hash() != *hash || !take_block(store, &block, height, height == last) {
+                return Ok(Step::Changed);
+            }
+        }
+        // A payment moves the window of addresses that are looked for.
+        if store.wallet.spk_index().inner().all_spks().len() != scripts.len() {
+            scripts = known_scripts(store);
+        }
+    }
+    Ok(Step::Done)
+}
+
+fn known_scripts(store: &Store) -> Vec<ScriptBuf> {
+    store.wallet.spk_index().inner().all_spks().values().cloned().collect()
 }
 
 /// Takes a block in if it pays or spends, or must be `remembered`. False: it does not follow the last one.
-fn take_block(store: &mut Store, block: &Block, height: u32, remembered: bool) -> Result<bool> {
+fn take_block(store: &mut Store, block: &Block, height: u32, remembered: bool) -> bool {
     let tip = store.wallet.latest_checkpoint().block_id();
     if tip.height + 1 == height && tip.hash != block.header.prev_blockhash {
-        return Ok(false);
+        return false;
     }
     let index: &KeychainTxOutIndex<KeychainKind> = store.wallet.spk_index();
     if remembered || block.txdata.iter().any(|transaction| index.is_tx_relevant(transaction)) {
-        return Ok(store.wallet.apply_block_connected_to(block, height, tip).is_ok());
+        return store.wallet.apply_block_connected_to(block, height, tip).is_ok();
     }
-    Ok(true)
+    true
+}
+
+fn fetch_hashes(node: &Node, first: u32, last: u32) -> Result<Vec<BlockHash>> {
+    let answers = node.batch("getblockhash", (first..=last).map(|height| json!([height])))?;
+    answers.into_iter().map(|answer| read("getblockhash", answer?)).collect()
 }
 
 /// Blocks of these heights, each with the number of digits it came in.
 fn fetch_blocks(node: &Node, first: u32, last: u32) -> Result<Vec<(Block, usize)>> {
-    let hashes: Result<Vec<Value>> =
-        node.batch("getblockhash", (first..=last).map(|height| json!([height])))?.into_iter().collect();
-    let answers = node.batch("getblock", hashes?.into_iter().map(|hash| json!([hash, 0])))?;
-    let decode = |(at, answer): (usize, Result<Value>)| {
-        let height = first + at as u32;
+    let hashes = fetch_hashes(node, first, last)?;
+    let answers = node.batch("getblock", hashes.into_iter().map(|hash| json!([hash, 0])))?;
+    let decode = |(height, answer): (u32, Result<Value>)| {
         let text: String = read("getblock", answer.map_err(|error| unavailable(height, &error))?)?;
         let block = bitcoin::consensus::encode::deserialize_hex(&text)
             .map_err(|error| Error::Node(format!("the node's block {height} cannot be read: {error}")))?;
         Ok((block, text.len()))
     };
-    answers.into_iter().enumerate().map(decode).collect()
+    (first..).zip(answers).map(decode).collect()
 }
 
 fn unavailable(height: u32, error: &Error) -> Error {
@@ -147,7 +215,7 @@ fn unavailable(height: u32, error: &Error) -> Error {
 fn rewind(store: &mut Store, node: &Node, network: &Network) -> Result<()> {
     let known: Vec<(u32, BlockHash)> =
         store.wallet.checkpoints().map(|checkpoint| (checkpoint.height(), checkpoint.hash())).collect();
-    let mut stale = Vec::new();
+    let mut stale = None;
     let mut checked = 0;
     while checked < known.len() {
         // Nearly always the first one is still there.
@@ -156,9 +224,9 @@ fn rewind(store: &mut Store, node: &Node, network: &Network) -> Result<()> {
         for ((height, hash), answer) in some.iter().zip(answers) {
             let same = answer.is_ok_and(|answer| answer == json!(hash));
             if same {
-                return if stale.is_empty() { Ok(()) } else { store.forget_blocks(&stale, network) };
+                return stale.map_or(Ok(()), |lowest| store.forget_from(lowest, network));
             }
-            stale.push(*height);
+            stale = Some(*height);
         }
         checked += some.len();
     }
@@ -208,7 +276,7 @@ fn sync_mempool(store: &mut Store, node: &Node) -> Result<()> {
     let seen = store.seen_mempool()?;
     let new: Vec<Txid> = all.iter().filter(|txid| seen.binary_search(&short(txid)).is_err()).copied().collect();
     let mut transactions: Vec<Transaction> = Vec::new();
-    for some in new.chunks(MAX_BATCH) {
+    for some in new.chunks(MAX_BATCH as usize) {
         for answer in node.batch("getrawtransaction", some.iter().map(|txid| json!([txid])))? {
             // One that is gone by now is in a block, or does not matter.
             let text = answer.ok().and_then(|answer| answer.as_str().map(str::to_owned));
@@ -230,7 +298,10 @@ fn sync_mempool(store: &mut Store, node: &Node) -> Result<()> {
             evicted.push((transaction.compute_txid(), now));
         }
     }
-    store.wallet.apply_evicted_txs(evicted);
+    // It goes through the whole history, even for none.
+    if !evicted.is_empty() {
+        store.wallet.apply_evicted_txs(evicted);
+    }
     store.save()?;
     let mut seen: Vec<u64> = all.iter().map(short).collect();
     seen.sort_unstable();
