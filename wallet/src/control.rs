@@ -129,13 +129,18 @@ pub fn stop(session: &Session) -> Result<()> {
 
 /// `groat completions`.
 pub fn completions(shell: Shell) -> Result<()> {
-    clap_complete::generate(shell, &mut Cli::command(), "groat", &mut std::io::stdout());
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "groat", &mut text);
+    print(String::from_utf8_lossy(&text).trim_end());
     Ok(())
 }
 
 /// `groat man`.
 pub fn man() -> Result<()> {
-    clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout()).doing("write the manual page")
+    let mut text = Vec::new();
+    clap_mangen::Man::new(Cli::command()).render(&mut text).doing("write the manual page")?;
+    print(String::from_utf8_lossy(&text).trim_end());
+    Ok(())
 }
 
 #[cfg(test)]

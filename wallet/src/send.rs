@@ -15,7 +15,7 @@ use crate::format::{btc, grouped, rate_of, sat};
 use crate::rpc::{Node, RPC_METHOD_NOT_FOUND};
 use crate::session::Session;
 use crate::store::Store;
-use crate::sync::now;
+use crate::sync::{drop_waiting, take_waiting};
 use crate::wallets::must_sign;
 
 /// Part of the amount, in percent, above which a fee is warned about.
@@ -217,11 +217,11 @@ pub fn deliver(
     let txid = transaction.compute_txid();
     // Written before it is sent: whatever happens in between, these coins are not spent twice by mistake. If it does not
     // get out, the next look at the mempool frees them.
-    store.wallet.apply_unconfirmed_txs([(transaction, now())]);
+    take_waiting(store, [transaction]);
     store.save()?;
     let sent: Result<String> = node.call("sendrawtransaction", json!([hex]));
     if let Err(error) = sent {
-        store.wallet.apply_evicted_txs([(txid, now())]);
+        drop_waiting(store, &[txid]);
         store.save()?;
         return Err(error);
     }

@@ -37,7 +37,7 @@ const SAVE_EVERY: Duration = Duration::from_secs(2);
 const TIMESTAMP_WINDOW: u64 = 2 * 60 * 60;
 /// Reasons of refusal that say that a payment's coins are spent otherwise (Core: the reject reasons).
 const CONFLICTS: [&str; 4] = ["missingorspent", "missing-inputs", "txn-mempool-conflict", "insufficient fee"];
-/// How often chain and mempool are read again because a block came in between.
+/// How often the chain is read again because it changed in between.
 const ATTEMPTS: usize = 10;
 
 /// Seconds since 1970.
@@ -54,6 +54,8 @@ struct ChainInfo {
 
 /// Reads new blocks and the mempool. Gives the height of the tip.
 pub fn sync(store: &mut Store, node: &Node, network: &Network) -> Result<u32> {
+    // Read first: what leaves the mempool for a block from now on is in the blocks that are read next.
+    let mempool: BTreeSet<Txid> = node.call("getrawmempool", json!([]))?;
     for _ in 0..ATTEMPTS {
         let target = node_height(store, node)?;
         rewind(store, node, network)?;
@@ -62,12 +64,8 @@ pub fn sync(store: &mut Store, node: &Node, network: &Network) -> Result<u32> {
         if height > known + REMEMBERED {
             store.reload(network)?;
         }
-        sync_mempool(store, node)?;
-        let best: BlockHash = node.call("getbestblockhash", json!([]))?;
-        if best == store.wallet.latest_checkpoint().hash() || height < birthday_height(store, node, height)? {
-            store.save()?;
-            return Ok(height);
-        }
+        sync_mempool(store, node, &mempool)?;
+        return Ok(height);
     }
     Err(Error::Node(format!("the node's chain changed {ATTEMPTS} times while it was read: try again")))
 }
@@ -271,8 +269,34 @@ fn short(txid: &Txid) -> u64 {
     u64::from_le_bytes(*bytes)
 }
 
-fn sync_mempool(store: &mut Store, node: &Node) -> Result<()> {
-    let all: BTreeSet<Txid> = node.call("getrawmempool", json!([]))?;
+/// Marks a transaction as waiting. One that was dropped before must be seen later than that.
+pub fn take_waiting(store: &mut Store, transactions: impl IntoIterator<Item = Transaction>) {
+    let now = now();
+    let graph = store.wallet.tx_graph();
+    let seen: Vec<(Transaction, u64)> = transactions
+        .into_iter()
+        .map(|transaction| {
+            let dropped = graph.get_last_evicted(transaction.compute_txid());
+            (transaction, now.max(dropped.map_or(0, |dropped| dropped + 1)))
+        })
+        .collect();
+    store.wallet.apply_unconfirmed_txs(seen);
+}
+
+/// Marks a transaction as one that waits no more.
+pub fn drop_waiting(store: &mut Store, txids: &[Txid]) {
+    // The library goes through the whole history, even for none.
+    if txids.is_empty() {
+        return;
+    }
+    let now = now();
+    let graph = store.wallet.tx_graph();
+    let last_seen = |txid: Txid| graph.get_tx_node(txid).and_then(|node| node.last_seen).unwrap_or(0);
+    let dropped: Vec<(Txid, u64)> = txids.iter().map(|txid| (*txid, now.max(last_seen(*txid)))).collect();
+    store.wallet.apply_evicted_txs(dropped);
+}
+
+fn sync_mempool(store: &mut Store, node: &Node, all: &BTreeSet<Txid>) -> Result<()> {
     let seen = store.seen_mempool()?;
     let new: Vec<Txid> = all.iter().filter(|txid| seen.binary_search(&short(txid)).is_err()).copied().collect();
     let mut transactions: Vec<Transaction> = Vec::new();
@@ -283,25 +307,21 @@ fn sync_mempool(store: &mut Store, node: &Node) -> Result<()> {
             transactions.extend(text.and_then(|text| bitcoin::consensus::encode::deserialize_hex(&text).ok()));
         }
     }
-    let now = now();
-    store.wallet.apply_unconfirmed_txs(transactions.into_iter().map(|transaction| (transaction, now)));
+    take_waiting(store, transactions);
     let gone: Vec<Arc<Transaction>> = store
         .wallet
         .transactions()
         .filter(|known| !known.chain_position.is_confirmed() && !all.contains(&known.tx_node.txid))
         .map(|known| known.tx_node.tx)
         .collect();
-    let mut evicted = Vec::new();
+    let mut dropped = Vec::new();
     for transaction in gone {
         let ours = store.wallet.sent_and_received(&transaction).0 > Amount::ZERO;
         if !ours || !offer_again(node, &transaction)? {
-            evicted.push((transaction.compute_txid(), now));
+            dropped.push(transaction.compute_txid());
         }
     }
-    // It goes through the whole history, even for none.
-    if !evicted.is_empty() {
-        store.wallet.apply_evicted_txs(evicted);
-    }
+    drop_waiting(store, &dropped);
     store.save()?;
     let mut seen: Vec<u64> = all.iter().map(short).collect();
     seen.sort_unstable();
