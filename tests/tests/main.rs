@@ -22,3 +22,4 @@ mod rpc_chain;
 mod rpc_keys;
 mod shapes;
 mod vectors;
+mod wallet;

@@ -55,6 +55,7 @@ fn batch((coins, headers, tip, _): &Written) -> Batch {
         coins: coins.iter().map(|(number, value)| (key(*number), value.map(coin))).collect(),
         headers: headers.iter().map(|number| (*number, record(*number, None, None))).collect(),
         meta: tip.iter().map(|tip| ("tip", tip.map(|byte| vec![byte]))).collect(),
+        ..Batch::default()
     }
 }
 

@@ -1,0 +1,353 @@
+//! Brings a wallet up to the node's chain and mempool. Blocks are read from the wallet's last one or its birthday on,
+//! many in one exchange, and only those that filters point to where the node has filters; what was read is kept every few seconds, so that a stop at any point loses little.
+
+use std::collections::BTreeSet;
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bdk_wallet::KeychainKind;
+use bdk_wallet::chain::Indexer;
+use bdk_wallet::chain::indexer::keychain_txout::KeychainTxOutIndex;
+use bitcoin::hashes::Hash;
+use bitcoin::{Amount, Block, BlockHash, ScriptBuf, Transaction, Txid};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result, failed};
+use crate::filters;
+use crate::network::Network;
+use crate::rpc::{Node, read};
+use crate::store::{Birthday, Store};
+
+/// Blocks below the tip of which each is remembered, so that a reorganisation is followed without reading more again.
+const REMEMBERED: u32 = 100;
+/// Bytes of hexadecimal digits that one exchange should bring.
+const EXCHANGE: usize = 16 << 20;
+/// Blocks or transactions in one exchange at most.
+const MAX_BATCH: u32 = 500;
+/// Part of the blocks, as its reciprocal, from which on filters do not pay.
+const DENSE: usize = 16;
+/// Blocks in the first exchange, when their size is not known yet.
+const FIRST_BATCH: u32 = 16;
+/// How often what was read is written.
+const SAVE_EVERY: Duration = Duration::from_secs(2);
+/// Seconds that a block's time may lie before the time of what it holds. Core: `TIMESTAMP_WINDOW`.
+const TIMESTAMP_WINDOW: u64 = 2 * 60 * 60;
+/// Reasons of refusal that say that a payment's coins are spent otherwise (Core: the reject reasons).
+const CONFLICTS: [&str; 4] = ["missingorspent", "missing-inputs", "txn-mempool-conflict", "insufficient fee"];
+/// How often the chain is read again because it changed in between.
+const ATTEMPTS: usize = 10;
+
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[derive(Deserialize)]
+struct ChainInfo {
+    blocks: u32,
+    headers: u32,
+    initialblockdownload: bool,
+}
+
+/// Reads new blocks and the mempool. Gives the height of the tip.
+pub fn sync(store: &mut Store, node: &Node, network: &Network) -> Result<u32> {
+    // Read first: what leaves the mempool for a block from now on is in the blocks that are read next.
+    let mempool: BTreeSet<Txid> = node.call("getrawmempool", json!([]))?;
+    for _ in 0..ATTEMPTS {
+        let target = node_height(store, node)?;
+        rewind(store, node, network)?;
+        let known = store.wallet.latest_checkpoint().height();
+        let Some(height) = sync_blocks(store, node, target)? else { continue };
+        if height > known + REMEMBERED {
+            store.reload(network)?;
+        }
+        sync_mempool(store, node, &mempool)?;
+        return Ok(height);
+    }
+    Err(Error::Node(format!("the node's chain changed {ATTEMPTS} times while it was read: try again")))
+}
+
+/// Height of the node's tip, unless the node knows less than the wallet does.
+fn node_height(store: &Store, node: &Node) -> Result<u32> {
+    let ChainInfo { blocks, headers, initialblockdownload } = node.call("getblockchaininfo", json!([]))?;
+    let known = store.wallet.latest_checkpoint().height();
+    if initialblockdownload && blocks < known {
+        // What the wallet knows is not wrong because a new node does not know it yet.
+        return Err(Error::Node(format!(
+            "the node is still catching up (block {blocks}, the wallet is at {known}): wait for it"
+        )));
+    }
+    if initialblockdownload && headers > blocks {
+        eprintln!("The node is still catching up: block {blocks} of {headers}.");
+    }
+    Ok(blocks)
+}
+
+/// Reads blocks up to the tip, and gives its height. None: the chain changed under the reading.
+fn sync_blocks(store: &mut Store, node: &Node, target: u32) -> Result<Option<u32>> {
+    let mut next = (store.wallet.latest_checkpoint().height() + 1).max(birthday_height(store, node, target)?);
+    if next > target {
+        return Ok(Some(target));
+    }
+    let bar = progress(u64::from(target + 1 - next));
+    let mut saved = Instant::now();
+    // Of the last blocks each is remembered, so these are read whole.
+    let mut filters = next + REMEMBERED < target && filters::served(node)?;
+    let (mut batch, mut whole_until) = (FIRST_BATCH, next);
+    while next <= target {
+        let before = next;
+        if filters && next >= whole_until && next + REMEMBERED < target {
+            let last = (target - REMEMBERED).min(next + MAX_BATCH - 1);
+            match sync_filtered(store, node, next, last)? {
+                Step::Done => next = last + 1,
+                Step::Changed => return Ok(None),
+                Step::Dense => whole_until = last + 1,
+                Step::Unfiltered => filters = false,
+            }
+        } else {
+            let last = target.min(next + batch - 1);
+            let blocks = fetch_blocks(node, next, last)?;
+            let bytes: usize = blocks.iter().map(|(_, bytes)| bytes).sum();
+            batch = ((EXCHANGE / (bytes / blocks.len()).max(1)) as u32).clamp(1, MAX_BATCH);
+            for (height, (block, _)) in (next..).zip(&blocks) {
+                if !take_block(store, block, height, height == last || height + REMEMBERED >= target) {
+                    return Ok(None);
+                }
+            }
+            next = last + 1;
+        }
+        bar.inc(u64::from(next - before));
+        if saved.elapsed() > SAVE_EVERY {
+            store.save()?;
+            saved = Instant::now();
+        }
+    }
+    bar.finish_and_clear();
+    store.save()?;
+    Ok(Some(target))
+}
+
+/// What became of some blocks.
+enum Step {
+    Done,
+    /// They are not of one chain with the wallet's last block.
+    Changed,
+    /// So many have something of the wallet that all are better read in one exchange.
+    Dense,
+    /// The node has no filters of them.
+    Unfiltered,
+}
+
+/// Reads those of the blocks whose filters say that they may have something of the wallet, and the last one.
+fn sync_filtered(store: &mut Store, node: &Node, first: u32, last: u32) -> Result<Step> {
+    let hashes = fetch_hashes(node, first, last)?;
+    let Some(filters) = filters::fetch(node, &hashes)? else { return Ok(Step::Unfiltered) };
+    let mut scripts = known_scripts(store);
+    let hits = hashes.iter().zip(&filters).filter(|(hash, filter)| filters::may_have(filter, hash, &scripts)).count();
+    if hits > hashes.len() / DENSE {
+        return Ok(Step::Dense);
+    }
+    for (height, (hash, filter)) in (first..).zip(hashes.iter().zip(&filters)) {
+        if height != last && !filters::may_have(filter, hash, &scripts) {
+            continue;
+        }
+        for (block, _) in fetch_blocks(node, height, height)? {
+            if block.block_hash() != *hash || !take_block(store, &block, height, height == last) {
+                return Ok(Step::Changed);
+            }
+        }
+        // A payment moves the window of addresses that are looked for.
+        if store.wallet.spk_index().inner().all_spks().len() != scripts.len() {
+            scripts = known_scripts(store);
+        }
+    }
+    Ok(Step::Done)
+}
+
+fn known_scripts(store: &Store) -> Vec<ScriptBuf> {
+    store.wallet.spk_index().inner().all_spks().values().cloned().collect()
+}
+
+/// Takes a block in if it pays or spends, or must be `remembered`. False: it does not follow the last one.
+fn take_block(store: &mut Store, block: &Block, height: u32, remembered: bool) -> bool {
+    let tip = store.wallet.latest_checkpoint().block_id();
+    if tip.height + 1 == height && tip.hash != block.header.prev_blockhash {
+        return false;
+    }
+    let index: &KeychainTxOutIndex<KeychainKind> = store.wallet.spk_index();
+    if remembered || block.txdata.iter().any(|transaction| index.is_tx_relevant(transaction)) {
+        return store.wallet.apply_block_connected_to(block, height, tip).is_ok();
+    }
+    true
+}
+
+fn fetch_hashes(node: &Node, first: u32, last: u32) -> Result<Vec<BlockHash>> {
+    let answers = node.batch("getblockhash", (first..=last).map(|height| json!([height])))?;
+    answers.into_iter().map(|answer| read("getblockhash", answer?)).collect()
+}
+
+/// Blocks of these heights, each with the number of digits it came in.
+fn fetch_blocks(node: &Node, first: u32, last: u32) -> Result<Vec<(Block, usize)>> {
+    let hashes = fetch_hashes(node, first, last)?;
+    let answers = node.batch("getblock", hashes.into_iter().map(|hash| json!([hash, 0])))?;
+    let decode = |(height, answer): (u32, Result<Value>)| {
+        let text: String = read("getblock", answer.map_err(|error| unavailable(height, &error))?)?;
+        let block = bitcoin::consensus::encode::deserialize_hex(&text)
+            .map_err(|error| Error::Node(format!("the node's block {height} cannot be read: {error}")))?;
+        Ok((block, text.len()))
+    };
+    (first..).zip(answers).map(decode).collect()
+}
+
+fn unavailable(height: u32, error: &Error) -> Error {
+    Error::Node(format!(
+        "the node does not have block {height} ({error}): ask one that is not pruned, or give a later start \
+         with `groat sync --from`"
+    ))
+}
+
+/// Takes back the blocks that are no longer in the node's chain.
+fn rewind(store: &mut Store, node: &Node, network: &Network) -> Result<()> {
+    let known: Vec<(u32, BlockHash)> =
+        store.wallet.checkpoints().map(|checkpoint| (checkpoint.height(), checkpoint.hash())).collect();
+    let mut stale = None;
+    let mut checked = 0;
+    while checked < known.len() {
+        // Nearly always the first one is still there.
+        let some = &known[checked..known.len().min((checked * 2).max(checked + 1))];
+        let answers = node.batch("getblockhash", some.iter().map(|(height, _)| json!([height])))?;
+        for ((height, hash), answer) in some.iter().zip(answers) {
+            let same = answer.is_ok_and(|answer| answer == json!(hash));
+            if same {
+                return stale.map_or(Ok(()), |lowest| store.forget_from(lowest, network));
+            }
+            stale = Some(*height);
+        }
+        checked += some.len();
+    }
+    Err(failed("the node has none of the wallet's blocks: is it on the same chain?"))
+}
+
+/// The first height that can matter to the wallet.
+fn birthday_height(store: &Store, node: &Node, tip: u32) -> Result<u32> {
+    let time = match store.birthday()? {
+        Birthday::Height(height) => return Ok(height),
+        Birthday::Time(time) => time,
+    };
+    let height = height_at(node, time, tip)?;
+    store.set_birthday(Birthday::Height(height))?;
+    Ok(height)
+}
+
+/// Height of the first block that can hold what was made at this time. Median times grow from block to block.
+pub fn height_at(node: &Node, time: u64, tip: u32) -> Result<u32> {
+    #[derive(Deserialize)]
+    struct Header {
+        mediantime: u64,
+    }
+    let early = time.saturating_sub(TIMESTAMP_WINDOW);
+    let (mut low, mut high) = (0, tip);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let hash: BlockHash = node.call("getblockhash", json!([middle]))?;
+        let header: Header = node.call("getblockheader", json!([hash]))?;
+        if header.mediantime < early {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(low)
+}
+
+/// The start of an id, as the wallet remembers what it has looked at.
+fn short(txid: &Txid) -> u64 {
+    let [bytes, ..] = txid.as_byte_array().as_chunks().0 else { return 0 };
+    u64::from_le_bytes(*bytes)
+}
+
+/// Marks a transaction as waiting. One that was dropped before must be seen later than that.
+pub fn take_waiting(store: &mut Store, transactions: impl IntoIterator<Item = Transaction>) {
+    let now = now();
+    let graph = store.wallet.tx_graph();
+    let seen: Vec<(Transaction, u64)> = transactions
+        .into_iter()
+        .map(|transaction| {
+            let dropped = graph.get_last_evicted(transaction.compute_txid());
+            (transaction, now.max(dropped.map_or(0, |dropped| dropped + 1)))
+        })
+        .collect();
+    store.wallet.apply_unconfirmed_txs(seen);
+}
+
+/// Marks a transaction as one that waits no more.
+pub fn drop_waiting(store: &mut Store, txids: &[Txid]) {
+    // The library goes through the whole history, even for none.
+    if txids.is_empty() {
+        return;
+    }
+    let now = now();
+    let graph = store.wallet.tx_graph();
+    let last_seen = |txid: Txid| graph.get_tx_node(txid).and_then(|node| node.last_seen).unwrap_or(0);
+    let dropped: Vec<(Txid, u64)> = txids.iter().map(|txid| (*txid, now.max(last_seen(*txid)))).collect();
+    store.wallet.apply_evicted_txs(dropped);
+}
+
+fn sync_mempool(store: &mut Store, node: &Node, all: &BTreeSet<Txid>) -> Result<()> {
+    let seen = store.seen_mempool()?;
+    let new: Vec<Txid> = all.iter().filter(|txid| seen.binary_search(&short(txid)).is_err()).copied().collect();
+    let mut transactions: Vec<Transaction> = Vec::new();
+    for some in new.chunks(MAX_BATCH as usize) {
+        for answer in node.batch("getrawtransaction", some.iter().map(|txid| json!([txid])))? {
+            // One that is gone by now is in a block, or does not matter.
+            let text = answer.ok().and_then(|answer| answer.as_str().map(str::to_owned));
+            transactions.extend(text.and_then(|text| bitcoin::consensus::encode::deserialize_hex(&text).ok()));
+        }
+    }
+    take_waiting(store, transactions);
+    let gone: Vec<Arc<Transaction>> = store
+        .wallet
+        .transactions()
+        .filter(|known| !known.chain_position.is_confirmed() && !all.contains(&known.tx_node.txid))
+        .map(|known| known.tx_node.tx)
+        .collect();
+    let mut dropped = Vec::new();
+    for transaction in gone {
+        let ours = store.wallet.sent_and_received(&transaction).0 > Amount::ZERO;
+        if !ours || !offer_again(node, &transaction)? {
+            dropped.push(transaction.compute_txid());
+        }
+    }
+    drop_waiting(store, &dropped);
+    store.save()?;
+    let mut seen: Vec<u64> = all.iter().map(short).collect();
+    seen.sort_unstable();
+    store.set_seen_mempool(&seen)
+}
+
+/// Offers a payment of ours again that has left the node's mempool, so that it is not taken for undone while others may
+/// still mine it. False: its coins are spent by another one, and it can never be.
+fn offer_again(node: &Node, transaction: &Transaction) -> Result<bool> {
+    let hex = bitcoin::consensus::encode::serialize_hex(transaction);
+    match node.call::<Txid>("sendrawtransaction", json!([hex])) {
+        Ok(_) => Ok(true),
+        Err(Error::Rpc { message, .. }) => Ok(!CONFLICTS.iter().any(|reason| message.contains(reason))),
+        Err(other) => Err(other),
+    }
+}
+
+/// A bar with what is left, on a terminal, where it takes more than a moment.
+fn progress(blocks: u64) -> ProgressBar {
+    if blocks < 50 || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("Reading blocks {bar:30} {pos}/{len}  {per_sec}  {eta} left");
+    let bar = ProgressBar::new(blocks);
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    bar
+}
