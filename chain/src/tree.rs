@@ -436,18 +436,22 @@ impl Tree {
         self.refresh_marks();
     }
 
-    /// Takes the invalid marks off a block, its ancestors and its descendants. Gives the headers whose own mark went.
+    /// Takes the invalid marks off a block, its ancestors and its descendants. Gives the headers whose own mark changed: what
+    /// branches off on the way down to the block stays invalid. Core: `ResetBlockFailureFlags`.
     pub fn reconsider(&mut self, id: Id) -> Vec<Id> {
-        let cleared: Vec<Id> = (0..self.nodes.len() as u32)
-            .map(Id)
-            .filter(|other| self.node(*other).status.has(Status::INVALID))
-            .filter(|other| self.is_ancestor(*other, id) || self.is_ancestor(id, *other))
-            .collect();
-        for other in &cleared {
-            self.node_mut(*other).status.0 &= !Status::INVALID;
+        let invalid = (0..self.nodes.len() as u32).map(Id).filter(|other| self.node(*other).is_invalid());
+        let changes = |other: &Id| {
+            let node = self.node(*other);
+            let related = self.is_ancestor(*other, id) || self.is_ancestor(id, *other);
+            let branches_off = !related && node.parent().is_some_and(|parent| self.is_ancestor(parent, id));
+            if node.status.has(Status::INVALID) { related } else { branches_off }
+        };
+        let changed: Vec<Id> = invalid.filter(changes).collect();
+        for other in &changed {
+            self.node_mut(*other).status.0 ^= Status::INVALID;
         }
         self.refresh_marks();
-        cleared
+        changed
     }
 
     /// Derives what follows from the blocks' own marks: inherited marks, candidates, the best header.

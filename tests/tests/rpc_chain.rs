@@ -300,6 +300,43 @@ fn a_precious_block_is_the_tip_of_both() {
     same_tips(&pair);
 }
 
+/// Who takes one child of an invalid block back takes back its ancestors and descendants, and no sibling.
+#[test]
+fn what_a_reconsidered_block_takes_with_it_is_what_it_takes_with_bitcoind() {
+    let Some(peers) = peers() else { return };
+    let pair = Pair { core: Bitcoind::start(&peers, &[]), groat: Groat::start() };
+    extend(&pair, 3);
+    let make = |script: &str| pair.core.call("generateblock", json!([format!("raw({script})"), [], false]));
+    let give = |block: &Value| {
+        pair.core.rpc().call("submitblock", json!([block["hex"]])).unwrap();
+        pair.groat.rpc.call("submitblock", json!([block["hex"]])).unwrap();
+        pair.same("getbestblockhash", json!([]), &[]);
+        block["hash"].clone()
+    };
+    // Parent 4, its children 5a and 5b, and 6 on 5a with a sibling.
+    let parent = give(&make("51"));
+    let (one, other) = (make("51"), make("52"));
+    let (one, other) = (give(&one), give(&other));
+    let (first, second) = (make("51"), make("52"));
+    let (first, second) = (give(&first), give(&second));
+    for (method, block) in [
+        ("invalidateblock", &parent),
+        ("reconsiderblock", &other),
+        ("reconsiderblock", &second),
+        ("reconsiderblock", &first),
+        ("invalidateblock", &one),
+        ("invalidateblock", &parent),
+        ("reconsiderblock", &one),
+        ("invalidateblock", &parent),
+        ("reconsiderblock", &first),
+        ("reconsiderblock", &parent),
+    ] {
+        pair.same(method, json!([block]), &[]);
+        pair.same("getbestblockhash", json!([]), &[]);
+        same_tips(&pair);
+    }
+}
+
 #[test]
 fn a_snapshot_of_the_coins_is_the_file_that_bitcoind_writes() {
     let Some(peers) = peers() else { return };

@@ -704,8 +704,8 @@ impl Ledger {
     /// Takes the mark of [`Ledger::invalidate`], or of a broken rule, off a block and its relatives.
     pub fn reconsider(&mut self, hash: &BlockHash) -> Option<Id> {
         let id = self.tree.read().get(hash)?;
-        let cleared = self.tree.write().reconsider(id);
-        self.unsaved.extend(cleared);
+        let changed = self.tree.write().reconsider(id);
+        self.unsaved.extend(changed);
         (self.whole_up_to, self.marked) = (None, true);
         Some(id)
     }

@@ -127,6 +127,20 @@ fn of_two_equal_works_the_first_complete_chain_wins() {
     assert_eq!(tree.candidate(), Id(2), "the block that came first leads");
 }
 
+/// 1 is invalid, and with it 2 to 6; 3 and 6 are children of 2, 5 is a child of 1.
+#[test]
+fn what_branches_off_on_the_way_to_a_reconsidered_block_stays_invalid() {
+    let mut tree = grown(&[(0, false), (1, false), (2, false), (3, false), (1, false), (2, false)]);
+    tree.invalidate(Id(1));
+    let standing = |tree: &Tree| (1..=6).filter(|number| !tree.node(Id(*number)).is_invalid()).collect::<Vec<_>>();
+    assert_eq!(standing(&tree), []);
+    assert_eq!(tree.reconsider(Id(3)), [Id(1), Id(5), Id(6)], "the headers whose own mark changed");
+    assert_eq!(standing(&tree), [1, 2, 3, 4]);
+    assert_eq!(tree.reconsider(Id(6)), [Id(6)]);
+    assert_eq!(tree.reconsider(Id(1)), [Id(5)]);
+    assert_eq!(standing(&tree), [1, 2, 3, 4, 5, 6]);
+}
+
 #[test]
 fn a_record_without_its_parent_is_refused() {
     let tree = grown(&[(0, false), (1, false)]);
