@@ -150,6 +150,13 @@ pub(super) fn candidate(
     Ok(stage.with_coins(time, coins, ledger))
 }
 
+/// Whether a coin of it shows that the chain has it.
+pub(super) fn is_mined(tx: &Transaction, txid: Txid, ledger: &Ledger) -> Result<bool, LedgerError> {
+    let looked_at = tx.output.len().min(MAX_OUTPUTS_LOOKED_AT) as u32;
+    let made: Vec<OutPoint> = (0..looked_at).map(|vout| OutPoint::new(txid, vout)).collect();
+    Ok(ledger.coins(&made)?.iter().any(Option::is_some))
+}
+
 /// What the stages look at.
 struct Stage<'a, B> {
     tx: &'a Arc<Transaction>,
@@ -256,10 +263,11 @@ impl<B: Branch> Stage<'_, B> {
         if let Some(coins) = coins.into_iter().collect() {
             return Ok(Ok(coins));
         }
-        let looked_at = self.tx.output.len().min(MAX_OUTPUTS_LOOKED_AT) as u32;
-        let made: Vec<OutPoint> = (0..looked_at).map(|vout| OutPoint::new(self.txid, vout)).collect();
-        let mined = ledger.coins(&made)?.iter().any(Option::is_some);
-        Ok(Err(if mined { Rejection::TxnAlreadyKnown } else { Rejection::MissingInputs }))
+        Ok(Err(if is_mined(self.tx, self.txid, ledger)? {
+            Rejection::TxnAlreadyKnown
+        } else {
+            Rejection::MissingInputs
+        }))
     }
 
     /// What Core says beside the reason.

@@ -9,7 +9,7 @@ use bitcoin::{OutPoint, Transaction, Txid, Wtxid};
 use parking_lot::RwLock;
 
 use super::Mempool;
-use super::accept::{Accepted, Candidate, Limits, Refusal, Staged, candidate};
+use super::accept::{Accepted, Candidate, Limits, Refusal, Staged, candidate, is_mined};
 use super::fee::FeeRate;
 use crate::ledger::{Ledger, LedgerError};
 use crate::rejection::{Blame, Rejection};
@@ -209,8 +209,9 @@ impl Packages<'_> {
         let mut pool = self.pool.write();
         pool.limit(self.now);
         for (tx, outcome) in judging.package.iter().zip(&mut judging.outcomes) {
-            let was_in = !matches!(outcome, Outcome::Refused(_) | Outcome::Unjudged);
-            if was_in && !pool.by_txid.contains_key(&tx.compute_txid()) {
+            let (was_in, txid) = (!matches!(outcome, Outcome::Refused(_) | Outcome::Unjudged), tx.compute_txid());
+            // A block may have taken it while scripts of others were run.
+            if was_in && !pool.by_txid.contains_key(&txid) && !is_mined(tx, txid, self.ledger)? {
                 error = Some(PackageError::Transaction);
                 *outcome = Outcome::Refused(Rejection::MempoolFull.into());
             }

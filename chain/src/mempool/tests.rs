@@ -596,6 +596,26 @@ fn what_happens_while_the_scripts_of_a_package_run_counts() {
     node.check();
 }
 
+#[test]
+fn a_parent_that_a_block_takes_while_the_scripts_of_its_child_run_was_accepted() {
+    let mut node = Node::grown(Node::lax(), 4);
+    let (coins, value) = (node.coinbase(1), SUBSIDY / 4);
+    let parent = Arc::new(paying(coins[0], value, 1000));
+    let child = Arc::new(paying(OutPoint::new(parent.compute_txid(), 0), value - 1000, 1000));
+    let mut judging = Judging::new(vec![parent.clone(), child]);
+    for _ in 0..2 {
+        let Step::Scripts(staged) = node.judge_on(&mut judging) else { panic!("each has scripts to be run") };
+        judging.run_scripts(&staged, &node.verdicts);
+    }
+    assert!(matches!(judging.outcomes()[0], Outcome::Accepted(_)), "{judging:?}");
+    let tip = node.ledger.tip();
+    node.mine(tip, &[(*parent).clone()]);
+    let Step::Done(judged) = node.judge_on(&mut judging) else { panic!("no other scripts are to be run") };
+    assert!(judged.outcomes.iter().all(|outcome| matches!(outcome, Outcome::Accepted(_))), "{judged:?}");
+    assert_eq!(judged.error, None);
+    node.check();
+}
+
 /// One input of `coins`, a fee.
 fn paying(coin: OutPoint, value: u64, fee: u64) -> Transaction {
     transaction(&[coin], &[value - fee])
