@@ -266,9 +266,11 @@ impl Ledger {
         self.indexes.on.iter_mut().map(fact).collect()
     }
 
-    /// Height up to which every index has read the blocks, crash or not; none if there is no index.
+    /// Height up to which every index has read the blocks, crash or not; none if there is no index. One that stands on a
+    /// branch that was left has to read again from the fork.
     pub(super) fn indexed_height(&self, tree: &Tree) -> Option<u32> {
-        let height = |running: &Running| running.stored.map_or(0, |stored| tree.node(stored).height);
+        let read = |running: &Running| running.stored.map(|stored| tree.fork(stored, self.tip));
+        let height = |running: &Running| read(running).map_or(0, |id| tree.node(id).height);
         self.indexes.on.iter().map(height).min()
     }
 }

@@ -513,6 +513,7 @@ enum Event {
     Crash(usize),
     Invalidate(prop::sample::Index),
     Reconsider(prop::sample::Index),
+    Prefer(prop::sample::Index),
     /// Start again, with some of the indexes.
     Restart(Vec<Index>),
     /// Indexes catch up while the ledger is busy.
@@ -528,6 +529,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0usize..4).prop_map(Event::Crash),
         1 => any::<prop::sample::Index>().prop_map(Event::Invalidate),
         1 => any::<prop::sample::Index>().prop_map(Event::Reconsider),
+        1 => any::<prop::sample::Index>().prop_map(Event::Prefer),
         1 => prop::sample::subsequence(&Index::ALL[..], 0..=4).prop_map(Event::Restart),
         2 => (0usize..6).prop_map(Event::CatchUp),
     ]
@@ -589,6 +591,7 @@ proptest! {
                 },
                 Event::Invalidate(index) => { ledger.invalidate(&made[index.index(made.len())]); }
                 Event::Reconsider(index) => { ledger.reconsider(&made[index.index(made.len())]); }
+                Event::Prefer(index) => { ledger.prefer(&made[index.index(made.len())]); }
             }
         }
         for hash in &made {
@@ -721,6 +724,47 @@ fn an_index_holds_pruning_back_until_it_has_read_the_blocks() {
     drop(ledger);
     assert!(open(&[Index::Filters, Index::CoinStats]).is_ok(), "they need no block that is gone");
     assert!(matches!(open(&[Index::Transactions]), Err(LedgerError::IndexPruned("txindex"))));
+}
+
+/// What it read of a branch that was left does not count: the blocks from the fork on are still to be read.
+#[test]
+fn an_index_that_is_behind_on_a_branch_that_was_left_holds_pruning_back_from_the_fork_on() {
+    let mut world = World::new();
+    let (params, store) = (world.params.clone(), Arc::new(MemStore::with_file_size(2000)));
+    let open = |indexes: &[Index]| {
+        let options = Options { assumed_valid: None, table_bytes: 1 << 20, prune: Some(PRUNE_TARGET_MANUAL) };
+        let mut ledger = Ledger::open(params.clone(), store.clone(), Arc::new(Pool::new(0)), options).unwrap();
+        ledger.keep_indexes(indexes).unwrap();
+        ledger
+    };
+    let (mut ledger, genesis) = (open(&[]), params.genesis_hash);
+    let mut grow = |ledger: &mut Ledger, from: BlockHash, blocks: u32| {
+        let mut tip = from;
+        for _ in 0..blocks {
+            tip = world.mine(tip, 0, Kind::Valid);
+            world.give(ledger, &tip).unwrap();
+        }
+        ledger.activate_fully().unwrap();
+        ledger.flush().unwrap();
+        tip
+    };
+    let fork = grow(&mut ledger, genesis, 10);
+    grow(&mut ledger, fork, 60);
+    drop(ledger);
+    let mut ledger = open(&[Index::Filters]);
+    for _ in 0..65 {
+        assert!(ledger.catch_up_indexes(true).unwrap(), "the index is in step too early");
+    }
+    let best = grow(&mut ledger, fork, MIN_BLOCKS_TO_KEEP + 80);
+    assert_eq!(ledger.tip(), best);
+    ledger.prune_up_to(60).unwrap();
+    let oldest = || store.files().unwrap()[0].0;
+    let before = oldest();
+    while ledger.catch_up_indexes(true).unwrap() {}
+    let tree = ledger.tree();
+    assert_eq!(ledger.indexes().read()[0].tip, tree.read().tip());
+    ledger.prune_up_to(60).unwrap();
+    assert!(oldest() > before, "the blocks above the fork go once they are read");
 }
 
 #[test]
