@@ -217,9 +217,8 @@ struct Thread<'a, L> {
     told: (BlockHash, u32, Instant),
     /// An index has not caught up.
     behind: bool,
-    /// Height of the tip at which it stops by itself, unless it began there; 0: none.
-    stop_at: u32,
-    began_at: u32,
+    /// Height of the tip at which it stops by itself.
+    stop_at: Option<u32>,
 }
 
 /// Serves requests until [`Queue::stop`], or until a tip of height `stop_at` (0: none), then writes everything.
@@ -234,7 +233,8 @@ pub fn run(
 ) -> Result<(), LedgerError> {
     let begun = Instant::now();
     let behind = ledger.indexes().read().iter().any(|index| !index.synced);
-    let began_at = ledger.height();
+    // One that begins there goes on to the next block.
+    let stop_at = (stop_at > 0).then(|| stop_at.max(ledger.height() + 1));
     let mut thread = Thread {
         ledger,
         transactions,
@@ -249,7 +249,6 @@ pub fn run(
         told: (BlockHash::all_zeros(), 0, begun),
         behind,
         stop_at,
-        began_at,
     };
     let mut busy = true;
     loop {
@@ -359,13 +358,15 @@ impl<L: Listener> Thread<'_, L> {
 
     /// One step towards the best chain; false when there is none to do.
     fn step(&mut self) -> Result<bool, LedgerError> {
-        let height = self.ledger.height();
-        if self.stop_at > 0 && height >= self.stop_at && height != self.began_at {
-            let proven = self.ledger.finish_scripts()?.map(|step| self.tell(step));
-            if proven.is_none() {
-                self.queue.stop();
+        if self.stop_at.is_some_and(|height| self.ledger.height() >= height) {
+            if let Some(step) = self.ledger.finish_scripts()? {
+                return Ok(self.tell(step));
             }
-            return Ok(proven.is_some());
+            // A reorganisation goes on until its end.
+            if self.ledger.is_at_rest() {
+                self.queue.stop();
+                return Ok(false);
+            }
         }
         let step = self.ledger.activate_best_chain()?;
         let busy = self.tell(step);

@@ -291,6 +291,13 @@ fn a_node_stops_at_the_height_that_was_named() {
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(node.rpc.call("getblockcount", json!([])), Ok(json!(7)), "{}", repeat());
     node.stop();
+    // Above that height a reorganisation is no reason to stop half-way.
+    let low = Groatd::new("regtest", folder.path()).with("--stopatheight=2");
+    let node = Running::start(&low, &["-connect=0"]);
+    let fourth = node.rpc.call("getblockhash", json!([4])).unwrap();
+    assert_eq!(node.rpc.call("invalidateblock", json!([fourth])), Ok(json!(null)), "{}", repeat());
+    assert_eq!(node.rpc.call("getblockcount", json!([])), Ok(json!(3)), "{}", repeat());
+    node.stop();
 }
 
 /// In the background it has its number in a file, and no part in what the caller waits for.
