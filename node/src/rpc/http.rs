@@ -73,9 +73,9 @@ impl From<Reply> for Response<Full<Bytes>> {
 pub struct Http {
     rpc: Arc<Rpc>,
     doors: Doors,
-    threads: Semaphore,
+    threads: Arc<Semaphore>,
     /// Calls that run or wait.
-    calls: AtomicUsize,
+    calls: Arc<AtomicUsize>,
     max_calls: usize,
     /// Calls that may wait for another block or template. They take no thread from others, nor a place.
     long_polls: Semaphore,
@@ -99,8 +99,8 @@ impl Http {
         let options = &rpc.config.http;
         let threads = threads(options);
         Http {
-            threads: Semaphore::new(threads),
-            calls: AtomicUsize::new(0),
+            threads: Arc::new(Semaphore::new(threads)),
+            calls: Arc::default(),
             max_calls: threads + at_least_one(options.rpcworkqueue, DEFAULT_HTTP_WORKQUEUE),
             long_polls: Semaphore::new(MAX_LONG_POLLS),
             bounds: Bounds::new(options),
@@ -207,20 +207,25 @@ impl Http {
         }
     }
 
-    /// Runs a call on a thread that may block.
+    /// Runs a call on a thread that may block. It keeps its place and its thread to its own end, though who asked be gone:
+    /// else they could be taken by any number of calls at once.
     async fn run(&self, call: impl FnOnce() -> Reply + Send + 'static) -> Reply {
-        let _place = match self.place() {
+        let place = match self.place() {
             Ok(place) => place,
             Err(refusal) => return refusal,
         };
-        let _thread = self.threads.acquire().await.expect("the semaphore is never closed");
+        let thread = self.threads.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let call = move || {
+            let _kept = (place, thread);
+            call()
+        };
         let answer = tokio::task::spawn_blocking(call).await;
         // A method panicked, and said so on standard error.
         answer.unwrap_or_else(|_| Reply::bare(StatusCode::INTERNAL_SERVER_ERROR))
     }
 
-    fn place(&self) -> Result<Place<'_>, Reply> {
-        let place = Place(&self.calls);
+    fn place(&self) -> Result<Place, Reply> {
+        let place = Place(self.calls.clone());
         if self.calls.fetch_add(1, Ordering::Relaxed) < self.max_calls {
             return Ok(place);
         }
@@ -229,9 +234,9 @@ impl Http {
 }
 
 /// A place among the calls that run or wait; given back when dropped.
-struct Place<'a>(&'a AtomicUsize);
+struct Place(Arc<AtomicUsize>);
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
