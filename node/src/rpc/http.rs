@@ -3,7 +3,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
@@ -17,6 +16,7 @@ use tracing::{debug, warn};
 use super::auth::is_from_elsewhere;
 use super::listen::{Bounds, Doors, closes, serve};
 use super::template::{MAX_LONG_POLLS, wait_for_other};
+use super::turns::Turns;
 use super::wait::wait_for_tip;
 use super::{Rpc, STOP_GRACE, request, rest};
 use crate::config;
@@ -73,10 +73,7 @@ impl From<Reply> for Response<Full<Bytes>> {
 pub struct Http {
     rpc: Arc<Rpc>,
     doors: Doors,
-    threads: Arc<Semaphore>,
-    /// Calls that run or wait.
-    calls: Arc<AtomicUsize>,
-    max_calls: usize,
+    turns: Turns,
     /// Calls that may wait for another block or template. They take no thread from others, nor a place.
     long_polls: Semaphore,
     bounds: Bounds,
@@ -97,11 +94,9 @@ impl Http {
     /// Answers those whom the doors let in.
     pub fn new(rpc: Arc<Rpc>, doors: Doors) -> Http {
         let options = &rpc.config.http;
-        let threads = threads(options);
+        let waiting = at_least_one(options.rpcworkqueue, DEFAULT_HTTP_WORKQUEUE);
         Http {
-            threads: Arc::new(Semaphore::new(threads)),
-            calls: Arc::default(),
-            max_calls: threads + at_least_one(options.rpcworkqueue, DEFAULT_HTTP_WORKQUEUE),
+            turns: Turns::new(threads(options), waiting),
             long_polls: Semaphore::new(MAX_LONG_POLLS),
             bounds: Bounds::new(options),
             rpc,
@@ -176,7 +171,7 @@ impl Http {
             wait_for_tip(&self.rpc, &body).await;
         }
         let rpc = self.rpc.clone();
-        self.run(move || request::answer(&rpc, &user, &body)).await.into()
+        self.turns.run(move || request::answer(&rpc, &user, &body)).await.into()
     }
 
     /// A question of REST.
@@ -186,12 +181,12 @@ impl Http {
             Err(refusal) => return refusal,
         };
         let rpc = self.rpc.clone();
-        self.run(move || route.answer(&rpc, &body)).await
+        self.turns.run(move || route.answer(&rpc, &body)).await
     }
 
     /// The body, within its bounds of size and time; it takes a place while it comes.
     async fn body(&self, request: Request<Incoming>) -> Result<Bytes, Reply> {
-        let _place = self.place()?;
+        let _place = self.turns.place()?;
         if length(request.headers()).is_some_and(|length| length > MAX_BODY) {
             return Err(Reply::bare(StatusCode::PAYLOAD_TOO_LARGE));
         }
@@ -205,40 +200,6 @@ impl Http {
             Ok(Err(_)) => Err(Reply::bare(StatusCode::PAYLOAD_TOO_LARGE)),
             Ok(Ok(body)) => Ok(body.to_bytes()),
         }
-    }
-
-    /// Runs a call on a thread that may block. It keeps its place and its thread to its own end, though who asked be gone:
-    /// else they could be taken by any number of calls at once.
-    async fn run(&self, call: impl FnOnce() -> Reply + Send + 'static) -> Reply {
-        let place = match self.place() {
-            Ok(place) => place,
-            Err(refusal) => return refusal,
-        };
-        let thread = self.threads.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let call = move || {
-            let _kept = (place, thread);
-            call()
-        };
-        let answer = tokio::task::spawn_blocking(call).await;
-        // A method panicked, and said so on standard error.
-        answer.unwrap_or_else(|_| Reply::bare(StatusCode::INTERNAL_SERVER_ERROR))
-    }
-
-    fn place(&self) -> Result<Place, Reply> {
-        let place = Place(self.calls.clone());
-        if self.calls.fetch_add(1, Ordering::Relaxed) < self.max_calls {
-            return Ok(place);
-        }
-        Err(Reply::plain(StatusCode::SERVICE_UNAVAILABLE, "Work queue depth exceeded"))
-    }
-}
-
-/// A place among the calls that run or wait; given back when dropped.
-struct Place(Arc<AtomicUsize>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
