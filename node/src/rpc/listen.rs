@@ -313,6 +313,17 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_patience_is_one_that_the_clock_can_count() {
+        let bounds = Bounds::new(&Http { rpcservertimeout: Some(u64::MAX), ..Http::default() });
+        let (address, _end) = server(bounds, 1);
+        let mut link = TcpStream::connect(address).expect("it listens");
+        link.write_all(ASK).expect("it reads");
+        let mut answer = Vec::new();
+        link.read_to_end(&mut answer).expect("it answers");
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{answer:?}");
+    }
+
+    #[test]
     fn who_comes_when_all_links_are_taken_waits_for_one() {
         let (address, _end) = server(Bounds { patience: None, links: 2 }, 1);
         let link = || TcpStream::connect(address).expect("it listens");
