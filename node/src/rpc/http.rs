@@ -27,6 +27,8 @@ const DEFAULT_HTTP_THREADS: i64 = 16;
 const DEFAULT_HTTP_WORKQUEUE: i64 = 64;
 /// Bytes of a body. Core: `MAX_BODY_SIZE`.
 const MAX_BODY: usize = 0x0200_0000;
+/// Bytes of a body that comes without a password: far more than `getutxos` takes.
+const MAX_REST_BODY: usize = 64 << 10;
 /// Wait before bad credentials are answered, so that guessing takes long.
 const BAD_CREDENTIALS_DELAY: Duration = Duration::from_millis(250);
 
@@ -162,7 +164,7 @@ impl Http {
             let text = "a call is JSON: send Content-Type: application/json";
             return Reply::plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, text).into();
         }
-        let body = match self.body(request).await {
+        let body = match self.body(request, MAX_BODY).await {
             Ok(body) => body,
             Err(refusal) => return refusal.into(),
         };
@@ -176,7 +178,7 @@ impl Http {
 
     /// A question of REST.
     async fn rest(self: Arc<Self>, route: rest::Route, request: Request<Incoming>) -> Reply {
-        let body = match self.body(request).await {
+        let body = match self.body(request, MAX_REST_BODY).await {
             Ok(body) => body,
             Err(refusal) => return refusal,
         };
@@ -185,12 +187,12 @@ impl Http {
     }
 
     /// The body, within its bounds of size and time; it takes a place while it comes.
-    async fn body(&self, request: Request<Incoming>) -> Result<Bytes, Reply> {
+    async fn body(&self, request: Request<Incoming>, most: usize) -> Result<Bytes, Reply> {
         let _place = self.turns.place()?;
-        if length(request.headers()).is_some_and(|length| length > MAX_BODY) {
+        if length(request.headers()).is_some_and(|length| length > most) {
             return Err(Reply::bare(StatusCode::PAYLOAD_TOO_LARGE));
         }
-        let body = Limited::new(request.into_body(), MAX_BODY).collect();
+        let body = Limited::new(request.into_body(), most).collect();
         let body = match self.bounds.patience {
             Some(patience) => tokio::time::timeout(patience, body).await,
             None => Ok(body.await),
