@@ -14,6 +14,7 @@ use parking_lot::RwLock;
 
 use crate::events::{Event, Queue};
 use crate::node::thread;
+use crate::process::IN_BACKGROUND;
 use crate::zmq::Publisher;
 
 /// Commands that run at a time. Those that never end must not fill the machine.
@@ -39,7 +40,9 @@ pub fn run(command: String) {
 }
 
 fn run_to_end(command: &str) {
-    match Command::new("/bin/sh").args(["-c", command]).stdin(Stdio::null()).status() {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", command]).stdin(Stdio::null()).env_remove(IN_BACKGROUND);
+    match shell.status() {
         Ok(status) if status.success() => {}
         Ok(status) => tracing::warn!("runCommand error: system({command}) ended with {status}"),
         Err(error) => tracing::warn!("runCommand error: system({command}) does not start: {error}"),

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-/// Set for the process that goes on in the background.
-const IN_BACKGROUND: &str = "GROAT_IN_BACKGROUND";
+/// Set for the process that goes on in the background, and for none that it starts.
+pub const IN_BACKGROUND: &str = "GROAT_IN_BACKGROUND";
 
 /// Starts this program again, away from the terminal, and waits until it has the lock of `folder`. Gives whether the
 /// caller is the one to end: false in the process that was started. (A fork is not safe in a program with threads.)

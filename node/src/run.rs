@@ -30,6 +30,8 @@ use crate::systemd;
 
 /// Runs the process. A failure prints one line, `Error: ...`, to standard error and gives status 1.
 pub fn main() -> ExitCode {
+    // Data, log and pool are the operator's alone. Core: `SetupEnvironment`.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let said = match Config::read(std::env::args_os(), |name| std::env::var(name).ok()) {
         Ok(read) => start(&read),
         Err(Stop::Told(told)) => told.exit(),

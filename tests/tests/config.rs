@@ -1,6 +1,7 @@
 //! Options as people and tools give them: Core's own framework's command line and file, odd files beside a real bitcoind
 //! that reads the same ones, the errors of a start, and a bitcoind's block files in place of a download.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -317,6 +318,8 @@ fn a_daemon_leaves_its_number_and_takes_it_away() {
         assert!(begun.elapsed() < PATIENCE, "no {} in {PATIENCE:?}; {}", file.display(), repeat());
         std::thread::sleep(Duration::from_millis(20));
     };
+    let mode = std::fs::metadata(groatd.chain_folder().join("debug.log")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o077, 0, "debug.log is not its owner's alone: {mode:o}; {}", repeat());
     assert!(Command::new("kill").arg(number.trim()).status().unwrap().success(), "pid {number:?}; {}", repeat());
     while file.exists() {
         assert!(begun.elapsed() < PATIENCE, "{} stays; {}", file.display(), repeat());

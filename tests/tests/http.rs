@@ -159,6 +159,12 @@ fn bad_calls_are_refused_as_by_bitcoind() {
         r#"{"method":"getblockhash","params":[1.5],"id":1}"#,
         r#"{"method":"getblockhash","params":{"height":1,"nothing":2},"id":1}"#,
         r#"{"method":"getblockhash","params":[99999999999],"id":1}"#,
+        r#"{"method":"getblockhash","params":{"height":0,"height":1},"id":1}"#,
+        r#"{"method":"getblockhash","params":{"args":[0],"args":[1]},"jsonrpc":"2.0","id":1}"#,
+        r#"{"method":"createrawtransaction","params":[[],{"data":"00","data":"01"}],"id":1}"#,
+        // Outputs come in the order of the members.
+        r#"{"method":"createrawtransaction","params":[[],{"data":"00","bcrt1qs758ursh4q9z627kt3pp5yysm78ddny6txaqgw":2}],"id":1}"#,
+        r#"{"method":"echo","params":[{"b":1,"a":{"z":1,"b":2}}],"id":1}"#,
         r#"{"method":[],"id":1}"#,
         r#"{"method":null,"id":1}"#,
         r#"{"method":"","id":1}"#,

@@ -26,6 +26,8 @@ pub struct Entry {
 pub fn parse(text: &str) -> Result<File, String> {
     let mut file = File::default();
     let mut prefix = String::new();
+    // What some editors put before the text would make another name of the first.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (line, written) in (1..).zip(text.split('\n')) {
         let (said, commented) = written.split_once('#').map_or((written, false), |(said, _)| (said, true));
         let said = said.trim_matches([' ', '\t', '\r']);
@@ -75,7 +77,7 @@ mod tests {
 
     #[test]
     fn lines_are_read_as_core_reads_them() {
-        let text = "# all of it\r\n\n  server = 1 \t# why\nrpcauth=a:b$c=d\nregtest.port=1\n[main]\nuacomment=a b\nport=\n\
+        let text = "\u{feff}# all of it\r\n\n  server = 1 \t# why\nrpcauth=a:b$c=d\nregtest.port=1\n[main]\nuacomment=a b\nport=\n\
                     regtest.port=2\n[]\nx=1";
         let expected = [
             ("", "server", "1", 3),

@@ -4,6 +4,7 @@
 use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
@@ -312,8 +313,21 @@ fn includes(settings: &Settings) -> Vec<String> {
     named.map(|given| given.value.text().to_owned()).collect()
 }
 
+/// The text of a configuration file.
+fn read_text(path: &Path) -> anyhow::Result<String> {
+    /// Bytes of a file: one with more is another kind of file.
+    const MAX_FILE: u64 = 1 << 20;
+    let mut text = String::new();
+    let read = std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text);
+    if text.len() as u64 > MAX_FILE {
+        bail!("it has more than {MAX_FILE} bytes and is no configuration file");
+    }
+    read?;
+    Ok(text)
+}
+
 fn read_file(path: &Path, known: &Known, settings: &mut Settings, notes: &mut Vec<String>) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let text = read_text(path).with_context(|| path.display().to_string())?;
     let parsed = file::parse(&text).map_err(|error| anyhow!(error))?;
     let places = parsed.sections.into_iter().map(|(name, line)| (name, format!("{}:{line}", path.display())));
     settings.sections.extend(places);

@@ -3,7 +3,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
@@ -17,6 +16,7 @@ use tracing::{debug, warn};
 use super::auth::is_from_elsewhere;
 use super::listen::{Bounds, Doors, closes, serve};
 use super::template::{MAX_LONG_POLLS, wait_for_other};
+use super::turns::Turns;
 use super::wait::wait_for_tip;
 use super::{Rpc, STOP_GRACE, request, rest};
 use crate::config;
@@ -27,6 +27,8 @@ const DEFAULT_HTTP_THREADS: i64 = 16;
 const DEFAULT_HTTP_WORKQUEUE: i64 = 64;
 /// Bytes of a body. Core: `MAX_BODY_SIZE`.
 const MAX_BODY: usize = 0x0200_0000;
+/// Bytes of a body that comes without a password: far more than `getutxos` takes.
+const MAX_REST_BODY: usize = 64 << 10;
 /// Wait before bad credentials are answered, so that guessing takes long.
 const BAD_CREDENTIALS_DELAY: Duration = Duration::from_millis(250);
 
@@ -73,10 +75,7 @@ impl From<Reply> for Response<Full<Bytes>> {
 pub struct Http {
     rpc: Arc<Rpc>,
     doors: Doors,
-    threads: Semaphore,
-    /// Calls that run or wait.
-    calls: AtomicUsize,
-    max_calls: usize,
+    turns: Turns,
     /// Calls that may wait for another block or template. They take no thread from others, nor a place.
     long_polls: Semaphore,
     bounds: Bounds,
@@ -97,11 +96,9 @@ impl Http {
     /// Answers those whom the doors let in.
     pub fn new(rpc: Arc<Rpc>, doors: Doors) -> Http {
         let options = &rpc.config.http;
-        let threads = threads(options);
+        let waiting = at_least_one(options.rpcworkqueue, DEFAULT_HTTP_WORKQUEUE);
         Http {
-            threads: Semaphore::new(threads),
-            calls: AtomicUsize::new(0),
-            max_calls: threads + at_least_one(options.rpcworkqueue, DEFAULT_HTTP_WORKQUEUE),
+            turns: Turns::new(threads(options), waiting),
             long_polls: Semaphore::new(MAX_LONG_POLLS),
             bounds: Bounds::new(options),
             rpc,
@@ -167,7 +164,7 @@ impl Http {
             let text = "a call is JSON: send Content-Type: application/json";
             return Reply::plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, text).into();
         }
-        let body = match self.body(request).await {
+        let body = match self.body(request, MAX_BODY).await {
             Ok(body) => body,
             Err(refusal) => return refusal.into(),
         };
@@ -176,26 +173,26 @@ impl Http {
             wait_for_tip(&self.rpc, &body).await;
         }
         let rpc = self.rpc.clone();
-        self.run(move || request::answer(&rpc, &user, &body)).await.into()
+        self.turns.run(move || request::answer(&rpc, &user, &body)).await.into()
     }
 
     /// A question of REST.
     async fn rest(self: Arc<Self>, route: rest::Route, request: Request<Incoming>) -> Reply {
-        let body = match self.body(request).await {
+        let body = match self.body(request, MAX_REST_BODY).await {
             Ok(body) => body,
             Err(refusal) => return refusal,
         };
         let rpc = self.rpc.clone();
-        self.run(move || route.answer(&rpc, &body)).await
+        self.turns.run(move || route.answer(&rpc, &body)).await
     }
 
     /// The body, within its bounds of size and time; it takes a place while it comes.
-    async fn body(&self, request: Request<Incoming>) -> Result<Bytes, Reply> {
-        let _place = self.place()?;
-        if length(request.headers()).is_some_and(|length| length > MAX_BODY) {
+    async fn body(&self, request: Request<Incoming>, most: usize) -> Result<Bytes, Reply> {
+        let _place = self.turns.place()?;
+        if length(request.headers()).is_some_and(|length| length > most) {
             return Err(Reply::bare(StatusCode::PAYLOAD_TOO_LARGE));
         }
-        let body = Limited::new(request.into_body(), MAX_BODY).collect();
+        let body = Limited::new(request.into_body(), most).collect();
         let body = match self.bounds.patience {
             Some(patience) => tokio::time::timeout(patience, body).await,
             None => Ok(body.await),
@@ -205,35 +202,6 @@ impl Http {
             Ok(Err(_)) => Err(Reply::bare(StatusCode::PAYLOAD_TOO_LARGE)),
             Ok(Ok(body)) => Ok(body.to_bytes()),
         }
-    }
-
-    /// Runs a call on a thread that may block.
-    async fn run(&self, call: impl FnOnce() -> Reply + Send + 'static) -> Reply {
-        let _place = match self.place() {
-            Ok(place) => place,
-            Err(refusal) => return refusal,
-        };
-        let _thread = self.threads.acquire().await.expect("the semaphore is never closed");
-        let answer = tokio::task::spawn_blocking(call).await;
-        // A method panicked, and said so on standard error.
-        answer.unwrap_or_else(|_| Reply::bare(StatusCode::INTERNAL_SERVER_ERROR))
-    }
-
-    fn place(&self) -> Result<Place<'_>, Reply> {
-        let place = Place(&self.calls);
-        if self.calls.fetch_add(1, Ordering::Relaxed) < self.max_calls {
-            return Ok(place);
-        }
-        Err(Reply::plain(StatusCode::SERVICE_UNAVAILABLE, "Work queue depth exceeded"))
-    }
-}
-
-/// A place among the calls that run or wait; given back when dropped.
-struct Place<'a>(&'a AtomicUsize);
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

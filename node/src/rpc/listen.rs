@@ -31,6 +31,8 @@ use crate::config::Http;
 const MAX_LINKS: usize = 128;
 /// How long a silent link is kept. Core: `DEFAULT_HTTP_SERVER_TIMEOUT`.
 const DEFAULT_HTTP_SERVER_TIMEOUT: u64 = 30;
+/// Seconds of the longest wait that there is, 136 years: one that the system's clock cannot count would be a panic.
+const MAX_PATIENCE: u64 = u32::MAX as u64;
 /// Wait when the system gives no more sockets.
 const NO_SOCKETS_DELAY: Duration = Duration::from_millis(100);
 
@@ -116,7 +118,7 @@ pub struct Bounds {
 impl Bounds {
     /// As the options say.
     pub fn new(options: &Http) -> Bounds {
-        let seconds = options.rpcservertimeout.unwrap_or(DEFAULT_HTTP_SERVER_TIMEOUT);
+        let seconds = options.rpcservertimeout.unwrap_or(DEFAULT_HTTP_SERVER_TIMEOUT).min(MAX_PATIENCE);
         Bounds { patience: (seconds > 0).then(|| Duration::from_secs(seconds)), links: MAX_LINKS }
     }
 }
@@ -308,6 +310,17 @@ mod tests {
             let _ = link.read_to_end(&mut answer);
             assert_eq!(answer.len() > BYTES, whole, "{} bytes came after {wait:?}", answer.len());
         }
+    }
+
+    #[test]
+    fn the_longest_patience_is_one_that_the_clock_can_count() {
+        let bounds = Bounds::new(&Http { rpcservertimeout: Some(u64::MAX), ..Http::default() });
+        let (address, _end) = server(bounds, 1);
+        let mut link = TcpStream::connect(address).expect("it listens");
+        link.write_all(ASK).expect("it reads");
+        let mut answer = Vec::new();
+        link.read_to_end(&mut answer).expect("it answers");
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{answer:?}");
     }
 
     #[test]

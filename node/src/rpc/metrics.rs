@@ -199,13 +199,13 @@ pub struct Metrics {
     /// Names that are not this machine's may lead here.
     is_open: bool,
     /// One question at a time: whoever asks in a hurry holds up nobody else.
-    turn: Semaphore,
+    turn: Arc<Semaphore>,
 }
 
 impl Metrics {
     /// For who asks at this address.
     pub fn new(rpc: Arc<Rpc>, address: SocketAddr) -> Metrics {
-        Metrics { rpc, is_open: !address.ip().is_loopback(), turn: Semaphore::new(1) }
+        Metrics { rpc, is_open: !address.ip().is_loopback(), turn: Arc::new(Semaphore::new(1)) }
     }
 
     /// Answers one request.
@@ -222,9 +222,11 @@ impl Metrics {
         if ![Method::GET, Method::HEAD].contains(request.method()) {
             return Reply::bare(StatusCode::METHOD_NOT_ALLOWED).into();
         }
-        let _turn = self.turn.acquire().await.expect("the semaphore is never closed");
+        let turn = self.turn.clone().acquire_owned().await.expect("the semaphore is never closed");
         let rpc = self.rpc.clone();
         let answer = tokio::task::spawn_blocking(move || {
+            // To the end, though who asked be gone.
+            let _turn = turn;
             let node = rpc.node().map_err(|warm_up| warm_up.message)?;
             let numbers = Numbers::gather(&rpc, node).map_err(|error| error.to_string())?;
             show(&numbers, node.params().spacing)

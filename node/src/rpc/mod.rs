@@ -4,11 +4,13 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `listen` | the sockets: where, for whom, how long a link may be silent |
-//! | `http` | paths, who may call, how long a body may be, how many calls run |
+//! | `http` | paths, who may call, how long a body may be |
+//! | `turns` | how many calls run, and how much of their answers waits to be read |
 //! | `auth` | the cookie, users, their methods; what a browser's page may not do |
 //! | `metrics` | the node in numbers, for those who watch over it |
 //! | `rest` | what is answered without a password under `/rest/` |
 //! | `request` | JSON-RPC: requests and replies of each version, batches, notifications |
+//! | `params` | parameters out of JSON, none of them twice |
 //! | `method`, `args` | what a method is; its arguments by position and by name, and their types |
 //! | `logging` | what is logged |
 //! | `control`, `blockchain`, `coins`, `mining` | methods about the server, the chain and new blocks |
@@ -53,6 +55,7 @@ mod mining;
 mod network;
 mod number;
 mod outputscript;
+mod params;
 mod peerinfo;
 mod proofs;
 mod psbt;
@@ -70,6 +73,7 @@ mod submit;
 mod template;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod upkeep;
 mod wait;
 mod zmq;

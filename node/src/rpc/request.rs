@@ -8,6 +8,7 @@ use std::panic::AssertUnwindSafe;
 
 use hyper::StatusCode;
 use hyper::body::Bytes;
+use serde::de::DeserializeSeed;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -17,6 +18,10 @@ use super::args::wrong_type;
 use super::error::*;
 use super::http::Reply;
 use super::method;
+use super::params::Once;
+
+/// Bytes of all answers to a batch: they lie in memory until the last one is there.
+const MAX_BATCH_ANSWER: usize = 256 << 20;
 
 /// Answers the body of a POST by this user.
 pub fn answer(rpc: &Rpc, user: &str, body: &Bytes) -> Reply {
@@ -104,6 +109,11 @@ fn answer_batch(rpc: &Rpc, allowed: Option<&HashSet<String>>, batch: &RawValue) 
             answers.push(if answers.is_empty() { '[' } else { ',' });
             envelope.write(&mut answers);
         }
+        if answers.len() > MAX_BATCH_ANSWER {
+            let most = MAX_BATCH_ANSWER >> 20;
+            let text = format!("Batch broken off: its answers take more than {most} MiB, ask for less at a time");
+            return failure(RpcError::new(RPC_MISC_ERROR, text));
+        }
     }
     match (answers.is_empty(), batch.is_empty()) {
         (true, false) => Reply::bare(StatusCode::NO_CONTENT),
@@ -156,8 +166,8 @@ struct Parts<'a> {
     jsonrpc: Value,
     #[serde(default)]
     method: Value,
-    #[serde(default)]
-    params: Value,
+    #[serde(default, borrow)]
+    params: Option<&'a RawValue>,
 }
 
 impl Parts<'_> {
@@ -178,7 +188,8 @@ struct Call {
     version: Version,
     id: Option<Id>,
     method: String,
-    params: Value,
+    /// Or what is wrong with them.
+    params: Result<Value, RpcError>,
 }
 
 impl Call {
@@ -204,18 +215,24 @@ impl Call {
             Value::String(method) => method,
             _ => return Err(refuse(version, id, "Method must be a string")),
         };
-        let params = match parts.params {
-            Value::Null => Value::Array(Vec::new()),
-            params @ (Value::Array(_) | Value::Object(_)) => params,
-            _ => return Err(refuse(version, id, "Params must be an array or object")),
+        let mut twice = None;
+        let params = parts.params.map_or(Ok(Value::Null), |params| {
+            Once::new(&mut twice).deserialize(&mut serde_json::Deserializer::from_str(params.get()))
+        });
+        let params = match params {
+            Ok(Value::Null) => Value::Array(Vec::new()),
+            Ok(params @ (Value::Array(_) | Value::Object(_))) => params,
+            Ok(_) => return Err(refuse(version, id, "Params must be an array or object")),
+            Err(_) => return Err(refuse(version, id, "Params cannot be read")),
         };
+        let params = twice.map_or(Ok(params), |text| Err(RpcError::new(RPC_INVALID_PARAMETER, text)));
         Ok(Call { version, id, method, params })
     }
 
     fn carry_out(self, rpc: &Rpc) -> Envelope {
         let Call { version, id, method, params } = self;
         // A bug in one method is that call's error and does not end the batch.
-        let call = AssertUnwindSafe(|| method::call(rpc, &method, params));
+        let call = AssertUnwindSafe(|| method::call(rpc, &method, params?));
         let outcome = std::panic::catch_unwind(call)
             .unwrap_or_else(|_| Err(RpcError::new(RPC_INTERNAL_ERROR, format!("{method} failed: a bug in Groat"))));
         Envelope { version, id, outcome }

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, ToSocketAddrs};
+use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -129,8 +130,10 @@ impl Socket {
                 });
             }
             Address::Unix(path) => {
-                // What an earlier run left; libzmq, too, takes its place.
-                let _ = std::fs::remove_file(path);
+                // What an earlier run left; libzmq, too, takes its place. Of another file the operator is told.
+                if path.symlink_metadata().is_ok_and(|there| there.file_type().is_socket()) {
+                    let _ = std::fs::remove_file(path);
+                }
                 let listener = UnixListener::bind(path)?;
                 tokio::spawn(async move {
                     loop {
@@ -227,7 +230,8 @@ async fn listen(subscriber: &Subscriber, read: &mut (impl AsyncRead + Unpin)) ->
             let mut pong = Vec::new();
             // After two bytes that say how long it waits comes what it wants back.
             frame(&mut pong, COMMAND, &[b"\x04PONG", ping.get(2..).unwrap_or_default()].concat());
-            outbox.push(&pong.into(), usize::MAX);
+            // Only if nothing waits: what waits shows as well that somebody is here, and pings are no way to fill memory.
+            outbox.push(&pong.into(), 0);
             subscriber.wake.notify_one();
         } else if flags & COMMAND == 0 {
             match body.split_first() {
@@ -367,6 +371,31 @@ mod tests {
         frame(&mut no_more, 0, b"\x00raw");
         stream.write_all(&no_more).unwrap();
         wait("no longer subscribed", || !socket.is_wanted(b"rawtx"));
+    }
+
+    #[test]
+    fn pings_of_who_reads_nothing_take_no_memory() {
+        let (_runtime, socket, folder) = socket();
+        let mut stream = subscribe(&folder, b"end");
+        let mut pings = Vec::new();
+        (0..100_000).for_each(|_| frame(&mut pings, COMMAND, b"\x04PING\x00\x0a"));
+        frame(&mut pings, 0, b"\x01begin");
+        stream.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(&pings).unwrap();
+        wait("all pings are read", || socket.is_wanted(b"begin"));
+        let waiting = socket.subscribers.lock()[0].outbox.lock().waiting.len();
+        assert!(waiting <= 1, "{waiting} answers wait for who takes none");
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_stays() {
+        let (runtime, _socket, folder) = socket();
+        let _inside = runtime.enter();
+        let (left, precious) = (folder.path().join("zmq"), folder.path().join("precious"));
+        std::fs::write(&precious, "x").unwrap();
+        assert!(Socket::bind(&Address::Unix(left), 10).is_ok(), "what an earlier run left is replaced");
+        assert!(Socket::bind(&Address::Unix(precious.clone()), 10).is_err(), "a file is no socket");
+        assert_eq!(std::fs::read(&precious).unwrap(), b"x");
     }
 
     #[test]

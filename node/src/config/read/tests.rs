@@ -167,6 +167,9 @@ fn what_is_wrong_in_a_file_is_said() {
     ] {
         assert_eq!(read_in(&folder(&[("groat.conf", text)]), &[]).expect_err("it is wrong"), expected, "{text:?}");
     }
+    let long = folder(&[("groat.conf", &"#".repeat((1 << 20) + 1))]);
+    let error = read_in(&long, &[]).expect_err("it is too long");
+    assert!(error.ends_with("it has more than 1048576 bytes and is no configuration file"), "{error}");
     let error = read_in(&folder(&[]), &["-conf=absent.conf"]).expect_err("there is none");
     assert!(
         error.starts_with("Error reading configuration file: specified config file \"")
