@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -32,10 +33,22 @@ pub fn peers() -> Option<PathBuf> {
     None
 }
 
-/// A loopback port that nobody listens on at the moment.
+/// A loopback port that nobody listens on at the moment: never the same twice, and none that the system gives to a link
+/// that leaves (on Linux those begin at 32768).
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
-    listener.local_addr().expect("a bound socket has an address").port()
+    const FIRST: u64 = 10_000;
+    const MANY: u64 = 22_000;
+    /// Apart: bitcoind may take the port after its own as well.
+    const STEP: u64 = 3;
+    static TAKEN: AtomicU64 = AtomicU64::new(0);
+    loop {
+        // Another process begins elsewhere.
+        let number = u64::from(std::process::id()) * 1009 + TAKEN.fetch_add(1, Ordering::Relaxed) * STEP;
+        let port = (FIRST + number % MANY) as u16;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// A running bitcoind. Dropping it kills it and removes its folder.

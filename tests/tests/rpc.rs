@@ -275,6 +275,37 @@ fn rpc_answers_are_those_of_bitcoind() {
     }
 }
 
+/// What descriptors received and spent: in blocks in their order, in the mempool in any.
+fn activity_is_that_of_bitcoind(pair: &Pair) {
+    let hash = |height: u64| pair.core.call("getblockhash", json!([height]));
+    let tip = pair.core.call("getblockcount", json!([])).as_u64().unwrap();
+    let scripts = json!(["raw(51)", "raw(51024e73)", {"desc": "raw(7551)"}]);
+    let blocks = json!([hash(tip), hash(0), hash(1), hash(1), hash(tip - 1)]);
+    pair.same("getdescriptoractivity", json!([blocks, scripts, false]), &[]);
+    let ask = |rpc: &Rpc| {
+        let found = rpc.call("getdescriptoractivity", json!([blocks, scripts])).unwrap();
+        let mut events: Vec<String> = found["activity"].as_array().unwrap().iter().map(Value::to_string).collect();
+        events.sort();
+        events
+    };
+    let (ours, theirs) = (ask(&pair.groat.rpc), ask(pair.core.rpc()));
+    assert_eq!(ours, theirs, "getdescriptoractivity: groatd (left) and bitcoind (right); {}", repeat());
+    let waiting = ours.iter().filter(|event| !event.contains("blockhash"));
+    assert_eq!(waiting.count(), 3 + 6, "spent and received in the mempool; {}", repeat());
+    let unknown = "ab".repeat(32);
+    for params in [
+        json!([[]]),
+        json!([["ab"], []]),
+        json!([[1], []]),
+        json!([[unknown], []]),
+        json!([[hash(1)], ["nonsense"]]),
+        json!([[hash(1)], [1]]),
+        json!([[hash(1)], [], 1]),
+    ] {
+        pair.same_error("getdescriptoractivity", params);
+    }
+}
+
 #[test]
 fn the_mempool_is_shown_as_bitcoind_shows_it() {
     let Some(peers) = peers() else { return };
@@ -320,6 +351,7 @@ fn the_mempool_is_shown_as_bitcoind_shows_it() {
         &[&format!("/{}/time", parent.compute_txid()), &format!("/{}/spentby", parent.compute_txid())],
     );
     pair.same("getmempooldescendants", json!([child.compute_txid()]), &[]);
+    activity_is_that_of_bitcoind(&pair);
     pair.same("gettxout", json!([coin.txid, 0]), &[]);
     pair.same("getrawmempool", json!([false, true]), &["/txids"]);
     let address = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";

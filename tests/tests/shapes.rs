@@ -18,26 +18,10 @@ use serde_json::{Value, json};
 
 use crate::rpc::kind_of;
 
-/// Methods that groatd does not have yet: their calls wait. The test says when one of them is there.
-const NOT_YET: &[&str] = &[
-    "combinerawtransaction",
-    "createmultisig",
-    "decodescript",
-    "deriveaddresses",
-    "getblockfilter",
-    "getdescriptorinfo",
-    "getindexinfo",
-    "getzmqnotifications",
-    "scanblocks",
-    "scantxoutset",
-    "signmessagewithprivkey",
-    "signrawtransactionwithkey",
-    "validateaddress",
-    "verifymessage",
-];
-
-/// Options for both, once the indexes are there.
+/// Options for both.
 const INDEXES: &[&str] = &["-blockfilterindex=1"];
+/// What only groatd has; bitcoind has the last where it was built with ZeroMQ, and the one compared with need not be.
+const OWN: &[&str] = &["getrelayinfo", "getzmqnotifications"];
 
 /// Keys that are there or not as it comes: how far a ping is, who sees whom under which address.
 const SOMETIMES: &[&str] = &["addrlocal", "addrbind", "pingtime", "minping", "pingwait"];
@@ -64,7 +48,6 @@ const CALLS: &[&str] = &[
     "setmocktime 0",
     "mockscheduler 1",
     "syncwithvalidationinterfacequeue",
-    "getzmqnotifications",
     "getindexinfo",
     "generate",
     "nonsense",
@@ -112,9 +95,14 @@ const CALLS: &[&str] = &[
     "scantxoutset start [\"raw(51)\"]",
     "scantxoutset status",
     "scanblocks start [\"raw(51)\"]",
+    "scanblocks start [\"raw(52)\"] 1 50 basic {\"filter_false_positives\":true}",
     "scanblocks status",
+    "scanblocks abort",
+    "getdescriptoractivity [\"{coinblock}\"] [\"raw(51024e73)\"]",
     // Transactions.
     "createrawtransaction [{\"txid\":\"{coin}\",\"vout\":0}] [{\"{address}\":1}]",
+    "createpsbt [{\"txid\":\"{coin}\",\"vout\":0}] [{\"{address}\":1}]",
+    "converttopsbt {raw}",
     "decoderawtransaction {raw}",
     "decodescript 51",
     "combinerawtransaction [\"{raw}\",\"{raw}\"]",
@@ -354,16 +342,14 @@ fn typed(call: &str, text: &str) -> Result<(), serde_json::Error> {
 #[test]
 fn bitcoin_cli_gets_outputs_of_one_shape_from_both() {
     let Some(peers) = peers() else { return };
-    let missing = |method: &str| NOT_YET.contains(&method);
-    let indexes = if missing("getblockfilter") { &[][..] } else { INDEXES };
-    let options = [&["-listen=1".into(), format!("-port={}", free_port())][..]];
-    let options: Vec<String> = options.concat().into_iter().chain(indexes.iter().map(|one| one.to_string())).collect();
+    let options = ["-listen=1".into(), format!("-port={}", free_port())];
+    let options: Vec<String> = options.into_iter().chain(INDEXES.iter().map(|one| one.to_string())).collect();
     let core = Bitcoind::start(&peers, &options);
     core.call("generatetodescriptor", json!([1, "raw(51024e73)"]));
     core.call("generatetodescriptor", json!([110, "raw(51)"]));
     let data = tempfile::tempdir().unwrap();
-    let groatd = indexes.iter().fold(Groatd::new("regtest", data.path()), |groatd, option| groatd.with(option));
-    let mut node = Running::start(&groatd, &["--connect=0"]);
+    let groatd = Groatd::new("regtest", data.path());
+    let mut node = Running::start(&groatd, &[INDEXES, &["--connect=0"]].concat());
     core.call("addnode", json!([node.peers.to_string(), "onetry"]));
     let words = words(&core);
     node.wait_for_tip(&words[0].1);
@@ -373,14 +359,7 @@ fn bitcoin_cli_gets_outputs_of_one_shape_from_both() {
 
     let mut faults = Vec::new();
     for call in CALLS {
-        let output = ours.run(call, &words);
-        if missing(method(call)) {
-            if output != Err("error code: -32601".into()) {
-                faults.push(format!("{call}: groatd has it now, so take it off NOT_YET"));
-            }
-            continue;
-        }
-        let model = theirs.run(call, &words);
+        let (output, model) = (ours.run(call, &words), theirs.run(call, &words));
         let (left, right) = (shape(&output), shape(&model));
         if left != right && !OWN_WAY.contains(call) {
             faults.push(format!("bitcoin-cli {call}\n  groatd:   {left}\n  bitcoind: {right}"));
@@ -411,8 +390,6 @@ fn wait_for_links(ours: &End, theirs: &End) {
 
 #[test]
 fn every_method_of_groatd_is_in_the_script() {
-    // What only groatd has.
-    const OWN: &[&str] = &["getrelayinfo"];
     let data = tempfile::tempdir().unwrap();
     let groatd = Groatd::new("regtest", data.path());
     let node = Running::start(&groatd, &["--connect=0"]);

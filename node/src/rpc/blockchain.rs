@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use bitcoin::BlockHash;
 use bitcoin::consensus::encode::serialize_hex;
 use groat_chain::block::Block;
+use groat_chain::coins::Coin;
 use groat_chain::ledger::PRUNE_TARGET_MANUAL;
 use groat_chain::rules::header::median_time_past;
 use groat_chain::store::codec;
@@ -172,6 +173,25 @@ pub fn block_bytes(node: &NodeHandle, id: Id) -> Result<Vec<u8>, RpcError> {
         if known { "Block not available (pruned data)" } else { "Block not available (not fully downloaded)" };
     let pos = pos.ok_or_else(|| RpcError::new(RPC_MISC_ERROR, missing))?;
     Ok(node.store().read_block(pos)?)
+}
+
+/// A block and the coins that it spends, in block order. Core: `GetBlockChecked`, `GetUndoChecked`.
+pub fn block_and_spent(node: &NodeHandle, id: Id) -> Result<(Block, Vec<Coin>), RpcError> {
+    let refuse = |text| RpcError::new(RPC_MISC_ERROR, text);
+    let block = Block::decode(&block_bytes(node, id)?).map_err(|_| refuse("Can't read block from disk"))?;
+    let (undo, height) = {
+        let tree = node.tree().read();
+        (tree.node(id).undo(), tree.node(id).height)
+    };
+    let spent = match undo {
+        _ if height == 0 => Vec::new(),
+        None => return Err(refuse("Undo data not available (pruned data)")),
+        Some(undo) => {
+            let undo = node.store().read_undo(undo)?;
+            codec::decode_undo(&undo).map_err(|_| refuse("Can't read undo data from disk"))?
+        }
+    };
+    Ok((block, spent))
 }
 
 fn getdifficulty(rpc: &Rpc, _: &Args) -> Answer {

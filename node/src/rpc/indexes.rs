@@ -35,7 +35,7 @@ pub const METHODS: &[Method] = &[
 ];
 
 /// How far the index of filters is of the type that is named.
-fn filter_index(node: &NodeHandle, kind: Option<&str>) -> Result<IndexState, RpcError> {
+pub fn filter_index(node: &NodeHandle, kind: Option<&str>) -> Result<IndexState, RpcError> {
     match kind.unwrap_or("basic") {
         "basic" => node
             .index(Index::Filters)

@@ -20,13 +20,15 @@
 //! | `template` | the next block for miners elsewhere, and blocks that they propose |
 //! | `mempool`, `rawtransactions`, `fees` | methods about transactions and what they should pay |
 //! | `network`, `peerinfo`, `bans`, `addresses` | methods about links, bans and the peer book |
-//! | `outputscript`, `scan` | methods about addresses, scripts and descriptors; the coins of descriptors |
+//! | `outputscript` | methods about addresses, scripts and descriptors |
+//! | `scan`, `activity` | coins and blocks of descriptors, and what happened to them there |
 //! | `signing`, `messages`, `psbt` | methods that sign with keys of the call; `sign`: how |
 //! | `descriptor`, `keyexpr`, `fragment`, `address` | descriptors, their keys and miniscripts; addresses |
 //! | `show`, `script`, `number`, `amount` | headers, blocks, transactions, scripts and amounts as JSON |
 //! | `zmq` | what is published by ZeroMQ |
 //! | `error` | codes |
 
+mod activity;
 mod address;
 mod addresses;
 mod amount;
@@ -101,6 +103,7 @@ use metrics::Metrics;
 
 /// The methods, by the files they are in.
 const METHODS: &[&[method::Method]] = &[
+    activity::METHODS,
     addresses::METHODS,
     bans::METHODS,
     blockchain::METHODS,
@@ -183,6 +186,8 @@ struct Rpc {
     fees: Mutex<fees::Recent>,
     /// What reads all coins.
     scan: Arc<scan::Scan>,
+    /// What reads the filters of many blocks.
+    filter_scan: Arc<scan::Scan>,
 }
 
 impl Rpc {
@@ -250,6 +255,7 @@ impl Server {
             template: Mutex::new(None),
             fees: Mutex::new(fees::Recent::default()),
             scan: Arc::default(),
+            filter_scan: Arc::default(),
         });
         let (end, ended) = watch::channel(false);
         let http = Arc::new(Http::new(rpc.clone(), doors));

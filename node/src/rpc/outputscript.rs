@@ -1,6 +1,8 @@
 //! Methods about addresses, scripts and descriptors that ask nothing of the chain. Core: `src/rpc/output_script.cpp`,
 //! `src/rpc/rawtransaction.cpp`.
 
+use std::collections::HashSet;
+
 use bitcoin::hashes::Hash;
 use bitcoin::{PublicKey, Script, ScriptBuf, WPubkeyHash};
 use groat_chain::params::AddressSet;
@@ -13,7 +15,7 @@ use serde_json::Value;
 
 use super::Rpc;
 use super::address::decode_address;
-use super::args::{Arg, Args, Kind, text};
+use super::args::{Arg, Args, Kind, text, wrong_type};
 use super::descriptor::{Descriptor, Output, checksum, multisig, with_checksum};
 use super::error::*;
 use super::fragment::infer_witness_script;
@@ -314,6 +316,16 @@ pub fn scan_object(given: &Value, addresses: AddressSet) -> Result<Vec<Output>, 
         }
     }
     Ok(all)
+}
+
+/// The scripts of a list of such objects.
+pub fn scan_scripts(objects: &Value, addresses: AddressSet) -> Result<HashSet<ScriptBuf>, RpcError> {
+    let objects = objects.as_array().ok_or_else(|| wrong_type(objects, "array"))?;
+    let mut scripts = HashSet::new();
+    for object in objects {
+        scripts.extend(scan_object(object, addresses)?.into_iter().map(|output| output.script));
+    }
+    Ok(scripts)
 }
 
 /// The script that a new block pays to. Core: `getScriptFromDescriptor`.

@@ -6,6 +6,7 @@ use bitcoin::consensus::Decodable;
 use bitcoin::consensus::encode::serialize_hex;
 use bitcoin::{BlockHash, MerkleBlock, OutPoint, Txid};
 use groat_chain::block::Block;
+use groat_chain::index::{Index, transactions};
 use groat_chain::rules::block::MAX_BLOCK_WEIGHT;
 use groat_chain::tree::Id;
 use hex::FromHex;
@@ -24,7 +25,11 @@ pub const METHODS: &[Method] = &[
         group: "blockchain",
         args: &[
             Arg::required("txids", Kind::Array("\"txid\""), "Transactions of one block."),
-            Arg::optional("blockhash", Kind::Hex, "That block; without it one of them must have an unspent output."),
+            Arg::optional(
+                "blockhash",
+                Kind::Hex,
+                "That block; without it one must have an unspent output, or -txindex be on.",
+            ),
         ],
         about: "A proof in hex that a block holds these transactions.",
         run: gettxoutproof,
@@ -54,8 +59,12 @@ fn gettxoutproof(rpc: &Rpc, args: &Args) -> Answer {
     let node = rpc.node()?;
     let id = match args.text(1).map(|_| args.hash::<BlockHash>(1)).transpose()? {
         Some(hash) => node.tree().read().get(&hash).ok_or_else(block_not_found)?,
-        None => block_of(node, &txids)?
-            .ok_or_else(|| RpcError::new(RPC_INVALID_ADDRESS_OR_KEY, "Transaction not yet in block"))?,
+        None => match block_of(node, &txids)? {
+            Some(id) => Some(id),
+            // All outputs are spent: the index still knows.
+            None => indexed_block_of(node, &txids)?,
+        }
+        .ok_or_else(|| RpcError::new(RPC_INVALID_ADDRESS_OR_KEY, "Transaction not yet in block"))?,
     };
     let damaged = |_| RpcError::new(RPC_INTERNAL_ERROR, "Can't read block from disk");
     let block = Block::decode(&block_bytes(node, id)?).map_err(damaged)?;
@@ -88,6 +97,13 @@ fn block_of(node: &NodeHandle, txids: &BTreeSet<Txid>) -> Result<Option<Id>, Rpc
         }
     }
     Ok(None)
+}
+
+/// The block of the first of these transactions, by the index where it is on.
+fn indexed_block_of(node: &NodeHandle, txids: &BTreeSet<Txid>) -> Result<Option<Id>, RpcError> {
+    let first = txids.first().filter(|_| node.index(Index::Transactions).is_some());
+    let found = first.map(|txid| transactions::find(&**node.store(), node.tree(), txid)).transpose()?;
+    Ok(found.flatten().map(|(id, _)| id))
 }
 
 fn verifytxoutproof(rpc: &Rpc, args: &Args) -> Answer {

@@ -7,14 +7,13 @@ use groat_chain::coins::Coin;
 use groat_chain::rules::block::{WITNESS_SCALE_FACTOR, is_unspendable};
 use groat_chain::rules::connect::subsidy;
 use groat_chain::rules::header::median_time_past;
-use groat_chain::store::codec;
 use groat_chain::tree::{Id, Tree};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::Rpc;
 use super::args::{Arg, Args, Kind, hash, text};
-use super::blockchain::{block_bytes, block_not_found};
+use super::blockchain::{block_and_spent, block_not_found};
 use super::error::*;
 use super::method::{Answer, Method, answer};
 use super::number::Real;
@@ -95,7 +94,7 @@ struct BlockStats {
 
 fn getblockstats(rpc: &Rpc, args: &Args) -> Answer {
     let node = rpc.node()?;
-    let (id, undo, head) = {
+    let (id, head) = {
         let tree = node.tree().read();
         let id = by_hash_or_height(&tree, args.get(0))?;
         let entry = tree.node(id);
@@ -107,19 +106,11 @@ fn getblockstats(rpc: &Rpc, args: &Args) -> Answer {
             subsidy: subsidy(entry.height, node.params()).to_sat(),
             ..BlockStats::default()
         };
-        (id, entry.undo(), head)
+        (id, head)
     };
     let wanted = args.get(1).as_array().map(Vec::as_slice).unwrap_or_default();
     let wanted = wanted.iter().map(text).collect::<Result<std::collections::BTreeSet<_>, _>>()?;
-    let bytes = block_bytes(node, id)?;
-    let damaged = || RpcError::new(RPC_MISC_ERROR, "Can't read block from disk");
-    let block = Block::decode(&bytes).map_err(|_| damaged())?;
-    let spent = match undo {
-        _ if head.height == 0 => Vec::new(),
-        None => return Err(RpcError::new(RPC_MISC_ERROR, "Undo data not available (pruned data)")),
-        Some(undo) => codec::decode_undo(&node.store().read_undo(undo)?)
-            .map_err(|_| RpcError::new(RPC_MISC_ERROR, "Can't read undo data from disk"))?,
-    };
+    let (block, spent) = block_and_spent(node, id)?;
     let makes_no_coins = head.height == 0 || node.params().bip30_exceptions.contains(&(head.height, block.hash));
     let stats = count(&block, &spent, makes_no_coins, head);
     if wanted.is_empty() {
