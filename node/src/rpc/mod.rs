@@ -109,6 +109,7 @@ const METHODS: &[&[method::Method]] = &[
     logging::METHODS,
     mempool::METHODS,
     messages::METHODS,
+    metrics::METHODS,
     mining::METHODS,
     network::METHODS,
     outputscript::METHODS,
