@@ -175,7 +175,12 @@ fn a_network_with_odd_parameters_keeps_to_them() {
         }
         let hash = call(&nodes[2], "getblockhash", json!([height]));
         let header = call(&nodes[2], "getblockheader", json!([hash]));
-        assert_eq!(header["bits"], json!(format!("{bits:08x}")), "bits of block {height} (right: by hand); {}", repeat());
+        assert_eq!(
+            header["bits"],
+            json!(format!("{bits:08x}")),
+            "bits of block {height} (right: by hand); {}",
+            repeat()
+        );
     }
     assert!(changes > 8, "expected: the difficulty changed often, got {changes} times");
 
@@ -259,9 +264,7 @@ fn a_network_comes_up_pays_is_joined_and_goes_down_whole() {
     let file = new(folder, "mine", &options);
     let begun = Instant::now();
     let up = Up::start(folder, &[&file, "--nodes", "3"]);
-    wait_until("three nodes run", || {
-        run(folder, &["net", "status"]).0 == Some(0) && states(folder) == ["runs"; 3]
-    });
+    wait_until("three nodes run", || run(folder, &["net", "status"]).0 == Some(0) && states(folder) == ["runs"; 3]);
     let paid = |first: bool| {
         let (code, stdout, _) = run(folder, &["net", "pay", ELSEWHERE, "1btc", "--json"]);
         assert!(first || code == Some(0));
@@ -289,7 +292,8 @@ fn a_network_comes_up_pays_is_joined_and_goes_down_whole() {
 
     // Somebody joins with the file alone.
     let join = tempfile::tempdir().unwrap();
-    let joined = Running::start(&Groatd::new(&file, join.path()), &["--connect=0", &format!("--addnode=127.0.0.1:{port}")]);
+    let joined =
+        Running::start(&Groatd::new(&file, join.path()), &["--connect=0", &format!("--addnode=127.0.0.1:{port}")]);
     let height = at2(&["rpc", "getblockcount"]).as_u64();
     wait_until("the one that joins has all blocks", || call(&joined, "getblockcount", json!([])).as_u64() >= height);
     let hash = ask(folder, &["net", "new", "other"])["hash"].as_str().unwrap().len();
@@ -326,7 +330,12 @@ fn an_interrupt_at_any_moment_leaves_nothing_running() {
         std::thread::sleep(Duration::from_millis(wait));
         up.interrupt();
         if folder.join("net/short/nodes.json").is_file() {
-            assert_eq!(states(folder), ["stopped"; 2], "expected: nothing runs, interrupted after {wait} ms; {}", repeat());
+            assert_eq!(
+                states(folder),
+                ["stopped"; 2],
+                "expected: nothing runs, interrupted after {wait} ms; {}",
+                repeat()
+            );
         }
     }
 }
@@ -411,10 +420,19 @@ fn a_network_of_five_agrees_after_a_partition_and_a_restart() {
         }
         assert!(begun.elapsed() < long + PATIENCE, "expected: all nodes at one tip; {}", repeat());
     };
-    assert!(stats.iter().all(|one| one["muhash"] == stats[0]["muhash"]), "expected: one MuHash\n{stats:?}\n{}", repeat());
+    assert!(
+        stats.iter().all(|one| one["muhash"] == stats[0]["muhash"]),
+        "expected: one MuHash\n{stats:?}\n{}",
+        repeat()
+    );
     let supply: u64 = (1..=height).map(|height| (50 * COIN).checked_shr((height / 100) as u32).unwrap_or(0)).sum();
     let total = (stats[0]["total_amount"].as_f64().unwrap() * COIN as f64).round() as u64;
-    assert_eq!(total, supply, "coins in satoshi at height {height} (right: by the schedule, nothing burnt); {}", repeat());
+    assert_eq!(
+        total,
+        supply,
+        "coins in satoshi at height {height} (right: by the schedule, nothing burnt); {}",
+        repeat()
+    );
     let found = call(all[2], "scantxoutset", json!(["start", [format!("addr({ELSEWHERE})")]]));
     let elsewhere = (found["total_amount"].as_f64().unwrap() * COIN as f64).round() as u64;
     assert!(elsewhere >= COIN / 100, "expected: payments are confirmed, got {elsewhere} of {paid}; {}", repeat());

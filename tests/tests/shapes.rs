@@ -412,7 +412,7 @@ fn wait_for_links(ours: &End, theirs: &End) {
 #[test]
 fn every_method_of_groatd_is_in_the_script() {
     // What only groatd has.
-    const OWN: &[&str] = &["getrelayinfo"];
+    const OWN: &[&str] = &["getnodestatus", "getrelayinfo"];
     let data = tempfile::tempdir().unwrap();
     let groatd = Groatd::new("regtest", data.path());
     let node = Running::start(&groatd, &["--connect=0"]);
