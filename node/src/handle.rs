@@ -18,6 +18,7 @@ use groat_chain::tree::Tree;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, watch};
 
+use crate::bottleneck::Bottleneck;
 use crate::hub::{Hub, PeerInfo};
 use crate::ledger::{Queue, Request};
 use crate::notify;
@@ -69,6 +70,7 @@ pub struct NodeHandle {
     pub(crate) warnings: Arc<Warnings>,
     /// Hashes a second of the built-in miner; 0: it does not mine.
     pub(crate) hash_rate: Arc<AtomicU64>,
+    pub(crate) bottleneck: Arc<Bottleneck>,
 }
 
 impl NodeHandle {
@@ -123,6 +125,11 @@ impl NodeHandle {
     /// Hashes a second of the built-in miner; 0: it does not mine.
     pub fn hash_rate(&self) -> u64 {
         self.hash_rate.load(Ordering::Relaxed)
+    }
+
+    /// What the ledger's time goes into.
+    pub fn bottleneck(&self) -> &Bottleneck {
+        &self.bottleneck
     }
 
     /// Requests that wait for the ledger.

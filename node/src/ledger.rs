@@ -87,6 +87,8 @@ pub struct Queue {
 #[derive(Default)]
 struct Waiting {
     stop: bool,
+    /// The ledger waits for requests.
+    idle: bool,
     headers: VecDeque<Request>,
     blocks: VecDeque<Request>,
     others: VecDeque<Request>,
@@ -148,6 +150,11 @@ impl Queue {
         kinds.iter().map(|kind| kind.len()).sum()
     }
 
+    /// Whether the ledger has nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.lock().idle
+    }
+
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -162,7 +169,9 @@ impl Queue {
             if let Some(next) = waiting.next(idle) {
                 return next;
             }
+            waiting.idle = true;
             self.wake.wait(&mut waiting);
+            waiting.idle = false;
         }
     }
 }

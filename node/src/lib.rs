@@ -10,6 +10,7 @@ macro_rules! println {
     }};
 }
 
+pub mod bottleneck;
 pub mod chainstate;
 pub mod clock;
 pub mod config;

@@ -36,7 +36,7 @@ use crate::notify::Teller;
 use crate::transactions::Transactions;
 use crate::warnings::{Warnings, Watch};
 use crate::zmq::Publisher;
-use crate::{persist, portmap, tor};
+use crate::{bottleneck, persist, portmap, tor};
 
 /// Answers of the ledger, and questions of interfaces, that wait for the hub.
 const MAX_WAITING: usize = 1024;
@@ -197,8 +197,10 @@ impl Node {
             last_commands: Arc::default(),
             warnings: warnings.clone(),
             hash_rate: Arc::default(),
+            bottleneck: Arc::default(),
         };
         runtime.spawn(look_at_clock(handle.clone()));
+        runtime.spawn(bottleneck::watch(handle.clone()));
         let inside = runtime.handle().clone();
         let hub = thread("hub", move || hub.run(inbox, &inside))?;
         let (stops, news) = (handle.clone(), told.clone());

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use bitcoin::Amount;
+use bitcoin::hashes::{Hash, sha256};
 use groat_chain::params::Params;
 use groat_chain::stats::{CoinCount, HashKind};
 use tracing::info;
@@ -100,6 +101,12 @@ fn run(config: &Config) -> anyhow::Result<()> {
     if config.command.is_none() {
         config.log.open(&store.folder)?;
         info!("groatd {} on {} in {}", crate::VERSION, store.params.name, store.folder.display());
+        if let Ok(file) = std::fs::read(&config.chain)
+            && Params::by_name(&config.chain).is_none()
+        {
+            // Whoever joins can see that it is the same file.
+            info!("the file of this network has the hash {}", sha256::Hash::hash(&file));
+        }
     }
     // From now on calls are told that the node starts, however long that takes.
     let server = match config.command {

@@ -120,6 +120,8 @@ impl Groatd {
         match self.chain.as_str() {
             "main" => self.folder.clone(),
             "test" => self.folder.join("testnet3"),
+            // A network's file, which has its name.
+            file if file.ends_with(".toml") => self.folder.join(Path::new(file).file_stem().expect("a file's name")),
             chain => self.folder.join(chain),
         }
     }

@@ -15,6 +15,7 @@ mod mempool;
 mod mining;
 mod networks;
 mod oracle;
+mod own_network;
 mod peers;
 mod relay;
 mod rpc;

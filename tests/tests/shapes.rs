@@ -21,7 +21,7 @@ use crate::rpc::kind_of;
 /// Options for both.
 const INDEXES: &[&str] = &["-blockfilterindex=1"];
 /// What only groatd has; bitcoind has the last where it was built with ZeroMQ, and the one compared with need not be.
-const OWN: &[&str] = &["getrelayinfo", "getzmqnotifications"];
+const OWN: &[&str] = &["getnodestatus", "getrelayinfo", "getzmqnotifications"];
 
 /// Keys that are there or not as it comes: how far a ping is, who sees whom under which address.
 const SOMETIMES: &[&str] = &["addrlocal", "addrbind", "pingtime", "minping", "pingwait"];

@@ -489,3 +489,38 @@ fn a_payment_reaches_the_other_node() {
     assert_eq!(back["relayed"], json!(true), "{back}");
     ours.stop();
 }
+
+/// What either node tells of itself, with a payment that waits.
+fn status(node: &Node<'_>) {
+    let groat = two_wallets(node);
+    groat.json("rich", &["send", &groat.address("poor"), "1btc", "--feerate", "7"]);
+    let said = groat.json("rich", &["status"]);
+    assert_eq!((&said["tip_height"], &said["syncing"]), (&json!(101), &json!(false)), "{said}");
+    assert_eq!((&said["mempool_transactions"], &said["next_block"]["transactions"]), (&json!(1), &json!(1)), "{said}");
+    let rate = said["next_block"]["lowest_sat_vb"].as_f64().unwrap();
+    assert!((7.0..7.1).contains(&rate), "expected: the rate of the payment\n{said}");
+    assert_eq!(
+        said["mempool_by_fee"][3]["vsize_vb"], said["mempool_vsize_vb"],
+        "expected: all at 5 to 20 sat/vB\n{said}"
+    );
+    assert!(said["advice"].as_str().unwrap().contains("no peers"), "{said}");
+    groat.run("rich", &["status", "--watch"]).failed(2, &["--watch is for a terminal"]);
+}
+
+#[test]
+fn status_of_groatd() {
+    on_groatd(|node| {
+        status(node);
+        let own = node.call("getnodestatus", json!([]));
+        assert_eq!(own["chain_height_blocks"], json!(101), "{own}");
+        let share = |key: &str| own[key].as_f64().unwrap();
+        let all = share("wait_peers_ratio") + share("wait_disk_ratio") + share("busy_cpu_ratio");
+        assert!((0.99..1.01).contains(&all), "expected: all of the ledger's time\n{own}");
+        assert!(share("resident_memory_bytes") < share("memory_limit_bytes"), "{own}");
+    });
+}
+
+#[test]
+fn status_of_bitcoind() {
+    on_bitcoind(status);
+}

@@ -1,9 +1,11 @@
 //! From what the user wants to a transaction: who is paid how much, at which fee rate, with which coins; and its
 //! signatures. Sends nothing.
 
+use bdk_wallet::Balance;
 use bdk_wallet::coin_selection::InsufficientFunds;
 use bdk_wallet::error::CreateTxError;
 use bdk_wallet::miniscript::psbt::PsbtExt;
+use bitcoin::absolute::LockTime;
 use bitcoin::psbt::Psbt;
 use bitcoin::secp256k1::Secp256k1;
 use bitcoin::sighash::{EcdsaSighashType, TapSighashType};
@@ -168,18 +170,26 @@ fn foreign_and_waiting(store: &Store) -> Vec<OutPoint> {
     waiting.map(|coin| coin.outpoint).filter(|outpoint| !own(outpoint)).collect()
 }
 
-/// Coins from mining that this network holds back longer than Bitcoin does, which is what the library counts with.
-fn immature(session: &Session, store: &Store) -> Vec<OutPoint> {
+/// What there is. The library counts with Bitcoin's maturity; here is counted with the network's.
+pub fn balance(session: &Session, store: &Store) -> Balance {
+    let mut balance = store.wallet.balance();
     let (maturity, next) = (session.network.params.coinbase_maturity, store.wallet.latest_checkpoint().height() + 1);
-    if maturity <= COINBASE_MATURITY {
-        return Vec::new();
+    if maturity == COINBASE_MATURITY {
+        return balance;
     }
-    let mined = |txid| store.wallet.tx_graph().get_tx(txid).is_some_and(|made| made.is_coinbase());
-    let held = |coin: &bdk_wallet::LocalOutput| {
-        let height = store.height_of(&coin.outpoint.txid, &coin.chain_position);
-        height.is_some_and(|height| height + maturity > next) && mined(coin.outpoint.txid)
-    };
-    store.wallet.list_unspent().filter(held).map(|coin| coin.outpoint).collect()
+    for coin in store.wallet.list_unspent() {
+        let mined = store.wallet.tx_graph().get_tx(coin.outpoint.txid).is_some_and(|made| made.is_coinbase());
+        let (Some(counted), true) = (coin.chain_position.confirmation_height_upper_bound(), mined) else { continue };
+        let height = store.height_of(&coin.outpoint.txid, &coin.chain_position).unwrap_or(counted);
+        let (from, to) = match (counted + COINBASE_MATURITY <= next, height + maturity <= next) {
+            (false, true) => (&mut balance.immature, &mut balance.confirmed),
+            (true, false) => (&mut balance.confirmed, &mut balance.immature),
+            _ => continue,
+        };
+        *from -= coin.txout.value;
+        *to += coin.txout.value;
+    }
+    balance
 }
 
 /// A transaction that pays, not signed yet. Change goes to a new address of the same kind, the order of outputs is
@@ -192,10 +202,16 @@ pub fn payment(
     from: &[String],
 ) -> Result<Psbt> {
     let from: Vec<OutPoint> = from.iter().map(|text| parse_outpoint(text)).collect::<Result<_>>()?;
-    let unusable = [foreign_and_waiting(store), immature(session, store)].concat();
+    let unusable = foreign_and_waiting(store);
     let all = payments.iter().any(|payment| payment.amount.is_none());
+    let (maturity, tip) = (session.network.params.coinbase_maturity, store.wallet.latest_checkpoint().height());
     let mut builder = store.wallet.build_tx();
     builder.fee_rate(rate);
+    if maturity != COINBASE_MATURITY {
+        // At this height the library takes for mature what is mature on this network.
+        builder.current_height((tip + COINBASE_MATURITY).saturating_sub(maturity));
+        builder.nlocktime(LockTime::from_height(tip).doing("read the height")?);
+    }
     for payment in payments {
         match payment.amount {
             Some(amount) => builder.add_recipient(payment.address.script_pubkey(), amount),
@@ -241,7 +257,7 @@ pub fn explain(session: &Session, store: &Store, error: CreateTxError, chosen: b
 
 /// What there is beside the coins that can be spent, for the message about missing ones.
 fn unspendable(session: &Session, store: &Store) -> String {
-    let balance = store.wallet.balance();
+    let balance = balance(session, store);
     let locked = store.wallet.list_unspent().filter(|coin| store.wallet.is_outpoint_locked(coin.outpoint));
     let locked: u64 = locked.map(|coin| coin.txout.value.to_sat()).sum();
     let maturity = session.network.params.coinbase_maturity;

@@ -257,8 +257,15 @@ pub enum Command {
         #[arg(long, value_name = "DATE|HEIGHT")]
         from: Option<String>,
     },
-    /// Show how the node is doing
-    Status,
+    /// A network of one's own on this machine
+    #[command(subcommand)]
+    Net(NetCommand),
+    /// Show what the node is doing, what limits it, and what to do about it
+    Status {
+        /// Show it again every two seconds, until Ctrl-C
+        #[arg(long)]
+        watch: bool,
+    },
     /// Show the node's peers
     Peers,
     /// Call a method of the node: arguments in order, or key=value
@@ -330,4 +337,110 @@ pub enum PsbtCommand {
         /// The PSBT
         psbt: String,
     },
+}
+
+/// Commands about networks of one's own.
+#[derive(Debug, Subcommand)]
+pub enum NetCommand {
+    /// Make a network: one file with all its parameters, for all who join
+    New(Box<NewNetwork>),
+    /// Start nodes of it on this machine, with a miner and a faucet
+    Up(Up),
+    /// Stop the nodes
+    Down(Which),
+    /// Show the nodes
+    Status(Which),
+    /// Pay from the faucet
+    Pay {
+        /// Whom
+        address: String,
+        /// How much: 25000, 0.001btc, 25ksat
+        amount: String,
+        #[command(flatten)]
+        which: Which,
+    },
+}
+
+/// Parameters of a new network. What is not given is asked for on a terminal.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  groat net new sandbox --spacing 30 --halving 1000 --maturity 10 --no-input")]
+pub struct NewNetwork {
+    /// Its name: a-z, digits, hyphens
+    pub name: String,
+    /// Seconds a block should take [default: 60]
+    #[arg(long, value_name = "SECONDS")]
+    pub spacing: Option<u32>,
+    /// Blocks from one adjustment of the difficulty to the next; 0: it stays [default: 144]
+    #[arg(long, value_name = "BLOCKS")]
+    pub retarget: Option<u32>,
+    /// Blocks after which the subsidy is halved [default: 210000]
+    #[arg(long, value_name = "BLOCKS")]
+    pub halving: Option<u32>,
+    /// What the first blocks give [default: 50btc]
+    #[arg(long, value_name = "AMOUNT")]
+    pub subsidy: Option<String>,
+    /// Blocks until what was mined may be spent [default: 100]
+    #[arg(long, value_name = "BLOCKS")]
+    pub maturity: Option<u32>,
+    /// The easiest difficulty, which is that of the first blocks, as block explorers show it
+    #[arg(long, value_name = "HEX", default_value = "1f0fffff")]
+    pub bits: String,
+    /// How addresses and keys are written
+    #[arg(long, default_value = "regtest", value_parser = ["main", "test", "regtest"])]
+    pub addresses: String,
+    /// First four bytes of every message [default: random]
+    #[arg(long, value_name = "HEX")]
+    pub magic: Option<String>,
+    /// Port for peers [default: random]
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// Port for JSON-RPC [default: one below that for peers]
+    #[arg(long)]
+    pub rpc_port: Option<u16>,
+    /// Name that resolves to peers; may be repeated
+    #[arg(long, value_name = "HOST")]
+    pub seed: Vec<String>,
+    /// A block that must stand at its height; may be repeated
+    #[arg(long, value_name = "HEIGHT:HASH")]
+    pub checkpoint: Vec<String>,
+    /// What stands in the first block [default: the name]
+    #[arg(long)]
+    pub text: Option<String>,
+    /// When the first block was made, in seconds since 1970 [default: so long ago that the first coins can be mature now]
+    #[arg(long, value_name = "SECONDS")]
+    pub time: Option<u32>,
+    /// The file to write [default: NAME.toml]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// What `net up` starts.
+#[derive(Debug, Args)]
+pub struct Up {
+    /// The network's file, or regtest
+    #[arg(value_name = "FILE|regtest")]
+    pub network: String,
+    /// How many nodes
+    #[arg(long, value_name = "N", default_value = "2", value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub nodes: u16,
+    /// Folder of the nodes [default: net/NAME in the data folder]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Let peers of other machines link with node 0
+    #[arg(long)]
+    pub open: bool,
+    /// Leave the nodes running; `groat net down` stops them
+    #[arg(long)]
+    pub detach: bool,
+}
+
+/// Which network is meant.
+#[derive(Debug, Args)]
+pub struct Which {
+    /// Its name or file; needless where there is one
+    #[arg(long = "net", value_name = "NAME|FILE")]
+    pub network: Option<String>,
+    /// Folder of its nodes [default: net/NAME in the data folder]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! Commands about the node (status, peers, rpc, stop) and about this program (completions, man).
+//! Commands about the node (peers, rpc, stop) and about this program (completions, man).
 
 use std::io::Read;
 
@@ -8,42 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::Cli;
 use crate::error::{Doing, Result, usage};
-use crate::format::grouped;
 use crate::session::{Session, print};
-
-/// `groat status`.
-pub fn status(session: &Session) -> Result<()> {
-    let node = session.node()?;
-    let chain: Value = node.call("getblockchaininfo", json!([]))?;
-    let mempool: Value = node.call("getmempoolinfo", json!([]))?;
-    let network: Value = node.call("getnetworkinfo", json!([]))?;
-    let peers: u64 = node.call("getconnectioncount", json!([]))?;
-    let number = |value: &Value| value.as_u64().unwrap_or(0);
-    let value = json!({
-        "chain": session.network.name(),
-        "node": network["subversion"],
-        "tip_height": chain["blocks"],
-        "tip_hash": chain["bestblockhash"],
-        "headers": chain["headers"],
-        "syncing": chain["initialblockdownload"],
-        "peers": peers,
-        "mempool_transactions": mempool["size"],
-    });
-    session.show(&value, || {
-        let (blocks, headers) = (number(&chain["blocks"]), number(&chain["headers"]));
-        let state = if chain["initialblockdownload"] == json!(true) { ", still catching up" } else { "" };
-        format!(
-            "{} on {}\nBlock     {} of {}{state}\nPeers     {}\nMempool   {} transactions",
-            network["subversion"].as_str().unwrap_or("A node").trim_matches('/'),
-            session.network.name(),
-            grouped(blocks),
-            grouped(headers),
-            grouped(peers),
-            grouped(number(&mempool["size"])),
-        )
-    });
-    Ok(())
-}
 
 /// `groat peers`.
 pub fn peers(session: &Session) -> Result<()> {

@@ -7,6 +7,7 @@ use bdk_wallet::chain::ChainPosition;
 use bitcoin::OutPoint;
 use serde_json::{Value, json};
 
+use crate::build;
 use crate::error::{Result, usage};
 use crate::format::{btc, date_time, grouped, rate_of, sat, signed};
 use crate::session::Session;
@@ -16,7 +17,7 @@ use crate::sync;
 /// `groat balance`.
 pub fn balance(session: &Session) -> Result<()> {
     let (store, _, height) = session.synced()?;
-    let balance = store.wallet.balance();
+    let balance = build::balance(session, &store);
     let pending = (balance.trusted_pending + balance.untrusted_pending).to_sat();
     let (confirmed, immature) = (balance.confirmed.to_sat(), balance.immature.to_sat());
     let value = json!({

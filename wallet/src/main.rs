@@ -9,7 +9,8 @@
 //! | `sync`, `filters` | blocks and mempool into the wallet |
 //! | `wallets`, `receive`, `history`, `labels` | commands about a wallet and what it has |
 //! | `send`, `build`, `bump`, `psbt`, `message` | commands that make transactions and signatures |
-//! | `control` | commands about the node, and about this program |
+//! | `net` | a network of one's own: its file, its nodes on this machine |
+//! | `status`, `control` | what the node is doing; other commands about it, and about this program |
 //! | `error`, `format`, `prompt` | exit codes; amounts, dates, tables; questions |
 
 mod build;
@@ -24,6 +25,7 @@ mod history;
 mod keys;
 mod labels;
 mod message;
+mod net;
 mod network;
 mod prompt;
 mod psbt;
@@ -32,6 +34,7 @@ mod rpc;
 mod seed;
 mod send;
 mod session;
+mod status;
 mod store;
 mod sync;
 mod wallets;
@@ -87,7 +90,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::VerifyMessage { address, message, signature } => {
             message::verify(session, &address, &message, &signature)
         }
-        Command::Status => control::status(session),
+        Command::Net(command) => net::run(session, &command),
+        Command::Status { watch } => status::status(session, watch),
         Command::Peers => control::peers(session),
         Command::Rpc { method, arguments } => control::rpc(session, &method, &arguments),
         Command::Stop => control::stop(session),

@@ -47,6 +47,15 @@ impl Prompt {
         if read == 0 { Err(Error::Declined) } else { Ok(line.trim().to_owned()) }
     }
 
+    /// Asks for a line where somebody can be asked; else, and where it is empty, it is `default`.
+    pub fn line_or(&self, question: &str, default: &str) -> Result<String> {
+        if !self.can_ask() || self.yes {
+            return Ok(default.to_owned());
+        }
+        let line = self.line(&format!("{question} [{default}] "), "--no-input")?;
+        Ok(if line.is_empty() { default.to_owned() } else { line })
+    }
+
     /// The password that opens the wallet.
     pub fn password(&self) -> Result<Zeroizing<String>> {
         match &self.password_file {

@@ -236,8 +236,11 @@ pub fn deliver(
         value["method"] = method.into();
     }
     session.show(&value, || {
-        let raise =
-            if done.replaces.is_none() { format!("\n(groat bump {txid} raises its fee)") } else { String::new() };
+        let raise = if done.replaces.is_none() && !relayed.mined {
+            format!("\n(groat bump {txid} raises its fee)")
+        } else {
+            String::new()
+        };
         format!("Sent {txid}, {}.{raise}", relayed.text())
     });
     Ok(txid.to_string())
@@ -261,12 +264,15 @@ struct Relayed {
     announced_to: Option<u64>,
     /// Whether a peer has it.
     relayed: bool,
+    /// Whether it is in a block already.
+    mined: bool,
     peers: u64,
 }
 
 impl Relayed {
     fn text(&self) -> String {
         match (self.announced_to, self.relayed, self.peers) {
+            _ if self.mined => "and in a block already".into(),
             (_, false, 0) => "though the node has no peers now: it tells them as soon as it has".into(),
             (_, false, _) => {
                 format!("but no peer has asked for it in {} s: the node goes on offering it", FOLLOW.as_secs())
@@ -287,11 +293,16 @@ fn follow(session: &Session, node: &Node, txid: &str) -> Result<Relayed> {
     }
     let peers: u64 = node.call("getconnectioncount", json!([]))?;
     if peers == 0 {
-        return Ok(Relayed { announced_to: None, relayed: false, peers });
+        return Ok(Relayed { announced_to: None, relayed: false, mined: false, peers });
     }
     session.say("Sent. Waiting until peers have heard of it...");
     let (begun, mut last, mut since) = (Instant::now(), 0, Instant::now());
     while begun.elapsed() < FOLLOW {
+        let entry = node.call::<Value>("getmempoolentry", json!([txid]));
+        if matches!(entry, Err(Error::Rpc { .. })) {
+            // It was taken in before.
+            return Ok(Relayed { announced_to: (last > 0).then_some(last), relayed: true, mined: true, peers });
+        }
         match node.call::<RelayInfo>("getrelayinfo", json!([txid])) {
             Ok(RelayInfo { announced_to, requested_by }) => {
                 if announced_to != last {
@@ -304,15 +315,13 @@ fn follow(session: &Session, node: &Node, txid: &str) -> Result<Relayed> {
                 }
             }
             Err(Error::Rpc { code: RPC_METHOD_NOT_FOUND, .. }) => {
-                let entry: Result<Value> = node.call("getmempoolentry", json!([txid]));
-                // It is in a block already when it is in the mempool no more.
-                if entry.map_or(true, |entry| entry["unbroadcast"] == json!(false)) {
-                    return Ok(Relayed { announced_to: None, relayed: true, peers });
+                if entry?["unbroadcast"] == json!(false) {
+                    return Ok(Relayed { announced_to: None, relayed: true, mined: false, peers });
                 }
             }
             Err(_) => break,
         }
         std::thread::sleep(Duration::from_millis(200));
     }
-    Ok(Relayed { announced_to: (last > 0).then_some(last), relayed: last > 0, peers })
+    Ok(Relayed { announced_to: (last > 0).then_some(last), relayed: last > 0, mined: false, peers })
 }

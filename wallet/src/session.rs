@@ -43,7 +43,15 @@ impl Session {
         Ok(Session { options, network, prompt })
     }
 
-    fn datadir(&self) -> PathBuf {
+    /// The same with other options.
+    pub fn with(&self, change: impl FnOnce(&mut Options)) -> Result<Session> {
+        let mut options = self.options.clone();
+        change(&mut options);
+        Session::new(options)
+    }
+
+    /// Folder of all data.
+    pub fn datadir(&self) -> PathBuf {
         let home = || std::env::home_dir().unwrap_or_default().join(".groat");
         self.options.datadir.clone().unwrap_or_else(home)
     }

@@ -117,7 +117,8 @@ fn height(birthday: Birthday) -> Option<u32> {
     }
 }
 
-fn make(
+/// Makes a wallet from words.
+pub fn make(
     session: &Session,
     name: &str,
     words: &Mnemonic,

@@ -3,7 +3,7 @@
 use super::known::{Genesis, genesis};
 use super::{AddressSet, Params};
 use bitcoin::hex::{DisplayHex, FromHex};
-use bitcoin::{Amount, BlockHash, CompactTarget, ScriptBuf, Target, Work};
+use bitcoin::{Amount, Block, BlockHash, CompactTarget, ScriptBuf, Target, Work};
 use serde::{Deserialize, Serialize};
 use std::fmt::Display;
 use std::path::Path;
@@ -108,6 +108,19 @@ impl Params {
         Ok(params)
     }
 
+    /// The first nonce, from 0 on, that makes the first block of such a file a valid one; its own nonce is not looked at.
+    /// The search takes as long as a block of `genesis.bits` does.
+    pub fn find_nonce(text: &str) -> Result<u32, ParamsError> {
+        let file: File = toml::from_str(text).map_err(|error| sentence(text, &error))?;
+        let (_, target) = file.targets()?;
+        let mut header = file.first_block()?.header;
+        let found = (0..=u32::MAX).find(|nonce| {
+            header.nonce = *nonce;
+            header.validate_pow(target).is_ok()
+        });
+        found.map_or_else(|| refuse("genesis.text", "another one: no nonce is left to try", &file.genesis.text), Ok)
+    }
+
     /// The parameters as such a file. What a file cannot say (exception blocks, deployments) is lost, and nothing else.
     pub fn to_toml(&self) -> String {
         let coinbase = &self.genesis.txdata[0];
@@ -174,7 +187,27 @@ impl Params {
 }
 
 impl File {
+    /// The easiest target, and that of the first block.
+    fn targets(&self) -> Result<(Target, Target), ParamsError> {
+        let limit = Target::from_be_bytes(digits::<32>("proof_of_work.limit", &self.proof_of_work.limit)?);
+        let bits = u32::from_be_bytes(digits::<4>("genesis.bits", &self.genesis.bits)?);
+        let target = Target::from_compact(CompactTarget::from_consensus(bits));
+        // Bits that come back unchanged have no sign and no overflow.
+        let allowed = target != Target::ZERO && target <= limit && target.to_compact_lossy().to_consensus() == bits;
+        let expected = "a target above zero and no easier than `proof_of_work.limit`";
+        require(allowed, "genesis.bits", expected, &self.genesis.bits)?;
+        Ok((limit, target))
+    }
+
+    fn first_block(&self) -> Result<Block, ParamsError> {
+        let GenesisTable { text, time, bits, nonce, reward } = &self.genesis;
+        require((1..=91).contains(&text.len()), "genesis.text", "1 to 91 bytes", format!("{} bytes", text.len()))?;
+        let bits = u32::from_be_bytes(digits::<4>("genesis.bits", bits)?);
+        Ok(genesis(&Genesis { text, time: *time, bits, nonce: *nonce, reward: *reward, ..Genesis::default() }))
+    }
+
     fn params(self) -> Result<Params, ParamsError> {
+        let ((limit, target), block) = (self.targets()?, self.first_block()?);
         let File { name, genesis: first, proof_of_work: pow, coin, activation, .. } = self;
         let plain = !name.is_empty() && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-');
         require(plain && name.len() <= 32, "name", "1 to 32 letters a-z, digits and hyphens", &name)?;
@@ -182,12 +215,6 @@ impl File {
         let rpc = self.rpc_port > 0 && self.rpc_port != self.port;
         require(rpc, "rpc_port", "a number from 1 to 65535, other than `port`", self.rpc_port)?;
 
-        let limit = Target::from_be_bytes(digits::<32>("proof_of_work.limit", &pow.limit)?);
-        let bits = u32::from_be_bytes(digits::<4>("genesis.bits", &first.bits)?);
-        let target = Target::from_compact(CompactTarget::from_consensus(bits));
-        // Bits that come back unchanged have no sign and no overflow.
-        let allowed = target != Target::ZERO && target <= limit && target.to_compact_lossy().to_consensus() == bits;
-        require(allowed, "genesis.bits", "a target above zero and no easier than `proof_of_work.limit`", &first.bits)?;
         let timespan = u64::from(pow.spacing) * u64::from(pow.retarget_interval);
         require(pow.spacing > 0, "proof_of_work.spacing", "at least one second", pow.spacing)?;
         let interval = if pow.retargeting { pow.retarget_interval >= 4 } else { pow.retarget_interval >= 1 };
@@ -200,17 +227,6 @@ impl File {
         require(coin.subsidy <= most, "coin.subsidy", all_money, coin.subsidy)?;
         require(coin.halving_interval > 0, "coin.halving_interval", "at least one block", coin.halving_interval)?;
         require(coin.maturity > 0, "coin.maturity", "at least one block", coin.maturity)?;
-        let short = (1..=91).contains(&first.text.len());
-        require(short, "genesis.text", "1 to 91 bytes", format!("{} bytes", first.text.len()))?;
-
-        let block = genesis(&Genesis {
-            text: &first.text,
-            time: first.time,
-            bits,
-            nonce: first.nonce,
-            reward: first.reward,
-            ..Genesis::default()
-        });
         let expected = "one that gives a hash no higher than the target of `genesis.bits`";
         let found = format!("{}, which gives {}", first.nonce, block.block_hash());
         require(block.header.validate_pow(target).is_ok(), "genesis.nonce", expected, found)?;

@@ -1,6 +1,7 @@
 //! The node in numbers: gathered in one place, shown to Prometheus under `/metrics`, and as two verdicts for those who
 //! watch over processes: `/healthy` (it has peers) and `/ready` (it is at the network's tip). Asks for no password.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -9,11 +10,15 @@ use anyhow::{Context, Result};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
+use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::auth::is_from_elsewhere;
+use super::error::{RPC_MISC_ERROR, RpcError};
 use super::http::Reply;
+use super::method::{self, answer};
 use super::{Rpc, blockchain, listen};
+use crate::bottleneck::{Shares, memory_limit};
 use crate::clock::now;
 use crate::handle::NodeHandle;
 
@@ -38,6 +43,21 @@ pub fn address(option: Option<&str>) -> Result<Option<SocketAddr>> {
         }
     }
 }
+
+/// See [`super::method::all`].
+pub const METHODS: &[method::Method] = &[method::Method {
+    name: "getnodestatus",
+    group: "control",
+    args: &[],
+    about: "The gauges of -metrics: what the node is doing, what it takes, and what limits it. Units are in the names.",
+    run: |rpc, _| {
+        let node = rpc.node()?;
+        let numbers = Numbers::gather(rpc, node).map_err(|error| RpcError::new(RPC_MISC_ERROR, error.to_string()))?;
+        // Counts are shown as whole numbers.
+        let shown = |value: f64| if value.fract() == 0.0 { json!(value as u64) } else { json!(value) };
+        answer(numbers.gauges().into_iter().map(|(name, _, value)| (name, shown(value))).collect::<BTreeMap<_, _>>())
+    },
+}];
 
 /// What a node is doing and what it takes. Sizes are in bytes, times in seconds.
 pub struct Numbers {
@@ -79,6 +99,12 @@ pub struct Numbers {
     pub memory: Option<u64>,
     /// Hashes a second of the built-in miner.
     pub hash_rate: u64,
+    /// What the ledger's time of the last minute went into.
+    pub shares: Shares,
+    /// Time that the rest of the first sync takes at the present pace, if that is known.
+    pub sync_left: Option<u64>,
+    /// Memory that the process may take, where the system tells it.
+    pub memory_limit: Option<u64>,
     /// Requests that wait for the ledger.
     pub ledger_queue: usize,
     /// Calls of the RPC that run.
@@ -98,10 +124,13 @@ impl Numbers {
         let tree = node.tree().read();
         let (tip, best) = (tree.node(tree.tip()), tree.node(tree.best_header()));
         let pool = node.mempool().read();
+        let progress = blockchain::progress(&tree, node.params().spacing);
+        let to_come = f64::from(tip.height) / progress.max(f64::MIN_POSITIVE) - f64::from(tip.height);
+        let left = Some(to_come).filter(|_| initial_download).and_then(|blocks| node.bottleneck().seconds_for(blocks));
         Ok(Numbers {
             height: tip.height,
             headers: best.height,
-            progress: blockchain::progress(&tree, node.params().spacing),
+            progress,
             initial_download,
             tip_age: now().saturating_sub(tip.time),
             chain_transactions: tip.chain_tx,
@@ -118,6 +147,9 @@ impl Numbers {
             disk_free: node.store().free_space()?,
             memory: resident_memory(),
             hash_rate: node.hash_rate(),
+            shares: node.bottleneck().shares(),
+            sync_left: left,
+            memory_limit: memory_limit(),
             ledger_queue,
             rpc_calls: rpc.calls.len(),
             uptime: rpc.begun.elapsed().as_secs(),
@@ -132,7 +164,19 @@ impl Numbers {
             line(format_args!("# HELP groat_{name} {about}\n# TYPE groat_{name} {kind}\n"));
             values.iter().for_each(|(label, value)| line(format_args!("groat_{name}{label} {value}\n")));
         };
-        for (name, about, value) in [
+        for (name, about, value) in self.gauges() {
+            all(name, "gauge", about, &[("", value)]);
+        }
+        let peers = [("{direction=\"in\"}", self.peers_in as f64), ("{direction=\"out\"}", self.peers_out as f64)];
+        all("peers", "gauge", "Links with peers.", &peers);
+        all("received_bytes_total", "counter", "Bytes from peers since the start.", &[("", self.received as f64)]);
+        all("sent_bytes_total", "counter", "Bytes to peers since the start.", &[("", self.sent as f64)]);
+        text
+    }
+
+    /// Those that go up and down: name with its unit, what it is, how much.
+    fn gauges(&self) -> Vec<(&'static str, &'static str, f64)> {
+        let mut all = vec![
             ("chain_height_blocks", "Height of the proven tip.", f64::from(self.height)),
             ("header_height_blocks", "Height of the best header.", f64::from(self.headers)),
             ("sync_progress_ratio", "Part of the chain that is connected.", self.progress),
@@ -146,25 +190,21 @@ impl Numbers {
             ("coin_table_memory_bytes", "Memory of the coins at hand.", self.coin_table as f64),
             ("block_files_bytes", "Size of the block and undo files.", self.block_files as f64),
             ("hash_rate_hashes_per_second", "What the built-in miner does.", self.hash_rate as f64),
+            ("wait_peers_ratio", "Part of the last minute in which the ledger had nothing to do.", self.shares.peers),
+            ("wait_disk_ratio", "Part of it in which the ledger waited for the disk.", self.shares.disk),
+            ("busy_cpu_ratio", "Part of it in which blocks were judged.", self.shares.cpu),
             ("ledger_queue_requests", "Requests that wait for the ledger.", self.ledger_queue as f64),
             ("rpc_calls", "Calls of the RPC that run.", self.rpc_calls as f64),
             ("uptime_seconds", "Time since the interfaces began.", self.uptime as f64),
-        ] {
-            all(name, "gauge", about, &[("", value)]);
-        }
-        for (name, about, value) in [
+        ];
+        let known = [
             ("disk_free_bytes", "Free space where the block files are.", self.disk_free),
             ("resident_memory_bytes", "Memory of the whole process.", self.memory),
-        ] {
-            if let Some(value) = value {
-                all(name, "gauge", about, &[("", value as f64)]);
-            }
-        }
-        let peers = [("{direction=\"in\"}", self.peers_in as f64), ("{direction=\"out\"}", self.peers_out as f64)];
-        all("peers", "gauge", "Links with peers.", &peers);
-        all("received_bytes_total", "counter", "Bytes from peers since the start.", &[("", self.received as f64)]);
-        all("sent_bytes_total", "counter", "Bytes to peers since the start.", &[("", self.sent as f64)]);
-        text
+            ("memory_limit_bytes", "Memory that the process may take.", self.memory_limit),
+            ("sync_left_seconds", "Time that the rest of the first sync takes at this pace.", self.sync_left),
+        ];
+        all.extend(known.into_iter().filter_map(|(name, about, value)| Some((name, about, value? as f64))));
+        all
     }
 
     /// Whether peers can tell the node of anything; or why not.
@@ -285,6 +325,9 @@ mod tests {
             disk_free: None,
             memory: None,
             hash_rate: 0,
+            shares: Shares { peers: 1.0, ..Shares::default() },
+            sync_left: None,
+            memory_limit: None,
             ledger_queue: 0,
             rpc_calls: 0,
             uptime: 3,

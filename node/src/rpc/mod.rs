@@ -116,6 +116,7 @@ const METHODS: &[&[method::Method]] = &[
     logging::METHODS,
     mempool::METHODS,
     messages::METHODS,
+    metrics::METHODS,
     mining::METHODS,
     network::METHODS,
     outputscript::METHODS,

@@ -1,0 +1,169 @@
+//! What the ledger's time goes into: waiting for peers, waiting for the disk, or work of the processor. The ledger thread
+//! is looked at four times a second, from outside: it measures nothing itself. Linux tells what a thread waits for.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::handle::NodeHandle;
+
+/// From one look to the next.
+const INTERVAL: Duration = Duration::from_millis(250);
+/// Looks that are remembered: those of a minute.
+const MAX_LOOKS: usize = 240;
+
+/// What the ledger was at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    Peers,
+    Disk,
+    Cpu,
+}
+
+/// The looks of the last minute: what it was at, and the height of the tip.
+#[derive(Default)]
+pub struct Bottleneck(Mutex<VecDeque<(At, u32)>>);
+
+/// Parts of the ledger's time, 0 to 1; all 0 where nothing is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Shares {
+    /// It had nothing to do.
+    pub peers: f64,
+    /// It waited for something to be read or written.
+    pub disk: f64,
+    /// It worked, or waited for the threads that check scripts.
+    pub cpu: f64,
+}
+
+impl Bottleneck {
+    fn add(&self, at: At, height: u32) {
+        let mut looks = self.0.lock();
+        if looks.len() == MAX_LOOKS {
+            looks.pop_front();
+        }
+        looks.push_back((at, height));
+    }
+
+    /// What the last minute went into.
+    pub fn shares(&self) -> Shares {
+        let looks = self.0.lock();
+        let part = |wanted| looks.iter().filter(|(at, _)| *at == wanted).count() as f64 / looks.len().max(1) as f64;
+        Shares { peers: part(At::Peers), disk: part(At::Disk), cpu: part(At::Cpu) }
+    }
+
+    /// Seconds that so many more blocks take at the pace of the last minute.
+    pub fn seconds_for(&self, blocks: f64) -> Option<u64> {
+        let looks = self.0.lock();
+        let (first, last) = (looks.front()?.1, looks.back()?.1);
+        let span = INTERVAL.as_secs_f64() * (looks.len() - 1) as f64;
+        (last > first).then(|| (blocks * span / f64::from(last - first)) as u64)
+    }
+}
+
+/// Looks at the ledger until the node stops.
+pub async fn watch(node: NodeHandle) {
+    let mut stopping = node.stopping();
+    let mut ledger = None;
+    while tokio::time::timeout(INTERVAL, stopping.changed()).await.is_err() {
+        ledger = ledger.or_else(|| threads("ledger").pop());
+        let at = if node.ledger.is_idle() { Some(At::Peers) } else { ledger.as_ref().and_then(what_of) };
+        if let Some(at) = at {
+            node.bottleneck.add(at, node.tip().1);
+        }
+    }
+}
+
+/// What a thread with work to do is at. One that sleeps waits for the scripts while a thread that checks them runs, else
+/// for the database.
+fn what_of(ledger: &PathBuf) -> Option<At> {
+    Some(match state(ledger)? {
+        'R' => At::Cpu,
+        'D' => At::Disk,
+        _ if threads("groatd").iter().any(|thread| state(thread) == Some('R')) => At::Cpu,
+        _ => At::Disk,
+    })
+}
+
+/// The threads of this name; those that check have that of the process.
+fn threads(name: &str) -> Vec<PathBuf> {
+    let all = fs::read_dir("/proc/self/task").into_iter().flatten().flatten().map(|entry| entry.path());
+    all.filter(|path| fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == name)).collect()
+}
+
+/// The letter that proc_pid_stat(5) gives a thread's state.
+fn state(thread: &PathBuf) -> Option<char> {
+    fs::read_to_string(thread.join("stat")).ok()?.rsplit_once(") ")?.1.chars().next()
+}
+
+/// Memory in bytes that the process may take: the least of what its control groups allow and what the machine has.
+pub fn memory_limit() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let mut limits = Vec::new();
+    for line in groups.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
+        let (top, file) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            "memory" => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            _ => continue,
+        };
+        // Within a container the own group may be mounted as the top.
+        let mut folder = PathBuf::from(format!("{top}{path}"));
+        while folder.starts_with(top) {
+            limits.extend(fs::read_to_string(folder.join(file)).ok().and_then(|text| text.trim().parse::<u64>().ok()));
+            folder.pop();
+        }
+    }
+    let machine = fs::read_to_string("/proc/meminfo").ok();
+    let kib = machine
+        .as_deref()
+        .and_then(|text| text.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
+    limits.into_iter().chain(kib.map(|kib| kib * 1024)).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_minute_counts() {
+        let looks = Bottleneck::default();
+        assert_eq!((looks.shares(), looks.seconds_for(5.0)), (Shares::default(), None));
+        for height in 0..MAX_LOOKS as u32 {
+            looks.add(At::Cpu, height);
+        }
+        for height in 0..60 {
+            looks.add(At::Disk, 240 + height);
+        }
+        for height in 60..120 {
+            looks.add(At::Peers, 240 + height);
+        }
+        assert_eq!(looks.0.lock().len(), MAX_LOOKS, "looks at the cap");
+        assert_eq!(looks.shares(), Shares { peers: 0.25, disk: 0.25, cpu: 0.5 });
+        // One block a look, four looks a second.
+        assert_eq!(looks.seconds_for(400.0), Some(100));
+    }
+
+    #[test]
+    fn a_thread_that_works_and_one_that_sleeps_are_told_apart() {
+        let (done, wait) = std::sync::mpsc::channel::<()>();
+        let sleeper = std::thread::Builder::new().name("sleeper".into()).spawn(move || wait.recv());
+        let sleeper = sleeper.expect("a thread can be started");
+        let found = loop {
+            if let Some(thread) = threads("sleeper").pop()
+                && state(&thread) == Some('S')
+            {
+                break thread;
+            }
+            std::thread::yield_now();
+        };
+        assert_eq!(state(&found), Some('S'));
+        assert_eq!(state(&PathBuf::from("/proc/thread-self")), Some('R'));
+        assert!(memory_limit().is_some_and(|limit| limit > 1 << 20));
+        drop(done);
+        let _ = sleeper.join();
+    }
+}

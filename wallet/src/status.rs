@@ -1,0 +1,371 @@
+//! `groat status`: what the node is doing, what limits it, and one line of advice. groatd tells more than bitcoind by a
+//! method of its own; what a node does not tell is left out.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result, usage};
+use crate::format::{btc, grouped, rate_of};
+use crate::rpc::{Node, RPC_METHOD_NOT_FOUND};
+use crate::session::{Session, print};
+
+/// How often `--watch` looks again.
+const REFRESH: Duration = Duration::from_secs(2);
+/// Between two looks at how far the node is, where it does not tell how long the rest takes.
+const PACE: Duration = Duration::from_secs(2);
+/// Waiting transactions up to which each is asked for.
+const MAX_LISTED: u64 = 20_000;
+/// Virtual size of a full block.
+const BLOCK_VSIZE: u64 = 1_000_000;
+/// Lower ends of the ranges of fee rates, in sat/vB.
+const RANGES: [f64; 6] = [0.0, 1.0, 2.0, 5.0, 20.0, 100.0];
+/// Free space, in bytes, below which there is a warning.
+const LITTLE_SPACE: u64 = 5 << 30;
+
+/// `groat status`.
+pub fn status(session: &Session, watch: bool) -> Result<()> {
+    let node = session.node()?;
+    if !watch {
+        let status = Status::ask(session, &node)?;
+        session.show(&status.json(), || status.text());
+        return Ok(());
+    }
+    if !session.tty() {
+        return Err(usage("--watch is for a terminal: leave it out, or ask again and again"));
+    }
+    loop {
+        let text = Status::ask(session, &node)?.text();
+        print(&format!("\x1b[H\x1b[2J{text}"));
+        std::thread::sleep(REFRESH);
+    }
+}
+
+/// What a node tells of itself.
+struct Status {
+    name: String,
+    chain: Value,
+    network: Value,
+    mining: Value,
+    pool: Value,
+    peers: Vec<Value>,
+    waiting: Option<Vec<Waiting>>,
+    /// Seconds since its start.
+    uptime: u64,
+    /// Seconds until it is synced.
+    left: Option<u64>,
+    /// groatd's own numbers; null from other nodes.
+    own: Value,
+}
+
+/// A transaction of the pool.
+struct Waiting {
+    vsize: u64,
+    fee: u64,
+    rate: f64,
+}
+
+impl Status {
+    fn ask(session: &Session, node: &Node) -> Result<Status> {
+        let empty = json!([]);
+        let own = match node.call("getnodestatus", empty.clone()) {
+            Err(Error::Rpc { code: RPC_METHOD_NOT_FOUND, .. }) => Value::Null,
+            own => own?,
+        };
+        let chain: Value = node.call("getblockchaininfo", empty.clone())?;
+        let left = own["sync_left_seconds"].as_u64();
+        let left = if left.is_none() && own.is_null() && is_true(&chain["initialblockdownload"]) {
+            seconds_left(&chain, node)?
+        } else {
+            left
+        };
+        let pool: Value = node.call("getmempoolinfo", empty.clone())?;
+        Ok(Status {
+            name: session.network.name().to_owned(),
+            network: node.call("getnetworkinfo", empty.clone())?,
+            mining: node.call("getmininginfo", empty.clone())?,
+            peers: node.call("getpeerinfo", empty.clone())?,
+            uptime: node.call("uptime", empty)?,
+            waiting: if whole(&pool["size"]) <= MAX_LISTED { Some(waiting(node)?) } else { None },
+            chain,
+            pool,
+            left,
+            own,
+        })
+    }
+
+    fn syncing(&self) -> bool {
+        is_true(&self.chain["initialblockdownload"])
+    }
+
+    fn inbound(&self) -> usize {
+        self.peers.iter().filter(|peer| is_true(&peer["inbound"])).count()
+    }
+
+    /// Bytes, or nothing where the node does not tell.
+    fn own(&self, key: &str) -> Option<u64> {
+        self.own[key].as_u64()
+    }
+
+    /// What the ledger's time went into, in percent: waiting for peers, the disk, the processor.
+    fn shares(&self) -> Option<[f64; 3]> {
+        let share = |key: &str| self.own[key].as_f64().map(|part| (part * 100.0).round());
+        Some([share("wait_peers_ratio")?, share("wait_disk_ratio")?, share("busy_cpu_ratio")?])
+    }
+
+    /// Transactions, fees in satoshi, and lowest rate of the block that these would make, best first.
+    fn next_block(&self) -> Option<(usize, u64, f64)> {
+        let (mut count, mut size, mut fees, mut lowest) = (0, 0, 0, 0.0);
+        for one in self.waiting.as_ref()? {
+            if size + one.vsize <= BLOCK_VSIZE {
+                (count, size, fees, lowest) = (count + 1, size + one.vsize, fees + one.fee, one.rate);
+            }
+        }
+        Some((count, fees, lowest))
+    }
+
+    /// Virtual sizes of the pool by range of fee rates.
+    fn by_fee(&self) -> Option<[u64; RANGES.len()]> {
+        let mut sizes = [0; RANGES.len()];
+        for one in self.waiting.as_ref()? {
+            let range = RANGES.iter().rposition(|from| one.rate >= *from).unwrap_or(0);
+            sizes[range] += one.vsize;
+        }
+        Some(sizes)
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let given = &self.chain["warnings"];
+        let list = given.as_array().cloned().unwrap_or_else(|| vec![given.clone()]);
+        list.iter().filter_map(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// The one thing that helps most.
+    fn advice(&self) -> String {
+        let budget = self.own("memory_limit_bytes").filter(|limit| *limit > 0);
+        let tight = self.own("resident_memory_bytes").zip(budget).is_some_and(|(used, limit)| used > limit / 10 * 9);
+        let limited = self.shares().filter(|_| self.syncing());
+        match limited {
+            _ if !self.warnings().is_empty() => "look at the warnings: they come first".into(),
+            _ if self.peers.is_empty() => "there are no peers, so nothing new comes in: check this machine's network, or name a peer with --addnode".into(),
+            _ if self.own("disk_free_bytes").is_some_and(|free| free < LITTLE_SPACE) => "the disk is nearly full: give it room, or keep fewer blocks with --prune".into(),
+            _ if tight => "memory is nearly used up: give the node less with --dbcache, or the machine more".into(),
+            Some([peers, disk, cpu]) if peers >= disk.max(cpu) => "peers are what it waits for: name a fast one with --addnode, or wait for better ones".into(),
+            Some([_, disk, cpu]) if disk > cpu => "the disk is what it waits for: a larger --dbcache or a faster disk helps".into(),
+            Some(_) => "the processor is what it needs, and it has all of it (--par): this takes its time".into(),
+            None if self.syncing() => "it is catching up: balances are right when it is done".into(),
+            None => "all is well".into(),
+        }
+    }
+
+    fn json(&self) -> Value {
+        let next = self.next_block();
+        let by_fee = self.by_fee().map(|sizes| {
+            let range = |(from, size): (&f64, &u64)| json!({"from_sat_vb": from, "vsize_vb": size});
+            RANGES.iter().zip(&sizes).map(range).collect::<Vec<_>>()
+        });
+        let limits = self
+            .shares()
+            .map(|[peers, disk, cpu]| json!({"peers_percent": peers, "disk_percent": disk, "cpu_percent": cpu}));
+        json!({
+            "chain": self.name, "node": self.network["subversion"], "uptime_seconds": self.uptime,
+            "tip_height": self.chain["blocks"], "tip_hash": self.chain["bestblockhash"], "tip_time": self.chain["time"],
+            "headers": self.chain["headers"], "syncing": self.syncing(), "progress": self.chain["verificationprogress"],
+            "left_seconds": self.left, "limits": limits,
+            "mempool_transactions": self.pool["size"], "mempool_vsize_vb": self.pool["bytes"], "mempool_by_fee": by_fee,
+            "next_block": next.map(|(count, fees, rate)| json!({"transactions": count, "fees_sat": fees, "lowest_sat_vb": rate})),
+            "peers": self.peers.len(), "peers_in": self.inbound(),
+            "network_hash_rate": self.mining["networkhashps"], "hash_rate": self.own("hash_rate_hashes_per_second"),
+            "disk_used_bytes": self.chain["size_on_disk"], "disk_free_bytes": self.own("disk_free_bytes"),
+            "memory_bytes": self.own("resident_memory_bytes"), "memory_limit_bytes": self.own("memory_limit_bytes"),
+            "warnings": self.warnings(), "advice": self.advice(),
+        })
+    }
+
+    fn text(&self) -> String {
+        let (blocks, headers) = (whole(&self.chain["blocks"]), whole(&self.chain["headers"]));
+        let agent = self.network["subversion"].as_str().unwrap_or("A node").trim_matches('/').to_owned();
+        let mut lines = vec![format!("{agent} on {}, up {}", self.name, span(self.uptime))];
+        let mut line = |what: &str, text: String| lines.push(format!("{what:<10}{text}"));
+        let age = crate::sync::now().saturating_sub(whole(&self.chain["time"]));
+        line(
+            "Tip",
+            format!(
+                "block {}, {} old, {}",
+                grouped(blocks),
+                span(age),
+                self.chain["bestblockhash"].as_str().unwrap_or("")
+            ),
+        );
+        if self.syncing() {
+            let percent = self.chain["verificationprogress"].as_f64().unwrap_or(0.0) * 100.0;
+            let left =
+                self.left.map_or_else(|| "time left not known yet".to_owned(), |left| format!("{} left", span(left)));
+            line("Sync", format!("{percent:.1} %, block {} of {}, {left}", grouped(blocks), grouped(headers)));
+            if let Some([peers, disk, cpu]) = self.shares() {
+                line("Limited", format!("{peers} % waiting for peers, {disk} % for the disk, {cpu} % processor"));
+            }
+        }
+        let links = self.peers.len();
+        line("Peers", format!("{links} ({} in, {} out)", self.inbound(), links - self.inbound()));
+        line(
+            "Mempool",
+            format!("{} transactions, {} vB", grouped(whole(&self.pool["size"])), grouped(whole(&self.pool["bytes"]))),
+        );
+        if let Some(sizes) = self.by_fee().filter(|sizes| sizes.iter().any(|size| *size > 0)) {
+            let range = |at: usize| {
+                RANGES.get(at + 1).map_or_else(|| format!("over {}", RANGES[at]), |to| format!("{}-{to}", RANGES[at]))
+            };
+            let filled = (0..RANGES.len()).rev().filter(|at| sizes[*at] > 0);
+            let parts: Vec<String> = filled.map(|at| format!("{}: {} vB", range(at), grouped(sizes[at]))).collect();
+            line("", format!("by sat/vB  {}", parts.join(", ")));
+        }
+        if let Some((count, fees, rate)) = self.next_block() {
+            let from = if count > 0 { format!(", from {rate} sat/vB on") } else { String::new() };
+            line(
+                "Next",
+                format!(
+                    "block {} takes {} of them, {} in fees{from}",
+                    grouped(blocks + 1),
+                    grouped(count as u64),
+                    btc(fees)
+                ),
+            );
+        }
+        let own_rate = self.own("hash_rate_hashes_per_second").filter(|rate| *rate > 0);
+        let here = own_rate.map_or(String::new(), |own| format!(", {} here", hashes(own as f64)));
+        line(
+            "Mining",
+            format!("{} in the network{here}", hashes(self.mining["networkhashps"].as_f64().unwrap_or(0.0))),
+        );
+        let free = self.own("disk_free_bytes").map_or(String::new(), |free| format!(", {} free", bytes(free)));
+        line("Disk", format!("{} used{free}", bytes(whole(&self.chain["size_on_disk"]))));
+        if let Some(memory) = self.own("resident_memory_bytes") {
+            let limit = self
+                .own("memory_limit_bytes")
+                .map_or(String::new(), |limit| format!(" of {} that it may have", bytes(limit)));
+            line("Memory", format!("{}{limit}", bytes(memory)));
+        }
+        self.warnings().into_iter().for_each(|warning| line("Warning", warning));
+        line("Advice", self.advice());
+        lines.join("\n")
+    }
+}
+
+/// The transactions that wait, best fee rate first.
+fn waiting(node: &Node) -> Result<Vec<Waiting>> {
+    let all: serde_json::Map<String, Value> = node.call("getrawmempool", json!([true]))?;
+    let one = |entry: &Value| {
+        let fee = (entry["fees"]["modified"].as_f64().unwrap_or(0.0) * 1e8).round() as u64;
+        let vsize = whole(&entry["vsize"]).max(1);
+        Waiting { vsize, fee, rate: rate_of(fee, vsize) }
+    };
+    let mut all: Vec<Waiting> = all.values().map(one).collect();
+    all.sort_by(|one, other| other.rate.total_cmp(&one.rate));
+    Ok(all)
+}
+
+/// From how far the node gets within a moment.
+fn seconds_left(chain: &Value, node: &Node) -> Result<Option<u64>> {
+    std::thread::sleep(PACE);
+    let later: Value = node.call("getblockchaininfo", json!([]))?;
+    let progress = |chain: &Value| chain["verificationprogress"].as_f64().unwrap_or(0.0);
+    let made = progress(&later) - progress(chain);
+    Ok((made > 0.0).then(|| ((1.0 - progress(&later)).max(0.0) / made * PACE.as_secs_f64()) as u64))
+}
+
+fn is_true(value: &Value) -> bool {
+    value == &json!(true)
+}
+
+fn whole(value: &Value) -> u64 {
+    value.as_u64().unwrap_or(0)
+}
+
+/// A time in its two largest units.
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+/// A size in the largest unit of 1024 that it fills.
+fn bytes(size: u64) -> String {
+    match size {
+        0..0x10_0000 => format!("{} KiB", size >> 10),
+        0x10_0000..0x4000_0000 => format!("{} MiB", size >> 20),
+        _ => format!("{:.1} GiB", size as f64 / f64::from(1 << 30)),
+    }
+}
+
+/// Hashes a second in the largest unit that they fill.
+fn hashes(rate: f64) -> String {
+    let units = ["H/s", "kH/s", "MH/s", "GH/s", "TH/s", "PH/s", "EH/s"];
+    let unit = (rate.max(1.0).log10() / 3.0) as usize;
+    let unit = unit.min(units.len() - 1);
+    format!("{:.1} {}", rate / 1000_f64.powi(unit as i32), units[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(own: Value, chain: Value, peers: usize) -> Status {
+        let (name, network, mining) = ("regtest".into(), json!({}), json!({}));
+        let peers = vec![json!({"inbound": true}); peers];
+        Status {
+            name,
+            chain,
+            network,
+            mining,
+            pool: json!({}),
+            peers,
+            waiting: Some(Vec::new()),
+            uptime: 0,
+            left: None,
+            own,
+        }
+    }
+
+    #[test]
+    fn advice_names_what_limits() {
+        let sync = json!({"initialblockdownload": true, "warnings": []});
+        let shares = |peers: f64, disk: f64, cpu: f64| json!({"wait_peers_ratio": peers, "wait_disk_ratio": disk, "busy_cpu_ratio": cpu});
+        for (own, chain, peers, part) in [
+            (shares(0.8, 0.1, 0.1), sync.clone(), 1, "peers are what"),
+            (shares(0.1, 0.8, 0.1), sync.clone(), 1, "the disk is what"),
+            (shares(0.1, 0.2, 0.7), sync.clone(), 1, "the processor"),
+            (Value::Null, sync.clone(), 1, "catching up"),
+            (Value::Null, sync, 0, "no peers"),
+            (json!({"disk_free_bytes": 1 << 20}), json!({}), 1, "nearly full"),
+            (json!({"resident_memory_bytes": 95, "memory_limit_bytes": 100}), json!({}), 1, "memory"),
+            (json!({}), json!({"warnings": ["something"]}), 1, "warnings"),
+            (json!({}), json!({"warnings": ""}), 1, "all is well"),
+        ] {
+            let said = status(own, chain, peers).advice();
+            assert!(said.contains(part), "expected: {part:?}, got: {said}");
+        }
+    }
+
+    #[test]
+    fn the_next_block_takes_what_fits_best_first() {
+        let one = |vsize, rate: f64| Waiting { vsize, fee: (vsize as f64 * rate) as u64, rate };
+        let waiting = vec![one(600_000, 9.0), one(600_000, 3.0), one(400_000, 0.5)];
+        let status = Status { waiting: Some(waiting), ..status(Value::Null, json!({}), 1) };
+        assert_eq!(status.next_block(), Some((2, 5_600_000, 0.5)));
+        assert_eq!(status.by_fee(), Some([400_000, 0, 600_000, 600_000, 0, 0]));
+    }
+
+    #[test]
+    fn numbers_are_shown_in_units_that_fit() {
+        assert_eq!(
+            (hashes(0.0), hashes(1500.0), hashes(7e20)),
+            ("0.0 H/s".into(), "1.5 kH/s".into(), "700.0 EH/s".into())
+        );
+        assert_eq!((span(61), span(90_000)), ("1 min 1 s".into(), "1 d 1 h".into()));
+        assert_eq!((bytes(2048), bytes(5 << 20), bytes(3 << 29)), ("2 KiB".into(), "5 MiB".into(), "1.5 GiB".into()));
+    }
+}
