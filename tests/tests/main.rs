@@ -24,3 +24,5 @@ mod rpc_keys;
 mod shapes;
 mod vectors;
 mod wallet;
+mod wallet_safety;
+mod wallet_terminal;

@@ -10,91 +10,99 @@ use groat_tests::running::Running;
 use serde_json::{Value, json};
 
 /// An address that nobody of the tests has.
-const ELSEWHERE: &str = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
-const PASSWORD: &str = "correct horse";
+pub const ELSEWHERE: &str = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
+pub const PASSWORD: &str = "correct horse";
 
 /// A node of either kind, as the wallet sees it.
-struct Node<'a> {
-    rpc: &'a Rpc,
-    cookie: PathBuf,
+pub struct Node<'a> {
+    pub rpc: &'a Rpc,
+    pub cookie: PathBuf,
 }
 
 impl Node<'_> {
-    fn call(&self, method: &str, params: Value) -> Value {
+    pub fn call(&self, method: &str, params: Value) -> Value {
         self.rpc.call(method, params).unwrap_or_else(|error| panic!("{method}: {error:?}\n{}", repeat()))
     }
 
     /// Mines blocks with all that waits, and gives their hashes.
-    fn mine(&self, blocks: u32, address: &str) -> Vec<String> {
+    pub fn mine(&self, blocks: u32, address: &str) -> Vec<String> {
         serde_json::from_value(self.call("generatetoaddress", json!([blocks, address]))).unwrap()
     }
 }
 
 /// A folder of wallets, and the node they look at.
-struct Groat {
-    folder: tempfile::TempDir,
-    rpc: String,
-    cookie: PathBuf,
+pub struct Groat {
+    pub folder: tempfile::TempDir,
+    pub rpc: String,
+    pub cookie: PathBuf,
 }
 
 /// What a run of `groat` came to.
-struct Said {
+pub struct Said {
     command: String,
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
 }
 
 impl Said {
-    fn all(&self) -> String {
+    pub fn all(&self) -> String {
         let Said { command, code, stdout, stderr } = self;
         format!("command: {command}\nstatus {code:?}, standard output:\n{stdout}standard error:\n{stderr}{}", repeat())
     }
 
     /// The answer of a run with `--json`.
-    fn json(self) -> Value {
+    pub fn json(self) -> Value {
         assert_eq!(self.code, Some(0), "expected: status 0\n{}", self.all());
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("expected: JSON ({error})\n{}", self.all()))
     }
 
-    /// Panics unless it failed with this status and one sentence with all of `parts`.
-    fn failed(self, code: i32, parts: &[&str]) {
+    /// Panics unless it failed with this status and one sentence, as JSON, with all of `parts`.
+    pub fn failed(self, code: i32, parts: &[&str]) {
         assert_eq!(self.code, Some(code), "expected: status {code} (right)\n{}", self.all());
-        assert!(self.stderr.contains("error: "), "expected: a line that begins with \"error: \"\n{}", self.all());
+        let last: Value = serde_json::from_str(self.stderr.lines().last().unwrap_or_default()).unwrap_or_default();
+        assert_eq!(last["exit_code"], json!(code), "expected: the error as JSON, last\n{}", self.all());
+        let error = last["error"].as_str().unwrap_or_default();
         for part in parts {
-            assert!(self.stderr.contains(part), "expected on standard error: {part:?}\n{}", self.all());
+            assert!(error.contains(part), "expected in the error: {part:?}\n{}", self.all());
         }
     }
 }
 
 impl Groat {
-    fn new(node: &Node<'_>) -> Groat {
+    pub fn new(node: &Node<'_>) -> Groat {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("password"), format!("{PASSWORD}\n")).unwrap();
         Groat { folder, rpc: node.rpc.address().to_string(), cookie: node.cookie.clone() }
     }
 
-    fn file(&self, name: &str, text: &str) -> String {
+    pub fn file(&self, name: &str, text: &str) -> String {
         let path = self.folder.path().join(name);
         std::fs::write(&path, text).unwrap();
         path.display().to_string()
     }
 
-    fn command(&self, wallet: &str, arguments: &[&str]) -> Command {
+    /// What a person would type, with no answer given beforehand.
+    pub fn plain(&self, wallet: &str, arguments: &[&str]) -> Command {
         let path = binary().with_file_name("groat");
         assert!(path.is_file(), "there is no {}: cargo build --release -p groat-wallet", path.display());
         let mut command = Command::new(path);
-        command.args(arguments).args(["--chain", "regtest", "--wallet", wallet, "--json", "--yes", "--no-input"]);
+        command.args(arguments).args(["--chain", "regtest", "--wallet", wallet]);
         command.arg("--datadir").arg(self.folder.path()).arg("--rpc").arg(&self.rpc);
-        command.arg("--rpc-cookie").arg(&self.cookie);
-        if !arguments.contains(&"--password-file") {
-            command.arg("--password-file").arg(self.folder.path().join("password"));
-        }
-        command.env_remove("GROAT_CHAIN").stdin(Stdio::null());
+        command.arg("--rpc-cookie").arg(&self.cookie).env_remove("GROAT_CHAIN").stdin(Stdio::null());
         command
     }
 
-    fn run(&self, wallet: &str, arguments: &[&str]) -> Said {
+    pub fn command(&self, wallet: &str, arguments: &[&str]) -> Command {
+        let mut command = self.plain(wallet, arguments);
+        command.args(["--json", "--yes", "--no-input"]);
+        if !arguments.contains(&"--password-file") {
+            command.arg("--password-file").arg(self.folder.path().join("password"));
+        }
+        command
+    }
+
+    pub fn run(&self, wallet: &str, arguments: &[&str]) -> Said {
         let mut command = self.command(wallet, arguments);
         let output = command.output().unwrap();
         Said {
@@ -105,31 +113,31 @@ impl Groat {
         }
     }
 
-    fn json(&self, wallet: &str, arguments: &[&str]) -> Value {
+    pub fn json(&self, wallet: &str, arguments: &[&str]) -> Value {
         self.run(wallet, arguments).json()
     }
 
-    fn address(&self, wallet: &str) -> String {
+    pub fn address(&self, wallet: &str) -> String {
         self.json(wallet, &["receive"])["address"].as_str().unwrap().to_owned()
     }
 
     /// Confirmed, pending and immature satoshi.
-    fn balance(&self, wallet: &str) -> [u64; 3] {
+    pub fn balance(&self, wallet: &str) -> [u64; 3] {
         let said = self.json(wallet, &["balance"]);
         ["confirmed_sat", "pending_sat", "immature_sat"].map(|key| said[key].as_u64().unwrap())
     }
 
-    fn words(&self, wallet: &str) -> String {
+    pub fn words(&self, wallet: &str) -> String {
         let words: Vec<String> =
             serde_json::from_value(self.json(wallet, &["backup", "words"])["words"].clone()).unwrap();
         words.join(" ")
     }
 }
 
-const COIN: u64 = 100_000_000;
+pub const COIN: u64 = 100_000_000;
 
 /// Runs a test against groatd.
-fn on_groatd(test: impl Fn(&Node<'_>)) {
+pub fn on_groatd(test: impl Fn(&Node<'_>)) {
     let folder = tempfile::tempdir().unwrap();
     let groatd = Groatd::new("regtest", folder.path());
     let node = Running::start(&groatd, &["--connect=0"]);
@@ -150,7 +158,7 @@ fn on_bitcoind_with(options: &[&str], test: impl Fn(&Node<'_>)) {
 }
 
 /// A wallet `rich` with 50 bitcoin that can be spent, and an empty one, `poor`, of the other type.
-fn two_wallets(node: &Node<'_>) -> Groat {
+pub fn two_wallets(node: &Node<'_>) -> Groat {
     let groat = Groat::new(node);
     let made = groat.json("rich", &["create", "rich"]);
     assert_eq!(made["words"].as_array().unwrap().len(), 12, "expected: 12 words, once\n{made}");
@@ -362,6 +370,12 @@ fn wallet_files_are_for_their_owner_alone_and_a_damaged_one_is_said() {
 
     std::fs::write(folder.join("wallet.sqlite"), "no database").unwrap();
     groat.run("w", &["info"]).failed(1, &["is damaged", "groat restore"]);
+    let said = groat.json("w", &["backup", "words", "--password-file", &new]);
+    assert_eq!(
+        said["words"].as_array().unwrap().len(),
+        12,
+        "expected: words, though the other file is damaged\n{said}"
+    );
 }
 
 /// Two of three sign, each by itself and without a node, on copies that are then put together.

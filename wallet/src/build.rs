@@ -29,6 +29,8 @@ const DEFAULT_WITHIN: u16 = 6;
 const COINBASE_MATURITY: u32 = 100;
 /// Fee rate in sat/vB where the node has no estimate.
 const FALLBACK_SAT_VB: u64 = 1;
+/// Highest fee rate in sat/vB that a node's word alone is enough for.
+const MAX_ESTIMATE_SAT_VB: u64 = 1000;
 
 /// Who is paid how much.
 pub struct Payment {
@@ -70,6 +72,10 @@ pub fn parse_payments(network: &Network, texts: &[String]) -> Result<Vec<Payment
             )));
         }
         payments.push(payment);
+    }
+    let sum = payments.iter().filter_map(|payment| payment.amount).try_fold(Amount::ZERO, Amount::checked_add);
+    if sum.is_none_or(|sum| sum > Amount::MAX_MONEY) {
+        return Err(failed("that is more than all the bitcoin there will be"));
     }
     if payments.iter().filter(|payment| payment.amount.is_none()).count() > 1 {
         return Err(usage("only one can be paid max, which is all that is left"));
@@ -146,18 +152,27 @@ pub fn fee_rate(session: &Session, node: &Node, fee: &FeeOptions) -> Result<FeeR
     }
     let within = fee.within.unwrap_or(DEFAULT_WITHIN);
     let estimate: Value = node.call("estimatesmartfee", json!([within]))?;
-    if let Some(rate) = estimate["feerate"].as_f64() {
-        return Ok(rate_of_btc_kvb(rate).max(floor));
+    let estimated = estimate["feerate"].as_f64().map(rate_of_btc_kvb);
+    let rate = estimated.or(FeeRate::from_sat_per_vb(FALLBACK_SAT_VB)).unwrap_or(floor).max(floor);
+    // Nobody may be looking (--yes), and the node may be wrong.
+    if rate > FeeRate::from_sat_per_kwu(MAX_ESTIMATE_SAT_VB * 250) {
+        return Err(failed(format!(
+            "the node asks for {} sat/vB, which is taken from nobody unasked: give --feerate if it is right",
+            sat_vb(rate)
+        )));
     }
-    let rate = FeeRate::from_sat_per_vb(FALLBACK_SAT_VB).unwrap_or(floor).max(floor);
-    session
-        .say(&format!("The node cannot estimate fees yet: {} sat/vB is taken (--feerate says another).", sat_vb(rate)));
+    if estimated.is_none() {
+        let rate = sat_vb(rate);
+        session.say(&format!("The node cannot estimate fees yet: {rate} sat/vB is taken (--feerate says another)."));
+    }
     Ok(rate)
 }
 
 /// The RPC's BTC/kvB. A double holds the few digits of a fee rate exactly enough to be rounded back.
 fn rate_of_btc_kvb(rate: f64) -> FeeRate {
-    FeeRate::from_sat_per_kwu(((rate * 1e8).round().max(0.0) as u64).div_ceil(4))
+    // At most all there is: it is shown and multiplied.
+    let per_kvb = (rate * 1e8).round().clamp(0.0, Amount::MAX_MONEY.to_sat() as f64);
+    FeeRate::from_sat_per_kwu((per_kvb as u64).div_ceil(4))
 }
 
 /// Coins that wait in the mempool and came from somebody else: whoever sent them may still take them back.
@@ -371,6 +386,9 @@ mod tests {
             (vec![ADDRESS, "0.5"], "no unit"),
             (vec![ADDRESS, "1"], "dust"),
             (vec![ADDRESS, "max", ADDRESS, "max"], "only one"),
+            (vec![ADDRESS, "0"], "dust"),
+            (vec![ADDRESS, "1e3"], "not an amount"),
+            (vec![ADDRESS, "20000000btc", ADDRESS, "20000000btc"], "more than all"),
         ] {
             let said = parse(&texts).unwrap_err().to_string();
             assert!(said.contains(part), "{texts:?}: {said}");
@@ -382,5 +400,9 @@ mod tests {
         assert_eq!(rate_of_btc_kvb(0.00001).to_sat_per_kwu(), 250);
         assert_eq!(rate_of_btc_kvb(0.000001).to_sat_per_kwu(), 25);
         assert_eq!(rate_of_btc_kvb(0.00001001).to_sat_per_kwu(), 251);
+        for absurd in [f64::MAX, f64::INFINITY, f64::NAN, -1.0] {
+            // Shown, it must not overflow.
+            assert!(sat_vb(rate_of_btc_kvb(absurd)) >= 0.0);
+        }
     }
 }

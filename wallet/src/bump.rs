@@ -41,6 +41,14 @@ fn find(store: &Store, text: &str) -> Result<Waiting> {
         spent.is_some_and(|output| store.wallet.is_mine(output.script_pubkey.clone()))
     };
     let ours = transaction.input.iter().all(|input| own(&input.previous_output));
+    let spends = |other: &Transaction| other.input.iter().any(|input| input.previous_output.txid == txid);
+    if let Some(child) = store.wallet.transactions().find(|other| spends(&other.tx_node.tx)) {
+        // To replace it would undo that one too; and a child is there already.
+        let child = child.tx_node.txid;
+        return Err(failed(format!(
+            "payment {child} spends what comes of it, and goes with it: raise or cancel that one first (`groat bump {child}`)"
+        )));
+    }
     Ok(Waiting { txid, transaction, ours })
 }
 

@@ -234,6 +234,16 @@ pub enum Command {
         /// What to show
         #[arg(value_enum)]
         what: Backup,
+        /// With `file`: the folder to make
+        folder: Option<PathBuf>,
+    },
+    /// Delete a wallet that has no money
+    Delete {
+        /// Its name
+        name: String,
+        /// Though it may have money
+        #[arg(long)]
+        force: bool,
     },
     /// Prove by a signature that an address is yours (BIP322)
     SignMessage {
@@ -295,6 +305,8 @@ pub enum Backup {
     Words,
     /// The descriptors: whoever has them sees the payments.
     Descriptors,
+    /// A copy of its files, the words encrypted as they are.
+    File,
 }
 
 /// Commands about partially signed transactions. Each is text or a file; `-` is standard input.

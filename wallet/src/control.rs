@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::Cli;
 use crate::error::{Doing, Result, usage};
+use crate::format::printable;
 use crate::session::{Session, print};
 
 /// `groat peers`.
@@ -41,6 +42,7 @@ pub fn rpc(session: &Session, method: &str, arguments: &[String]) -> Result<()> 
     let answer: Value = session.node()?.call(method, params)?;
     match &answer {
         Value::Null => {}
+        Value::String(text) if session.tty() => print(&printable(text)),
         Value::String(text) if !session.json() => print(text),
         answer if session.json() => print(&answer.to_string()),
         answer => print(&format!("{answer:#}")),

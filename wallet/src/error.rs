@@ -37,13 +37,18 @@ pub enum Error {
 impl Error {
     /// What the process ends with.
     pub fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self {
+        ExitCode::from(self.number())
+    }
+
+    /// The same as a number.
+    pub fn number(&self) -> u8 {
+        match self {
             Error::Failed(_) | Error::Rpc { .. } => 1,
             Error::Usage(_) => 2,
             Error::Funds(_) => 3,
             Error::Node(_) => 4,
             Error::Declined => 5,
-        })
+        }
     }
 }
 

@@ -45,6 +45,9 @@ fn unreadable(text: &str) -> crate::error::Error {
 /// A decimal number times a power of ten, if that is a whole number of satoshi that can exist.
 fn scaled(number: &str, digits: usize) -> Option<Amount> {
     let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+    if !number.is_ascii() {
+        return None;
+    }
     let part =
         if part.len() > digits && part[digits..].bytes().all(|digit| digit == b'0') { &part[..digits] } else { part };
     let plain = |text: &str| text.bytes().all(|digit| digit.is_ascii_digit());
@@ -112,8 +115,22 @@ pub fn in_fours(address: &str) -> String {
     letters.chunks(4).map(String::from_iter).collect::<Vec<_>>().join(" ")
 }
 
+/// Text of others without what a terminal would obey: control characters and changes of direction become `?`, but for
+/// the ends of lines.
+pub fn printable(text: &str) -> String {
+    let obeyed = |letter: char| {
+        (letter.is_control() && letter != '\n') || matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|letter| if obeyed(letter) { '?' } else { letter }).collect()
+}
+
+fn cell(text: &str) -> String {
+    printable(text).replace('\n', " ")
+}
+
 /// Rows as lines, columns aligned, the first line being titles. Columns of numbers stand to the right.
 pub fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
+    let rows = &rows.iter().map(|row| row.iter().map(|text| cell(text)).collect()).collect::<Vec<Vec<String>>>();
     let width = |column: usize| {
         rows.iter().map(|row| row[column].chars().count()).chain([titles[column].len()]).max().unwrap_or(0)
     };
@@ -138,7 +155,8 @@ pub fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
 
 /// Rows for another program: tabs, no titles.
 pub fn plain(rows: &[Vec<String>]) -> String {
-    rows.iter().map(|row| row.join("\t")).collect::<Vec<_>>().join("\n")
+    let line = |row: &Vec<String>| row.iter().map(|text| cell(text)).collect::<Vec<_>>().join("\t");
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Unix time as `2026-11-26 13:05` in UTC.
@@ -209,9 +227,21 @@ mod tests {
 
     #[test]
     fn what_is_no_amount_is_refused() {
-        for text in
-            ["", "btc", ".", "-5", "1e8", "0.000000001btc", "0.5sat", "21000001btc", "1,000", "99999999999999999999"]
-        {
+        for text in [
+            "",
+            "btc",
+            ".",
+            "-5",
+            "1e8",
+            "0.000000001btc",
+            "0.1234567\u{e9}8btc",
+            "1.12\u{e9}ksat",
+            "1e3",
+            "0.5sat",
+            "21000001btc",
+            "1,000",
+            "99999999999999999999",
+        ] {
             assert!(parse_amount(text).is_err(), "{text:?} was taken");
         }
     }
@@ -246,5 +276,13 @@ mod tests {
         let rows = [vec!["a".to_owned(), "10".to_owned()], vec!["bcd".to_owned(), "7".to_owned()]];
         assert_eq!(table(&["name", "sat"], &rows), "name  sat\na      10\nbcd     7");
         assert_eq!(plain(&rows), "a\t10\nbcd\t7");
+    }
+
+    #[test]
+    fn what_others_wrote_cannot_command_the_terminal() {
+        assert_eq!(printable("a\u{1b}[2Jb\u{7}\u{9b}c\r\u{202e}d\ne"), "a?[2Jb??c??d\ne");
+        let rows = [vec!["rent\n+5\t\u{1b}[A".to_owned()]];
+        assert_eq!(table(&["label"], &rows), "label\nrent +5??[A");
+        assert_eq!(plain(&rows), "rent +5??[A");
     }
 }

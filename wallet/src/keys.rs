@@ -10,7 +10,7 @@ use bitcoin::secp256k1::{All, Secp256k1};
 use clap::ValueEnum;
 use zeroize::Zeroizing;
 
-use crate::error::{Doing, Result, failed};
+use crate::error::{Doing, Error, Result, failed};
 use crate::network::Network;
 
 /// Letters after which a word of the list is the only one that begins so.
@@ -174,9 +174,7 @@ pub fn parse_public(text: &str, change: Option<&str>, kind: Kind) -> Result<(Str
     let secp: Secp256k1<All> = Secp256k1::new();
     let (descriptor, keys) = ExtendedDescriptor::parse_descriptor(&secp, text).doing("read the descriptor")?;
     if !keys.is_empty() {
-        return Err(failed(
-            "this descriptor holds private keys, and a descriptor is for watching: give the public one",
-        ));
+        return Err(private());
     }
     if descriptor.is_multipath() {
         let single = descriptor.into_single_descriptors().doing("split the descriptor")?;
@@ -185,12 +183,21 @@ pub fn parse_public(text: &str, change: Option<&str>, kind: Kind) -> Result<(Str
         };
         return Ok((first.to_string(), Some(second.to_string())));
     }
+    if let Some(change) = change
+        && !ExtendedDescriptor::parse_descriptor(&secp, change).doing("read the descriptor for change")?.1.is_empty()
+    {
+        return Err(private());
+    }
     Ok((descriptor.to_string(), change.map(str::to_owned)))
+}
+
+fn private() -> Error {
+    failed("this descriptor holds private keys, and a descriptor is for watching: give the public one")
 }
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests may panic")]
-mod tests {
+pub mod tests {
     use std::path::PathBuf;
 
     use bdk_wallet::KeychainKind;
@@ -203,12 +210,13 @@ mod tests {
         "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
 
     /// A file of the data folder, if there is one.
-    fn vectors(name: &str) -> Option<Value> {
+    pub fn vectors(name: &str) -> Option<Value> {
         let Some(top) = std::env::var_os("GROAT_DATA") else {
             eprintln!("SKIPPED: GROAT_DATA names no folder with {name}");
             return None;
         };
-        let path = PathBuf::from(top).join("vectors-bips").join(name);
+        let folder = if name.starts_with("bip-") { "vectors-bips" } else { "vectors-descriptors" };
+        let path = PathBuf::from(top).join(folder).join(name);
         Some(serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap())
     }
 
@@ -263,6 +271,86 @@ mod tests {
             assert_eq!(seed.to_vec(), <Vec<u8> as hex::FromHex>::from_hex(field(3)).unwrap(), "{}", field(1));
             let master = Xpriv::new_master(bitcoin::Network::Bitcoin, &seed).unwrap();
             assert_eq!(master.to_string(), field(4));
+        }
+    }
+
+    #[test]
+    fn bip32_vectors_pass() {
+        let Some(vectors) = vectors("bip-0032/test-vectors.json") else { return };
+        let secp = Secp256k1::new();
+        let mut checked = 0;
+        for vector in vectors["valid"].as_array().unwrap() {
+            let seed = <Vec<u8> as hex::FromHex>::from_hex(vector["seed"].as_str().unwrap()).unwrap();
+            let master = Xpriv::new_master(bitcoin::Network::Bitcoin, &seed).unwrap();
+            for chain in vector["chains"].as_array().unwrap() {
+                let path: bitcoin::bip32::DerivationPath = chain["path"].as_str().unwrap().parse().unwrap();
+                let key = master.derive_priv(&secp, &path).unwrap();
+                assert_eq!(key.to_string(), chain["xprv"].as_str().unwrap(), "{path}");
+                assert_eq!(Xpub::from_priv(&secp, &key).to_string(), chain["xpub"].as_str().unwrap(), "{path}");
+                checked += 1;
+            }
+        }
+        assert!(checked >= 17, "expected: all chains of the vectors, got {checked}");
+        for vector in vectors["invalid"].as_array().unwrap() {
+            let key = vector["key"].as_str().unwrap();
+            assert!(parse_public(key, None, Kind::Taproot).is_err(), "{key} was taken, though {}", vector["reason"]);
+        }
+    }
+
+    /// The kinds of descriptors that a wallet of this program can be made of.
+    const KINDS: [&str; 4] = ["pkh", "wpkh", "sh", "wsh"];
+
+    #[test]
+    fn descriptor_vectors_give_their_addresses() {
+        let Some(vectors) = vectors("desc-addresses.json") else { return };
+        let secp = Secp256k1::new();
+        let mut checked = 0;
+        for vector in KINDS.iter().flat_map(|kind| vectors[kind].as_array().unwrap()) {
+            let input = vector["input"].as_str().unwrap();
+            // Keys that only the private one gives have no place in a descriptor for watching.
+            let hardened = ["*'", "*h"].iter().any(|end| input.contains(end));
+            let Some(addresses) = vector["addresses"].as_array().filter(|_| !hardened) else {
+                assert!(parse_public(input, None, Kind::Segwit).is_err(), "{input} was taken");
+                continue;
+            };
+            let (descriptor, _) = ExtendedDescriptor::parse_descriptor(&secp, input).unwrap();
+            let network = match vector["network"].as_str() {
+                None => bitcoin::Network::Bitcoin,
+                Some("regtest") => bitcoin::Network::Regtest,
+                Some(_) => bitcoin::Network::Testnet,
+            };
+            let first = vector["range"][0].as_u64().unwrap_or(0) as u32;
+            for (index, expected) in (first..).zip(addresses) {
+                let address = descriptor.at_derivation_index(index).unwrap().address(network).unwrap();
+                assert_eq!(address.to_string(), expected.as_str().unwrap(), "{input} at {index}");
+                checked += 1;
+            }
+        }
+        assert!(checked > 100, "expected: all addresses of the vectors, got {checked}");
+    }
+
+    #[test]
+    fn descriptors_of_the_vectors_are_taken_or_refused() {
+        let (Some(valid), Some(invalid)) = (vectors("desc-valid.json"), vectors("desc-invalid.json")) else { return };
+        for vector in KINDS.iter().flat_map(|kind| valid[kind].as_array().unwrap()) {
+            let input = vector["input"].as_str().unwrap();
+            let private = vector["hasprivatekeys"] == Value::Bool(true);
+            match parse_public(input, None, Kind::Segwit) {
+                Ok(_) => assert!(!private, "{input} has private keys and was taken"),
+                Err(error) => {
+                    assert!(private || ["'", "h"].iter().any(|mark| input.contains(mark)), "{input}: {error}")
+                }
+            }
+        }
+        let invalid = invalid.as_array().unwrap();
+        assert_eq!(invalid.len(), 40, "expected: the 40 published vectors");
+        for vector in invalid {
+            let input = vector["input"].as_str().unwrap();
+            assert!(
+                parse_public(input, None, Kind::Segwit).is_err(),
+                "{input:?} was taken, though {}",
+                vector["error"]
+            );
         }
     }
 
@@ -330,6 +418,8 @@ mod tests {
         }
         let private = format!("wpkh({}/0/*)", account.master);
         let said = parse_public(&private, None, Kind::Segwit).unwrap_err().to_string();
+        assert!(said.contains("private"), "{said}");
+        let said = parse_public(&account.public[0], Some(&private), Kind::Segwit).unwrap_err().to_string();
         assert!(said.contains("private"), "{said}");
     }
 }

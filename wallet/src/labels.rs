@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::error::{Result, failed, usage};
+use crate::format::printable;
 use crate::session::{Session, print};
 use crate::wallets::read_file;
 
@@ -79,6 +80,8 @@ pub fn label(
         return Err(usage(format!("what is the label of {reference}? Give it after it; \"\" takes it away")));
     };
     store.set_label(kind, reference, text)?;
-    session.show(&json!({"type": kind, "ref": reference, "label": text}), || format!("{kind} {reference}: {text}"));
+    session.show(&json!({"type": kind, "ref": reference, "label": text}), || {
+        printable(&format!("{kind} {reference}: {text}"))
+    });
     Ok(())
 }

@@ -42,16 +42,30 @@ mod wallets;
 use std::process::ExitCode;
 
 use clap::Parser;
+use rustix::process::{Resource, Rlimit, setrlimit};
+use serde_json::json;
 
 use crate::cli::{Cli, Command};
 use crate::error::Result;
+use crate::format::printable;
 use crate::session::Session;
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    // Memory with words or keys in it must not be written to a core file, whatever happens.
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        eprintln!("Warning: core files cannot be switched off: {error}");
+    }
+    let cli = Cli::parse();
+    let json = cli.options.json;
+    match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if json => {
+            eprintln!("{}", json!({"error": error.to_string(), "exit_code": error.number()}));
+            error.exit_code()
+        }
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", printable(&error.to_string()));
             error.exit_code()
         }
     }
@@ -70,7 +84,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::List => wallets::list(session),
         Command::Info => wallets::info(session),
         Command::Password { new_password_file } => wallets::password(session, new_password_file.as_deref()),
-        Command::Backup { what } => wallets::backup(session, what),
+        Command::Backup { what, folder } => wallets::backup(session, what, folder.as_deref()),
+        Command::Delete { name, force } => wallets::delete(session, &name, force),
         Command::Receive { new, amount, label, qr } => {
             receive::receive(session, new, amount.as_deref(), label.as_deref(), qr)
         }

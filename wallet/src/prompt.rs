@@ -66,11 +66,23 @@ impl Prompt {
 
     /// A password for a new wallet file, asked for twice.
     pub fn new_password(&self, file: Option<&Path>, option: &str) -> Result<Zeroizing<String>> {
-        if let Some(path) = file {
-            return first_line(path);
+        match file {
+            Some(path) => first_line(path),
+            None => self.hidden_twice("Choose a wallet password: ", option),
         }
+    }
+
+    /// The BIP39 passphrase of a new wallet, asked for twice: with a mistyped one its coins could never be spent.
+    pub fn new_passphrase(&self) -> Result<Zeroizing<String>> {
+        match &self.passphrase_file {
+            Some(path) => first_line(path),
+            None => self.hidden_twice("BIP39 passphrase: ", "--passphrase-file FILE"),
+        }
+    }
+
+    fn hidden_twice(&self, question: &str, option: &str) -> Result<Zeroizing<String>> {
         loop {
-            let first = self.hidden("Choose a wallet password: ", option)?;
+            let first = self.hidden(question, option)?;
             if *first == *self.hidden("The same again: ", option)? {
                 return Ok(first);
             }

@@ -174,3 +174,25 @@ fn show(session: &Session, psbt: &Psbt) -> Result<()> {
     session.show(&value, || text);
     Ok(())
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests may panic")]
+mod tests {
+    use super::*;
+    use crate::keys::tests::vectors;
+
+    #[test]
+    fn bip174_vectors_are_read_or_refused() {
+        let Some(vectors) = vectors("bip-0174/psbt-vectors.json") else { return };
+        let of = |kind: &str| vectors[kind].as_array().unwrap().clone();
+        assert_eq!((of("valid").len(), of("invalid").len()), (10, 20), "expected: the published vectors");
+        for vector in of("valid") {
+            let text = vector["base64"].as_str().unwrap();
+            let psbt = read(text).unwrap_or_else(|error| panic!("{}: {error}", vector["case"]));
+            assert_eq!(parse(&psbt.serialize()).unwrap(), psbt, "{}: expected the same from bytes", vector["case"]);
+        }
+        for vector in of("invalid") {
+            assert!(parse(vector["base64"].as_str().unwrap().as_bytes()).is_err(), "{} was taken", vector["case"]);
+        }
+    }
+}

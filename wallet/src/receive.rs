@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::error::{Doing, Result};
 use crate::format::{in_fours, parse_amount};
 use crate::session::Session;
-use crate::store::Store;
+use crate::store::{LOOKAHEAD, Store};
 
 /// `groat receive`.
 pub fn receive(session: &Session, new: bool, amount: Option<&str>, label: Option<&str>, qr: bool) -> Result<()> {
@@ -17,6 +17,12 @@ pub fn receive(session: &Session, new: bool, amount: Option<&str>, label: Option
     let mut store = session.open()?;
     let (index, address) = next_address(&mut store, new)?;
     store.save()?;
+    let after_used = store.wallet.spk_index().last_used_index(KeychainKind::External).map_or(0, |used| used + 1);
+    if index >= after_used + LOOKAHEAD {
+        session.warn(&format!(
+            "this is address {index}, and none since {after_used} was paid: restored from its words, the wallet would not look so far"
+        ));
+    }
     if let Some(label) = label {
         store.set_label("addr", &address, label)?;
     }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use bitcoin::psbt::Psbt;
-use bitcoin::{Address, FeeRate, Script, Transaction};
+use bitcoin::{Address, FeeRate, Script, Transaction, Txid};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -22,6 +22,8 @@ use crate::wallets::must_sign;
 const HIGH_FEE_PERCENT: f64 = 5.0;
 /// Fee rate in sat/vB above which it is warned about.
 const HIGH_FEE_RATE: f64 = 500.0;
+/// What a node says of a transaction that it has (Core: the reject reason).
+const IN_MEMPOOL: &str = "txn-already-in-mempool";
 /// How long a sent transaction is followed until a peer has heard of it.
 const FOLLOW: Duration = Duration::from_secs(20);
 /// How long after the last peer was told nobody else is waited for.
@@ -202,30 +204,41 @@ pub fn deliver(
     let transaction = build::finalize(&mut psbt)?;
     let hex = bitcoin::consensus::encode::serialize_hex(&transaction);
     let verdict: Value = node.call("testmempoolaccept", json!([[hex]]))?;
-    if verdict[0]["allowed"] == json!(false) {
-        let reason = verdict[0]["reject-reason"].as_str().unwrap_or("no reason given").to_owned();
+    let reason = verdict[0]["reject-reason"].as_str().unwrap_or("no reason given").to_owned();
+    // To send again what waits already does no harm.
+    if verdict[0]["allowed"] == json!(false) && reason != IN_MEMPOOL {
         return Err(failed(format!(
             "the node would refuse this transaction ({reason}); nothing was sent{}",
             advice(&reason)
         )));
     }
     let vsize = transaction.vsize() as u64;
-    let summary = Summary::new(session, store, &transaction, vsize, build::fee_of(&psbt)?, to);
+    let fee = true_fee(&psbt, &verdict[0])?;
+    let summary = Summary::new(session, store, &transaction, vsize, fee, to);
     session.say(&summary.text(session.network.name()));
     summary.warn(session, rate);
     session.prompt.confirm("Send?")?;
     let txid = transaction.compute_txid();
     // Written before it is sent: whatever happens in between, these coins are not spent twice by mistake. If it does not
-    // get out, the next look at the mempool frees them.
+    // get out, the next command that looks at the mempool sends it.
     take_waiting(store, [transaction]);
     store.save()?;
-    let sent: Result<String> = node.call("sendrawtransaction", json!([hex]));
-    if let Err(error) = sent {
-        drop_waiting(store, &[txid]);
-        store.save()?;
-        return Err(error);
+    match node.call::<Txid>("sendrawtransaction", json!([hex])) {
+        Ok(_) => {}
+        // Refused, so it is not out.
+        Err(error @ Error::Rpc { .. }) => {
+            drop_waiting(store, &[txid]);
+            store.save()?;
+            return Err(error);
+        }
+        Err(error) => {
+            return Err(Error::Node(format!(
+                "{error}\n  It broke off while {txid} was sent, which may be out: the wallet keeps it and offers it again. \
+                 Do not pay again; `groat history` shows what has become of it"
+            )));
+        }
     }
-    let (mut value, relayed) = (summary.json(), follow(session, node, &txid.to_string())?);
+    let (mut value, relayed) = (summary.json(), follow(session, node, &txid.to_string()));
     value["txid"] = txid.to_string().into();
     value["announced_to"] = relayed.announced_to.into();
     value["relayed"] = relayed.relayed.into();
@@ -246,6 +259,20 @@ pub fn deliver(
     Ok(txid.to_string())
 }
 
+/// The fee as the node counts it, which knows the coins. A PSBT that names another one is refused: its fee was shown to
+/// those who signed.
+fn true_fee(psbt: &Psbt, verdict: &Value) -> Result<u64> {
+    let known = verdict["fees"]["base"].as_f64().map(|fee| (fee * 1e8).round() as u64);
+    match (build::fee_of(psbt), known) {
+        (Ok(said), Some(known)) if said != known => Err(failed(format!(
+            "the coins are said to leave a fee of {}, and the node counts {}: nothing was sent",
+            sat(said),
+            sat(known)
+        ))),
+        (said, known) => known.map_or(said, Ok),
+    }
+}
+
 /// What can be done about a refusal.
 fn advice(reason: &str) -> &'static str {
     match reason {
@@ -253,6 +280,12 @@ fn advice(reason: &str) -> &'static str {
         "insufficient fee" => ": a replacement must pay more; give a higher --feerate",
         "bad-txns-inputs-missingorspent" | "missing-inputs" | "txn-mempool-conflict" => {
             ": another payment has spent the same coins; look at `groat history`"
+        }
+        "txn-already-known" => ": it is in a block already",
+        "tx-size" => ": it has too many coins or recipients; choose fewer with --from, or pay in parts",
+        "max-fee-exceeded" => ": it pays an absurd fee; give a lower --feerate",
+        reason if reason.starts_with("too-long-mempool-chain") || reason.starts_with("too-large-cluster") => {
+            ": too many payments wait one upon the other; wait for the next block"
         }
         _ => "",
     }
@@ -267,10 +300,15 @@ struct Relayed {
     /// Whether it is in a block already.
     mined: bool,
     peers: u64,
+    /// Why it is not known.
+    lost: Option<Error>,
 }
 
 impl Relayed {
     fn text(&self) -> String {
+        if let Some(error) = &self.lost {
+            return format!("and the node has it; how far it got is not known ({error})");
+        }
         match (self.announced_to, self.relayed, self.peers) {
             _ if self.mined => "and in a block already".into(),
             (_, false, 0) => "though the node has no peers now: it tells them as soon as it has".into(),
@@ -284,8 +322,14 @@ impl Relayed {
     }
 }
 
-/// Waits until the node has told peers: groatd counts them (`getrelayinfo`), bitcoind says whether one asked for it.
-fn follow(session: &Session, node: &Node, txid: &str) -> Result<Relayed> {
+/// Waits until the node has told peers. It has been sent: whatever fails now is no failure of the payment.
+fn follow(session: &Session, node: &Node, txid: &str) -> Relayed {
+    let lost = |error| Relayed { announced_to: None, relayed: false, mined: false, peers: 0, lost: Some(error) };
+    followed(session, node, txid).unwrap_or_else(lost)
+}
+
+/// groatd counts the peers (`getrelayinfo`), bitcoind says whether one asked for it.
+fn followed(session: &Session, node: &Node, txid: &str) -> Result<Relayed> {
     #[derive(Deserialize)]
     struct RelayInfo {
         announced_to: u64,
@@ -293,7 +337,7 @@ fn follow(session: &Session, node: &Node, txid: &str) -> Result<Relayed> {
     }
     let peers: u64 = node.call("getconnectioncount", json!([]))?;
     if peers == 0 {
-        return Ok(Relayed { announced_to: None, relayed: false, mined: false, peers });
+        return Ok(Relayed { announced_to: None, relayed: false, mined: false, peers, lost: None });
     }
     session.say("Sent. Waiting until peers have heard of it...");
     let (begun, mut last, mut since) = (Instant::now(), 0, Instant::now());
@@ -301,7 +345,13 @@ fn follow(session: &Session, node: &Node, txid: &str) -> Result<Relayed> {
         let entry = node.call::<Value>("getmempoolentry", json!([txid]));
         if matches!(entry, Err(Error::Rpc { .. })) {
             // It was taken in before.
-            return Ok(Relayed { announced_to: (last > 0).then_some(last), relayed: true, mined: true, peers });
+            return Ok(Relayed {
+                announced_to: (last > 0).then_some(last),
+                relayed: true,
+                mined: true,
+                peers,
+                lost: None,
+            });
         }
         match node.call::<RelayInfo>("getrelayinfo", json!([txid])) {
             Ok(RelayInfo { announced_to, requested_by }) => {
@@ -316,12 +366,13 @@ fn follow(session: &Session, node: &Node, txid: &str) -> Result<Relayed> {
             }
             Err(Error::Rpc { code: RPC_METHOD_NOT_FOUND, .. }) => {
                 if entry?["unbroadcast"] == json!(false) {
-                    return Ok(Relayed { announced_to: None, relayed: true, mined: false, peers });
+                    return Ok(Relayed { announced_to: None, relayed: true, mined: false, peers, lost: None });
                 }
             }
-            Err(_) => break,
+            Err(Error::Rpc { .. }) => break,
+            Err(error) => return Err(error),
         }
         std::thread::sleep(Duration::from_millis(200));
     }
-    Ok(Relayed { announced_to: (last > 0).then_some(last), relayed: last > 0, mined: false, peers })
+    Ok(Relayed { announced_to: (last > 0).then_some(last), relayed: last > 0, mined: false, peers, lost: None })
 }

@@ -77,6 +77,11 @@ impl Session {
         }
     }
 
+    /// The wallet of this name.
+    pub fn open_named(&self, name: &str) -> Result<Store> {
+        Store::open(&self.wallets(), name, &self.network)
+    }
+
     /// The wallet meant.
     pub fn open(&self) -> Result<Store> {
         Store::open(&self.wallets(), &self.wallet_name()?, &self.network)

@@ -23,7 +23,7 @@ use crate::prompt::Prompt;
 use crate::seed;
 
 /// Scripts beyond the last one used that are recognised: addresses given away and not yet paid.
-const LOOKAHEAD: u32 = 200;
+pub const LOOKAHEAD: u32 = 200;
 /// How long a command waits for another one that has the wallet.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -49,6 +49,15 @@ pub enum Birthday {
     Height(u32),
     /// Unix time; the node knows the height.
     Time(u64),
+}
+
+impl Birthday {
+    fn fact(self) -> (&'static str, String) {
+        match self {
+            Birthday::Height(height) => (fact::BIRTHDAY_HEIGHT, height.to_string()),
+            Birthday::Time(time) => (fact::BIRTHDAY_TIME, time.to_string()),
+        }
+    }
 }
 
 /// What a wallet is made of.
@@ -90,6 +99,8 @@ pub fn names(wallets: &Path) -> Result<Vec<String>> {
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.join("wallet.sqlite").is_file())
         .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
+        // One that is being made, or deleted.
+        .filter(|name| !name.starts_with('.'))
         .collect();
     names.sort();
     Ok(names)
@@ -114,7 +125,13 @@ pub fn write_private(path: &Path, text: &str) -> Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next).doing(doing())?;
     file.write_all(text.as_bytes()).doing(doing())?;
     file.sync_all().doing(doing())?;
-    std::fs::rename(&next, path).doing(doing())
+    std::fs::rename(&next, path).doing(doing())?;
+    sync_folder(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// Makes sure that what was made or renamed in a folder is still so after a loss of power.
+fn sync_folder(folder: &Path) -> Result<()> {
+    File::open(folder).and_then(|file| file.sync_all()).doing(format!("write {}", folder.display()))
 }
 
 fn lock(folder: &Path, patience: Duration) -> Result<File> {
@@ -132,24 +149,41 @@ fn lock(folder: &Path, patience: Duration) -> Result<File> {
     Ok(file)
 }
 
+/// The words of the wallet in this folder, whatever has become of its other file.
+pub fn words_in(folder: &Path, prompt: &Prompt) -> Result<bdk_wallet::bip39::Mnemonic> {
+    let text = std::fs::read_to_string(folder.join("seed.enc")).doing("read seed.enc")?;
+    seed::open(&text, &prompt.password()?)
+}
+
 impl Store {
-    /// Makes a wallet. If it fails, nothing is left.
+    /// Makes a wallet: aside, and then under its name, so that it is there whole or not at all.
     pub fn create(wallets: &Path, network: &Network, plan: Plan<'_>) -> Result<Store> {
         check_new(wallets, plan.name)?;
-        let folder = wallets.join(plan.name);
+        let (name, folder, aside) = (plan.name, wallets.join(plan.name), wallets.join(format!(".{}.new", plan.name)));
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(&folder)
-            .doing(format!("make {}", folder.display()))?;
-        Store::fill(&folder, network, plan).inspect_err(|_| {
+            .create(&aside)
+            .doing(format!("make {}", aside.display()))?;
+        // Held by another `create` of this name, or left by one that was stopped.
+        let lock = lock(&aside, Duration::ZERO)?;
+        for name in ["wallet.sqlite", "wallet.sqlite-journal"] {
+            let _ = std::fs::remove_file(aside.join(name));
+        }
+        let made = Store::fill(&aside, network, plan)
+            // Refused where there is such a folder with something in it: nothing is ever overwritten.
+            .and_then(|()| std::fs::rename(&aside, &folder).doing(format!("make {}", folder.display())));
+        if let Err(error) = made {
             // It holds nothing but what was just written.
-            let _ = std::fs::remove_dir_all(&folder);
-        })
+            let _ = std::fs::remove_dir_all(&aside);
+            return Err(error);
+        }
+        drop(lock);
+        sync_folder(wallets)?;
+        Store::open(wallets, name, network)
     }
 
-    fn fill(folder: &Path, network: &Network, plan: Plan<'_>) -> Result<Store> {
-        let lock = lock(folder, Duration::ZERO)?;
+    fn fill(folder: &Path, network: &Network, plan: Plan<'_>) -> Result<()> {
         if let Some(seed) = &plan.seed {
             write_private(&folder.join("seed.enc"), seed)?;
         }
@@ -169,13 +203,14 @@ impl Store {
             .doing("make the wallet")?;
         Connection::initialize(&mut database).doing("make the wallet")?;
         Connection::persist(&mut database, &wallet.take_staged().unwrap_or_default()).doing("make the wallet")?;
-        let (name, heights) = (plan.name.into(), HashMap::new());
-        let store = Store { name, folder: folder.into(), wallet, heights, database, _lock: lock };
-        store.set(fact::CHAIN, network.name())?;
-        store.set(fact::KIND, plan.kind.map_or("descriptor", Kind::name))?;
-        store.set(fact::PASSPHRASE, if plan.passphrase { "yes" } else { "no" })?;
-        store.set_birthday(plan.birthday)?;
-        Ok(store)
+        let (birthday, time) = plan.birthday.fact();
+        let facts = [
+            (fact::CHAIN, network.name()),
+            (fact::KIND, plan.kind.map_or("descriptor", Kind::name)),
+            (fact::PASSPHRASE, if plan.passphrase { "yes" } else { "no" }),
+            (birthday, &time),
+        ];
+        facts.iter().try_for_each(|(name, value)| set(&database, name, value))
     }
 
     /// Opens a wallet, waiting a little for a command that has it.
@@ -219,6 +254,32 @@ impl Store {
         Ok(())
     }
 
+    /// Deletes it.
+    pub fn delete(self) -> Result<()> {
+        let doing = || format!("delete {}", self.folder.display());
+        // Under another name first: half of a wallet is never taken for one.
+        let aside = self.folder.with_file_name(format!(".{}.deleted", self.name));
+        let _ = std::fs::remove_dir_all(&aside);
+        std::fs::rename(&self.folder, &aside).doing(doing())?;
+        std::fs::remove_dir_all(&aside).doing(doing())
+    }
+
+    /// Writes a copy of it into a new folder, which is a wallet wherever it is put among wallets.
+    pub fn copy_to(&self, folder: &Path) -> Result<()> {
+        let doing = || format!("write {}", folder.display());
+        std::fs::DirBuilder::new().mode(0o700).create(folder).doing(doing())?;
+        for name in ["seed.enc", "wallet.sqlite"] {
+            let (from, to) = (self.folder.join(name), folder.join(name));
+            if from.is_file() {
+                let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&to).doing(doing())?;
+                // No command writes in it meanwhile: the lock is held.
+                std::io::copy(&mut File::open(from).doing(doing())?, &mut copy).doing(doing())?;
+                copy.sync_all().doing(doing())?;
+            }
+        }
+        sync_folder(folder)
+    }
+
     /// Forgets the blocks from this height on; genesis stays.
     pub fn forget_from(&mut self, height: u32, network: &Network) -> Result<()> {
         self.save()?;
@@ -245,11 +306,6 @@ impl Store {
         self.database.query_row(query, [name], |row| row.get(0)).optional().doing("read the wallet")
     }
 
-    fn set(&self, name: &str, value: &str) -> Result<()> {
-        let query = "INSERT OR REPLACE INTO groat_fact (name, value) VALUES (?, ?)";
-        self.database.execute(query, [name, value]).doing("write the wallet").map(drop)
-    }
-
     /// From when on it may have been paid.
     pub fn birthday(&self) -> Result<Birthday> {
         let number = |name| Ok(self.get(name)?.and_then(|text| text.parse::<u64>().ok()));
@@ -261,10 +317,8 @@ impl Store {
 
     /// Changes from when on it may have been paid.
     pub fn set_birthday(&self, birthday: Birthday) -> Result<()> {
-        match birthday {
-            Birthday::Height(height) => self.set(fact::BIRTHDAY_HEIGHT, &height.to_string()),
-            Birthday::Time(time) => self.set(fact::BIRTHDAY_TIME, &time.to_string()),
-        }
+        let (name, value) = birthday.fact();
+        set(&self.database, name, &value)
     }
 
     /// `taproot`, `segwit` or `descriptor`.
@@ -295,8 +349,7 @@ impl Store {
                 "wallet {name:?} only watches and has no keys: `groat psbt` makes what another signs"
             )));
         }
-        let text = std::fs::read_to_string(self.seed_path()).doing("read seed.enc")?;
-        seed::open(&text, &prompt.password()?)
+        words_in(&self.folder, prompt)
     }
 
     /// The keys, with the wallet password asked for, and the BIP39 passphrase where there is one.
@@ -355,6 +408,11 @@ impl Store {
     }
 }
 
+fn set(database: &Connection, name: &str, value: &str) -> Result<()> {
+    let query = "INSERT OR REPLACE INTO groat_fact (name, value) VALUES (?, ?)";
+    database.execute(query, [name, value]).doing("write the wallet").map(drop)
+}
+
 fn open_database(path: &Path) -> Result<Connection> {
     let database = Connection::open(path).doing(format!("open {}", path.display()))?;
     database.execute_batch(TABLES).map_err(|error| damaged(path, &error.to_string()))?;
@@ -380,7 +438,8 @@ fn damaged(path: &Path, text: &str) -> crate::error::Error {
         return failed(format!("{} is of another chain ({text}): give its chain with --chain", path.display()));
     }
     failed(format!(
-        "{} is damaged ({text}): move its folder away and make the wallet anew with `groat restore` and its words",
+        "{} is damaged ({text}): move its folder away and make the wallet anew with `groat restore` and its words, \
+         which `groat backup words` still shows",
         path.display()
     ))
 }

@@ -11,12 +11,15 @@ use bdk_wallet::chain::Indexer;
 use bdk_wallet::chain::indexer::keychain_txout::KeychainTxOutIndex;
 use bitcoin::hashes::Hash;
 use bitcoin::{Amount, Block, BlockHash, ScriptBuf, Transaction, Txid};
+use groat_chain::params::Params;
+use groat_chain::rules::pow::check_proof_of_work;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result, failed};
 use crate::filters;
+use crate::format::grouped;
 use crate::network::Network;
 use crate::rpc::{Node, read};
 use crate::store::{Birthday, Store};
@@ -45,6 +48,11 @@ pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// Blocks that are read at once from which on the rate is told afterwards.
+const MANY: u32 = 1000;
+/// A height that no chain has: a node that says so is none.
+const MAX_HEIGHT: u32 = i32::MAX as u32;
+
 #[derive(Deserialize)]
 struct ChainInfo {
     blocks: u32,
@@ -60,7 +68,7 @@ pub fn sync(store: &mut Store, node: &Node, network: &Network) -> Result<u32> {
         let target = node_height(store, node)?;
         rewind(store, node, network)?;
         let known = store.wallet.latest_checkpoint().height();
-        let Some(height) = sync_blocks(store, node, target)? else { continue };
+        let Some(height) = sync_blocks(store, node, network, target)? else { continue };
         if height > known + REMEMBERED {
             store.reload(network)?;
         }
@@ -74,6 +82,9 @@ pub fn sync(store: &mut Store, node: &Node, network: &Network) -> Result<u32> {
 fn node_height(store: &Store, node: &Node) -> Result<u32> {
     let ChainInfo { blocks, headers, initialblockdownload } = node.call("getblockchaininfo", json!([]))?;
     let known = store.wallet.latest_checkpoint().height();
+    if blocks > MAX_HEIGHT {
+        return Err(Error::Node(format!("the node says it is at block {blocks}, which cannot be: ask another one")));
+    }
     if initialblockdownload && blocks < known {
         // What the wallet knows is not wrong because a new node does not know it yet.
         return Err(Error::Node(format!(
@@ -87,13 +98,21 @@ fn node_height(store: &Store, node: &Node) -> Result<u32> {
 }
 
 /// Reads blocks up to the tip, and gives its height. None: the chain changed under the reading.
-fn sync_blocks(store: &mut Store, node: &Node, target: u32) -> Result<Option<u32>> {
-    let mut next = (store.wallet.latest_checkpoint().height() + 1).max(birthday_height(store, node, target)?);
-    if next > target {
+fn sync_blocks(store: &mut Store, node: &Node, network: &Network, target: u32) -> Result<Option<u32>> {
+    let birthday = birthday_height(store, node, target)?;
+    let first = (store.wallet.latest_checkpoint().height() + 1).max(birthday);
+    if birthday > target {
+        eprintln!(
+            "No block was read: the wallet's birthday is block {birthday}, and the node is at {target} \
+             (`groat sync --from` gives another birthday)."
+        );
+    }
+    if first > target {
         return Ok(Some(target));
     }
-    let bar = progress(u64::from(target + 1 - next));
-    let mut saved = Instant::now();
+    let (mut next, count) = (first, target + 1 - first);
+    let bar = progress(u64::from(count));
+    let (begun, mut saved) = (Instant::now(), Instant::now());
     // Of the last blocks each is remembered, so these are read whole.
     let mut filters = next + REMEMBERED < target && filters::served(node)?;
     let (mut batch, mut whole_until) = (FIRST_BATCH, next);
@@ -101,7 +120,7 @@ fn sync_blocks(store: &mut Store, node: &Node, target: u32) -> Result<Option<u32
         let before = next;
         if filters && next >= whole_until && next + REMEMBERED < target {
             let last = (target - REMEMBERED).min(next + MAX_BATCH - 1);
-            match sync_filtered(store, node, next, last)? {
+            match sync_filtered(store, node, network, next, last)? {
                 Step::Done => next = last + 1,
                 Step::Changed => return Ok(None),
                 Step::Dense => whole_until = last + 1,
@@ -109,7 +128,11 @@ fn sync_blocks(store: &mut Store, node: &Node, target: u32) -> Result<Option<u32
             }
         } else {
             let last = target.min(next + batch - 1);
-            let blocks = fetch_blocks(node, next, last)?;
+            let blocks = fetch_blocks(node, network, next, last)?;
+            // The answers need not be of one moment.
+            if blocks.windows(2).any(|pair| pair[1].0.header.prev_blockhash != pair[0].0.block_hash()) {
+                return Ok(None);
+            }
             let bytes: usize = blocks.iter().map(|(_, bytes)| bytes).sum();
             batch = ((EXCHANGE / (bytes / blocks.len()).max(1)) as u32).clamp(1, MAX_BATCH);
             for (height, (block, _)) in (next..).zip(&blocks) {
@@ -127,6 +150,11 @@ fn sync_blocks(store: &mut Store, node: &Node, target: u32) -> Result<Option<u32
     }
     bar.finish_and_clear();
     store.save()?;
+    if count >= MANY {
+        let seconds = begun.elapsed().as_secs_f64().max(0.001);
+        let rate = grouped((f64::from(count) / seconds) as u64);
+        eprintln!("Read {} blocks in {seconds:.1} s: {rate} blocks/s.", grouped(count.into()));
+    }
     Ok(Some(target))
 }
 
@@ -142,7 +170,7 @@ enum Step {
 }
 
 /// Reads those of the blocks whose filters say that they may have something of the wallet, and the last one.
-fn sync_filtered(store: &mut Store, node: &Node, first: u32, last: u32) -> Result<Step> {
+fn sync_filtered(store: &mut Store, node: &Node, network: &Network, first: u32, last: u32) -> Result<Step> {
     let hashes = fetch_hashes(node, first, last)?;
     let Some(filters) = filters::fetch(node, &hashes)? else { return Ok(Step::Unfiltered) };
     let mut scripts = known_scripts(store);
@@ -154,7 +182,7 @@ fn sync_filtered(store: &mut Store, node: &Node, first: u32, last: u32) -> Resul
         if height != last && !filters::may_have(filter, hash, &scripts) {
             continue;
         }
-        for (block, _) in fetch_blocks(node, height, height)? {
+        for (block, _) in fetch_blocks(node, network, height, height)? {
             if block.block_hash() != *hash || !take_block(store, &block, height, height == last) {
                 return Ok(Step::Changed);
             }
@@ -190,16 +218,36 @@ fn fetch_hashes(node: &Node, first: u32, last: u32) -> Result<Vec<BlockHash>> {
 }
 
 /// Blocks of these heights, each with the number of digits it came in.
-fn fetch_blocks(node: &Node, first: u32, last: u32) -> Result<Vec<(Block, usize)>> {
+fn fetch_blocks(node: &Node, network: &Network, first: u32, last: u32) -> Result<Vec<(Block, usize)>> {
     let hashes = fetch_hashes(node, first, last)?;
-    let answers = node.batch("getblock", hashes.into_iter().map(|hash| json!([hash, 0])))?;
-    let decode = |(height, answer): (u32, Result<Value>)| {
+    let answers = node.batch("getblock", hashes.iter().map(|hash| json!([hash, 0])))?;
+    let decode = |((height, hash), answer): ((u32, &BlockHash), Result<Value>)| {
         let text: String = read("getblock", answer.map_err(|error| unavailable(height, &error))?)?;
-        let block = bitcoin::consensus::encode::deserialize_hex(&text)
-            .map_err(|error| Error::Node(format!("the node's block {height} cannot be read: {error}")))?;
+        let wrong = |what: &dyn std::fmt::Display| Error::Node(format!("the node's block {height} is wrong: {what}"));
+        let block = bitcoin::consensus::encode::deserialize_hex(&text).map_err(|error| wrong(&error))?;
+        check_block(&block, hash, &network.params).map_err(|what| wrong(&what))?;
         Ok((block, text.len()))
     };
-    (first..).zip(answers).map(decode).collect()
+    (first..).zip(&hashes).zip(answers).map(decode).collect()
+}
+
+/// What can be told of a block alone: it is the one asked for, took work, has these transactions, and they pay no more
+/// than there can be.
+fn check_block(block: &Block, hash: &BlockHash, params: &Params) -> std::result::Result<(), &'static str> {
+    match () {
+        () if block.block_hash() != *hash => Err("it is another one than was asked for"),
+        () if check_proof_of_work(*hash, block.header.bits, params).is_err() => Err("it has no proof of work"),
+        () if !block.check_merkle_root() => Err("its transactions are not those that its header names"),
+        () if !block.txdata.iter().all(pays_what_can_be) => Err("it pays more than there can be"),
+        () => Ok(()),
+    }
+}
+
+/// Sums of amounts are taken without a check from here on.
+fn pays_what_can_be(transaction: &Transaction) -> bool {
+    let mut amounts = transaction.output.iter().map(|output| output.value);
+    let sum = amounts.try_fold(Amount::ZERO, |sum, amount| sum.checked_add(amount));
+    sum.is_some_and(|sum| sum <= Amount::MAX_MONEY)
 }
 
 fn unavailable(height: u32, error: &Error) -> Error {
@@ -301,10 +349,12 @@ fn sync_mempool(store: &mut Store, node: &Node, all: &BTreeSet<Txid>) -> Result<
     let new: Vec<Txid> = all.iter().filter(|txid| seen.binary_search(&short(txid)).is_err()).copied().collect();
     let mut transactions: Vec<Transaction> = Vec::new();
     for some in new.chunks(MAX_BATCH as usize) {
-        for answer in node.batch("getrawtransaction", some.iter().map(|txid| json!([txid])))? {
+        let answers = node.batch("getrawtransaction", some.iter().map(|txid| json!([txid])))?;
+        for (txid, answer) in some.iter().zip(answers) {
             // One that is gone by now is in a block, or does not matter.
             let text = answer.ok().and_then(|answer| answer.as_str().map(str::to_owned));
-            transactions.extend(text.and_then(|text| bitcoin::consensus::encode::deserialize_hex(&text).ok()));
+            let read = text.and_then(|text| bitcoin::consensus::encode::deserialize_hex::<Transaction>(&text).ok());
+            transactions.extend(read.filter(|read| read.compute_txid() == *txid && pays_what_can_be(read)));
         }
     }
     take_waiting(store, transactions);
@@ -314,13 +364,23 @@ fn sync_mempool(store: &mut Store, node: &Node, all: &BTreeSet<Txid>) -> Result<
         .filter(|known| !known.chain_position.is_confirmed() && !all.contains(&known.tx_node.txid))
         .map(|known| known.tx_node.tx)
         .collect();
-    let mut dropped = Vec::new();
-    for transaction in gone {
-        let ours = store.wallet.sent_and_received(&transaction).0 > Amount::ZERO;
-        if !ours || !offer_again(node, &transaction)? {
-            dropped.push(transaction.compute_txid());
+    let ours = |transaction: &Arc<Transaction>| store.wallet.sent_and_received(transaction).0 > Amount::ZERO;
+    let (mut ours, mut dropped): (Vec<_>, Vec<_>) = gone.into_iter().partition(ours);
+    // One that spends what another pays can only come after it: what is refused is offered again while others get in.
+    loop {
+        let (count, mut refused) = (ours.len(), Vec::new());
+        for transaction in ours {
+            if !offer_again(node, &transaction)? {
+                refused.push(transaction);
+            }
         }
+        if refused.is_empty() || refused.len() == count {
+            dropped.extend(refused);
+            break;
+        }
+        ours = refused;
     }
+    let dropped: Vec<Txid> = dropped.iter().map(|transaction| transaction.compute_txid()).collect();
     drop_waiting(store, &dropped);
     store.save()?;
     let mut seen: Vec<u64> = all.iter().map(short).collect();
@@ -333,7 +393,10 @@ fn sync_mempool(store: &mut Store, node: &Node, all: &BTreeSet<Txid>) -> Result<
 fn offer_again(node: &Node, transaction: &Transaction) -> Result<bool> {
     let hex = bitcoin::consensus::encode::serialize_hex(transaction);
     match node.call::<Txid>("sendrawtransaction", json!([hex])) {
-        Ok(_) => Ok(true),
+        Ok(txid) => {
+            eprintln!("Payment {txid} waits, and the node did not have it: it was sent again.");
+            Ok(true)
+        }
         Err(Error::Rpc { message, .. }) => Ok(!CONFLICTS.iter().any(|reason| message.contains(reason))),
         Err(other) => Err(other),
     }

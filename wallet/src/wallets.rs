@@ -1,4 +1,4 @@
-//! Commands about a wallet as a whole: make, restore, import, list, info, password, backup.
+//! Commands about a wallet as a whole: make, restore, import, list, info, password, backup, delete.
 
 use std::io::Read;
 use std::path::Path;
@@ -10,8 +10,8 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::cli::{Backup, KeyOptions};
-use crate::error::{Doing, Result, failed};
-use crate::format::{grouped, in_fours};
+use crate::error::{Doing, Error, Result, failed, usage};
+use crate::format::{grouped, in_fours, sat};
 use crate::keys::{self, Account, Kind};
 use crate::seed;
 use crate::session::Session;
@@ -47,8 +47,9 @@ pub fn create(session: &Session, name: &str, count: &str, keys: &KeyOptions) -> 
     if !session.json() {
         show_words(session, &words)?;
     }
+    let passphrase = if keys.passphrase { session.prompt.new_passphrase()? } else { String::new().into() };
     let birthday = birthday_now(session);
-    let (mut store, account) = make(session, name, &words, &password, keys, birthday)?;
+    let (mut store, account) = make(session, name, &words, &password, &passphrase, keys, birthday)?;
     let address = store.wallet.next_unused_address(KeychainKind::External).address.to_string();
     store.save()?;
     let mut value = json!({
@@ -73,7 +74,11 @@ pub fn create(session: &Session, name: &str, count: &str, keys: &KeyOptions) -> 
 }
 
 fn new_password(session: &Session) -> Result<Zeroizing<String>> {
-    let password = session.prompt.new_password(session.prompt.password_file.as_deref(), "--password-file FILE")?;
+    chosen_password(session, session.prompt.password_file.as_deref(), "--password-file FILE")
+}
+
+fn chosen_password(session: &Session, file: Option<&Path>, option: &str) -> Result<Zeroizing<String>> {
+    let password = session.prompt.new_password(file, option)?;
     if password.is_empty() {
         session.warn("the wallet password is empty: whoever has the file seed.enc has the money");
     }
@@ -123,11 +128,11 @@ pub fn make(
     name: &str,
     words: &Mnemonic,
     password: &str,
+    passphrase: &str,
     keys: &KeyOptions,
     birthday: Birthday,
 ) -> Result<(Store, Account)> {
-    let passphrase = if keys.passphrase { session.prompt.passphrase()? } else { String::new().into() };
-    let account = Account::new(words, &passphrase, keys.kind, &session.network)?;
+    let account = Account::new(words, passphrase, keys.kind, &session.network)?;
     let [external, internal] = account.public.clone();
     let seed = Some(seed::seal(words, password)?);
     let plan = Plan {
@@ -157,7 +162,8 @@ pub fn restore(
         None => ask_words(session)?,
     };
     let password = new_password(session)?;
-    let (mut store, account) = make(session, name, &words, &password, keys, begun)?;
+    let passphrase = if keys.passphrase { session.prompt.passphrase()? } else { String::new().into() };
+    let (mut store, account) = make(session, name, &words, &password, &passphrase, keys, begun)?;
     let address = store.wallet.next_unused_address(KeychainKind::External).address.to_string();
     store.save()?;
     let value = json!({
@@ -194,10 +200,11 @@ fn ask_words(session: &Session) -> Result<Mnemonic> {
         }
         text.push_str(&line);
         text.push(' ');
-        if [12, 24].contains(&text.split_whitespace().count())
-            && let Ok(words) = keys::parse_words(&text)
-        {
-            return Ok(words);
+        // One of sixteen wallets of 24 words begins with 12 whose checksum fits: that is no end yet.
+        match (text.split_whitespace().count(), keys::parse_words(&text)) {
+            (24, words) => return words,
+            (count, Ok(_)) => session.say(&format!("{count} words, and their checksum fits.")),
+            _ => {}
         }
     }
 }
@@ -281,27 +288,73 @@ pub fn info(session: &Session) -> Result<()> {
 pub fn password(session: &Session, new: Option<&Path>) -> Result<()> {
     let store = session.open()?;
     let words = store.words(&session.prompt)?;
-    let password = session.prompt.new_password(new, "--new-password-file FILE")?;
+    let password = chosen_password(session, new, "--new-password-file FILE")?;
     store::write_private(&store.seed_path(), &seed::seal(&words, &password)?)?;
     session.show(&json!({"name": store.name}), || format!("Wallet {:?} has its new password.", store.name));
     Ok(())
 }
 
+/// `groat delete`.
+pub fn delete(session: &Session, name: &str, force: bool) -> Result<()> {
+    let mut store = session.open_named(name)?;
+    if !force && !store.watch_only() {
+        let node = session.node().map_err(|error| {
+            Error::Node(format!(
+                "{error}\n  Whether the wallet has money cannot be seen without it: --force asks nobody"
+            ))
+        })?;
+        sync::sync(&mut store, &node, &session.network)?;
+        let total = store.wallet.balance().total().to_sat();
+        if total > 0 {
+            return Err(failed(format!(
+                "wallet {name:?} has {}: send it away first (`groat send ADDRESS max`), or give --force",
+                sat(total)
+            )));
+        }
+    }
+    session.prompt.confirm(&format!("Delete wallet {name:?}? Without its words nothing brings it back."))?;
+    store.delete()?;
+    session.show(&json!({"name": name, "deleted": true}), || format!("Wallet {name:?} is deleted."));
+    Ok(())
+}
+
 /// `groat backup`.
-pub fn backup(session: &Session, what: Backup) -> Result<()> {
-    let store = session.open()?;
+pub fn backup(session: &Session, what: Backup, to: Option<&Path>) -> Result<()> {
+    let opened = session.open();
     match what {
         Backup::Words => {
-            let words = store.words(&session.prompt)?;
+            let (words, passphrase) = match &opened {
+                Ok(store) => (store.words(&session.prompt)?, Some(store.has_passphrase()?)),
+                // The words do not depend on what may be damaged.
+                Err(error) => {
+                    let folder = session.wallets().join(session.wallet_name()?);
+                    if !folder.join("seed.enc").is_file() {
+                        return opened.map(drop);
+                    }
+                    session.warn(&error.to_string());
+                    (store::words_in(&folder, &session.prompt)?, None)
+                }
+            };
             session.prompt.confirm("Show the words? Whoever sees them has the money.")?;
-            let passphrase = store.has_passphrase()?;
             let value = json!({"words": words.words().collect::<Vec<_>>(), "bip39_passphrase": passphrase});
             session.show(&value, || words.words().collect::<Vec<_>>().join(" "));
-            if passphrase {
+            if passphrase == Some(true) {
                 session.warn("the words give nothing without the BIP39 passphrase, which is stored nowhere");
             }
         }
+        Backup::File => {
+            let to = to.ok_or_else(|| usage("where to? Give the name of a new folder after `backup file`"))?;
+            opened?.copy_to(to)?;
+            session.show(&json!({"folder": to}), || {
+                format!(
+                    "Copied to {}. Put among the wallets ({}), it is one.",
+                    to.display(),
+                    session.wallets().display()
+                )
+            });
+        }
         Backup::Descriptors => {
+            let store = opened?;
             let [external, internal] = [KeychainKind::External, KeychainKind::Internal]
                 .map(|keychain| store.wallet.public_descriptor(keychain).to_string());
             let value = json!({"descriptor": external, "change_descriptor": internal});

@@ -202,7 +202,7 @@ fn faucet(session: &Session, home: &Home) -> Result<Address> {
     if !store::names(&faucet.wallets())?.iter().any(|name| name == FAUCET) {
         let (words, password) = (keys::new_words(12)?, faucet.prompt.password()?);
         let keys = KeyOptions { kind: Kind::Taproot, passphrase: false };
-        let (mut store, _) = wallets::make(&faucet, FAUCET, &words, &password, &keys, Birthday::Height(0))?;
+        let (mut store, _) = wallets::make(&faucet, FAUCET, &words, &password, "", &keys, Birthday::Height(0))?;
         store.wallet.next_unused_address(KeychainKind::External);
         store.save()?;
     }
