@@ -11,6 +11,9 @@ use parking_lot::{Condvar, Mutex};
 
 type Job = Box<dyn FnOnce() + Send>;
 
+/// Other jobs that are taken at most before one of those for later.
+const MAX_IN_A_ROW: u32 = 64;
+
 /// A fixed set of threads that take jobs from one queue.
 pub struct Pool {
     shared: Arc<Shared>,
@@ -25,7 +28,22 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Job>,
+    /// What no block waits for.
+    later: VecDeque<Job>,
+    /// Jobs that were taken while one of those for later waited.
+    in_a_row: u32,
     closed: bool,
+}
+
+impl Queue {
+    fn next(&mut self) -> Option<Job> {
+        if self.jobs.is_empty() || self.in_a_row >= MAX_IN_A_ROW {
+            self.in_a_row = 0;
+            return self.later.pop_front().or_else(|| self.jobs.pop_front());
+        }
+        self.in_a_row += u32::from(!self.later.is_empty());
+        self.jobs.pop_front()
+    }
 }
 
 impl Pool {
@@ -58,6 +76,17 @@ impl Pool {
             queue.jobs.push_back(Box::new(job));
         }
         drop(queue);
+        self.shared.wake.notify_one();
+    }
+
+    /// Queues `job` for a thread that has nothing else to do, now and then for one that has: who waits for a promise never
+    /// runs it. For the scripts of transactions that come: however many there are and whatever they cost, a block does not
+    /// wait for them.
+    pub fn submit_later(&self, job: impl FnOnce() + Send + 'static) {
+        if self.threads.is_empty() {
+            return run(Box::new(job));
+        }
+        self.shared.queue.lock().later.push_back(Box::new(job));
         self.shared.wake.notify_one();
     }
 
@@ -100,7 +129,7 @@ impl Shared {
     fn next(&self) -> Option<Job> {
         let mut queue = self.queue.lock();
         loop {
-            if let Some(job) = queue.jobs.pop_front() {
+            if let Some(job) = queue.next() {
                 return Some(job);
             }
             if queue.closed {
@@ -164,5 +193,31 @@ mod tests {
             let sum: u64 = promises.into_iter().map(|promise| promise.wait(&pool)).sum();
             assert_eq!(sum, (0..100).map(|n| n * n).sum::<u64>(), "with {threads} threads");
         }
+    }
+
+    #[test]
+    fn what_is_for_later_waits_for_other_jobs_but_not_for_ever_and_is_no_help_to_who_waits() {
+        let (pool, order) = (Pool::new(1), Arc::new(Mutex::new(Vec::new())));
+        let (go, gone) = std::sync::mpsc::channel::<()>();
+        let held = pool.ask(false, move || gone.recv().is_ok());
+        while !pool.shared.queue.lock().jobs.is_empty() {
+            std::thread::yield_now();
+        }
+        let note = |what: &'static str| {
+            let order = order.clone();
+            move || order.lock().push(what)
+        };
+        pool.submit_later(note("later"));
+        assert!(!pool.help(), "who waits for a block would be kept by the scripts of a transaction");
+        let others: Vec<_> = (0..2 * MAX_IN_A_ROW).map(|_| pool.ask(false, note("other"))).collect();
+        pool.submit_later(note("later"));
+        drop(go);
+        assert!(!held.wait(&Pool::new(0)));
+        others.into_iter().for_each(|other| other.wait(&Pool::new(0)));
+        drop(pool);
+        let order = order.lock();
+        let places: Vec<usize> = (0..order.len()).filter(|at| order[*at] == "later").collect();
+        let row = MAX_IN_A_ROW as usize;
+        assert_eq!(places, [row, 2 * row + 1], "where the jobs for later ran among {}", order.len());
     }
 }

@@ -168,7 +168,7 @@ impl Transactions {
             }
             Ok(staged) => {
                 let (verdicts, queue) = (self.verdicts.clone(), queue.clone());
-                self.threads.submit(false, move || {
+                self.threads.submit_later(move || {
                     let verdict = staged.check_scripts(&verdicts);
                     queue.push(Request::Checked(Box::new(Checked { offer, staged, verdict })));
                 });
@@ -232,7 +232,7 @@ impl Transactions {
             (Step::Scripts(staged), from) => {
                 let (verdicts, queue) = (self.verdicts.clone(), queue.clone());
                 let mut package = Package { from, ..package };
-                self.threads.submit(false, move || {
+                self.threads.submit_later(move || {
                     package.judging.run_scripts(&staged, &verdicts);
                     queue.push(Request::Package(package));
                 });

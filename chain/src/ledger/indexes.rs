@@ -181,8 +181,8 @@ impl Ledger {
     /// A proven block was taken back: the indexes in step leave it.
     pub(super) fn index_disconnected(&mut self, id: Id, parent: Id) -> Result<(), LedgerError> {
         let mut on = std::mem::take(&mut self.indexes.on);
-        let on_it = on.iter_mut().filter(|running| running.state.synced && running.state.tip == id);
-        let gone = on_it.map(|running| self.go_back(running, parent)).collect();
+        let mut on_it = on.iter_mut().filter(|running| running.state.synced && running.state.tip == id);
+        let gone = on_it.try_for_each(|running| self.go_back(running, parent));
         self.indexes.on = on;
         self.tell_index_states();
         gone

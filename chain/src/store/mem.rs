@@ -21,7 +21,7 @@ pub struct MemStore {
 struct Inner {
     coins: BTreeMap<OutPoint, Coin>,
     headers: BTreeMap<u32, HeaderRecord>,
-    rows: BTreeMap<(Index, Vec<u8>), Vec<u8>>,
+    rows: BTreeMap<RowKey, Vec<u8>>,
     meta: BTreeMap<&'static str, Vec<u8>>,
     pairs: BTreeMap<u32, Pair>,
     /// What undoes each batch since the last durable one, oldest first.
@@ -42,12 +42,14 @@ struct Records {
     synced: u32,
 }
 
+type RowKey = (Index, Vec<u8>);
+
 /// The values that a batch replaced.
 #[derive(Clone, Default)]
 struct Reverse {
     coins: Vec<(OutPoint, Option<Coin>)>,
     headers: Vec<(u32, Option<HeaderRecord>)>,
-    rows: Vec<((Index, Vec<u8>), Option<Vec<u8>>)>,
+    rows: Vec<(RowKey, Option<Vec<u8>>)>,
     meta: Vec<(&'static str, Option<Vec<u8>>)>,
 }
 
