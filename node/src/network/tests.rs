@@ -127,7 +127,7 @@ fn seeds_are_asked_only_where_they_help() {
         (&["--dnsseed=0"], false, false),
         (&["--connect=1.2.3.4"], false, false),
         (&["--connect=1.2.3.4", "--dnsseed=1"], true, false),
-        (&["--forcednsseed=1", "--dnsseed=0"], true, true),
+        (&["--connect=1.2.3.4", "--forcednsseed=1"], true, true),
         (&["--proxy=127.0.0.1", "--onlynet=onion"], false, false),
         (&["--chain=regtest"], false, false),
     ] {
