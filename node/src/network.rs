@@ -54,6 +54,12 @@ pub struct Plan {
 pub fn plan(config: &Config, params: &Params, folder: &Path) -> anyhow::Result<Plan> {
     check_ports(config)?;
     let peers = &config.peers;
+    if peers.privatebroadcast {
+        bail!("-privatebroadcast is not supported: own transactions are announced to all peers");
+    }
+    if peers.forcednsseed && peers.dnsseed == Some(false) {
+        bail!("Cannot set -forcednsseed to true when setting -dnsseed to false.");
+    }
     let proxied = peers.proxy.last().is_some_and(|proxy| !matches!(proxy.as_str(), "" | "0"));
     let listen = listens(config, proxied)?;
     let port = config.port.unwrap_or(params.port);
@@ -209,7 +215,8 @@ fn proxy(text: &str, option: &str, isolate: bool) -> anyhow::Result<Proxy> {
 
 fn proxies(config: &Config) -> anyhow::Result<Proxies> {
     let isolate = config.peers.proxyrandomize;
-    let mut proxies = Proxies::default();
+    let no_lookups = !config.peers.dns;
+    let mut proxies = Proxies { no_lookups, ..Proxies::default() };
     for text in &config.peers.proxy {
         let (addr, network) = match text.rsplit_once('=') {
             Some((_, "")) => bail!("Invalid -proxy address or hostname, ends with '=': '{text}'"),
@@ -219,7 +226,7 @@ fn proxies(config: &Config) -> anyhow::Result<Proxies> {
         let one = if matches!(addr, "" | "0") { None } else { Some(proxy(addr, "proxy", isolate)?) };
         match network.map(|name| Network::from_name(name).ok_or(name)) {
             None => {
-                proxies = Proxies { ipv4: one, ipv6: one, onion: one, cjdns: one, names: one };
+                proxies = Proxies { ipv4: one, ipv6: one, onion: one, cjdns: one, names: one, no_lookups };
             }
             Some(Ok(Network::Ipv4)) => (proxies.ipv4, proxies.names) = (one, one),
             Some(Ok(Network::Ipv6)) => (proxies.ipv6, proxies.names) = (one, one),

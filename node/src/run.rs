@@ -161,6 +161,11 @@ fn run_node(
         let files = Source::Files(config.start.loadblock.clone());
         report(&import::import(&mut state.ledger, &state.pool, files, stop)?);
     }
+    if config.start.stopafterblockimport {
+        import::catch_up(&mut state.ledger, &state.pool, stop)?;
+        info!("stopped after the import at height {}", state.ledger.height());
+        return Ok(());
+    }
     let mining = config.mining(state.ledger.params())?;
     let node = Node::start(config, state)?;
     signalled.set(node.handle().clone()).unwrap_or_else(|_| unreachable!("one node a process"));

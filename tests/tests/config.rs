@@ -361,6 +361,11 @@ fn a_bitcoinds_block_files_take_the_place_of_a_download() {
     let ours = listing(&elsewhere.path().join("regtest/blocks"));
     let many = ours.iter().filter(|(path, _)| is_block_file(path)).count();
     assert!(many > 1 && !groatd.chain_folder().join("blocks").exists(), "{ours:?}; {}", repeat());
+    // And nothing but that.
+    let third = tempfile::tempdir().unwrap();
+    let groatd = Groatd::new("regtest", third.path());
+    groatd.run(options.iter().copied().chain(["-stopafterblockimport"])).succeeded();
+    assert_eq!(groatd.stats().height, 400, "{}", repeat());
     // A folder that is bitcoind's own is left alone.
     let said = Groatd::new("regtest", theirs.path()).run(["coins", "stats"]);
     said.failed(&["is Bitcoin Core's", "--from-bitcoin"]);

@@ -41,13 +41,15 @@ pub struct Proxies {
     pub cjdns: Option<Proxy>,
     /// For names, which it resolves.
     pub names: Option<Proxy>,
+    /// Without it names are dialled nowhere: this machine is not to resolve them either. Core: `-dns=0`.
+    pub no_lookups: bool,
 }
 
 impl Proxies {
     /// One proxy for everything.
     pub fn all(proxy: Proxy) -> Proxies {
         let proxy = Some(proxy);
-        Proxies { ipv4: proxy, ipv6: proxy, onion: proxy, cjdns: proxy, names: proxy }
+        Proxies { ipv4: proxy, ipv6: proxy, onion: proxy, cjdns: proxy, names: proxy, no_lookups: false }
     }
 
     /// The one for a network.
@@ -105,6 +107,9 @@ pub(super) async fn connect(target: &Target, proxies: &Proxies) -> Result<(TcpSt
             if let Some(proxy) = proxies.names {
                 let stream = through(proxy, TargetAddr::Domain(name.as_str().into(), *port)).await?;
                 return Ok((stream, NetAddr { host: NOWHERE, port: *port }));
+            }
+            if proxies.no_lookups {
+                return Err(Failed { tried: false });
             }
             for addr in resolve(name, *port, MAX_ADDRESSES).await {
                 if let Ok(stream) = straight(addr).await {

@@ -64,18 +64,15 @@ impl Indexes {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests may panic")]
 mod tests {
-    use std::ffi::OsString;
-
     use super::*;
     use crate::config::Config;
 
     #[test]
     fn options_that_contradict_each_other_are_refused_in_cores_words() {
         let wanted = |arguments: &[&str]| {
-            let words = ["groatd", "--noconf"].iter().chain(arguments).map(OsString::from);
-            let config = Config::read(words, |_| None).unwrap().config;
+            let words = ["groatd", "--noconf"].iter().chain(arguments).map(Into::into);
+            let config = Config::read(words, |_| None).expect("options that are known").config;
             config.indexes.wanted(config.prune > 0).map_err(|error| error.to_string())
         };
         let all = vec![Index::Transactions, Index::CoinStats, Index::Spenders, Index::Filters];

@@ -24,6 +24,9 @@ pub struct Peers {
     /// Addresses in fc00::/8 are those of the CJDNS mesh, which this machine is part of
     #[arg(long, default_value = "0", value_name = "0|1", value_parser = flag, action = Set)]
     pub cjdnsreachable: bool,
+    /// Look up the names of peers; 0: only a proxy resolves them
+    #[arg(long, default_value = "1", value_name = "0|1", value_parser = flag, action = Set)]
+    pub dns: bool,
     /// Ask the network's DNS seeds for peers if few are known [default: 1, with --connect 0]
     #[arg(long, value_name = "0|1", value_parser = flag)]
     pub dnsseed: Option<bool>,
@@ -70,6 +73,9 @@ pub struct Peers {
     /// Seconds that a ban lasts if `setban` names none
     #[arg(long, value_name = "SECONDS", default_value_t = 86_400)]
     pub bantime: u64,
+    /// Not supported: taken to be refused, since it would be missed
+    #[arg(long, default_value = "0", value_name = "0|1", value_parser = flag, action = Set, hide = true)]
+    pub privatebroadcast: bool,
     /// Make links; 0: none until `setnetworkactive true`
     #[arg(long, default_value = "1", value_name = "0|1", value_parser = flag, action = Set)]
     pub networkactive: bool,

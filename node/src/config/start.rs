@@ -20,6 +20,9 @@ pub struct Start {
     /// Import the blocks of this file first; may be repeated
     #[arg(long, value_name = "FILE")]
     pub loadblock: Vec<PathBuf>,
+    /// Stop once the blocks of --reindex and --loadblock are connected
+    #[arg(long, value_name = "0|1", value_parser = flag, action = Set, default_value = "0")]
+    pub stopafterblockimport: bool,
     /// Write the number of the process into this file, in the chain's folder if it is no whole path
     #[arg(long, value_name = "FILE")]
     pub pid: Option<PathBuf>,

@@ -53,6 +53,8 @@ fn what_makes_no_sense_is_refused_in_cores_words() {
             &["--onlynet=onion", "--onion=127.0.0.1", "--dnsseed=1"],
             "Incompatible options: -dnsseed=1 was explicitly specified, but -onlynet forbids connections to IPv4/IPv6",
         ),
+        (&["--forcednsseed", "--dnsseed=0"], "Cannot set -forcednsseed to true when setting -dnsseed to false."),
+        (&["--privatebroadcast=1"], "-privatebroadcast is not supported: own transactions are announced to all peers"),
         (&["--externalip=nowhere"], "Cannot resolve -externalip address: 'nowhere'"),
     ] {
         let found = planned(options).map(drop).map_err(|error| error.to_string());
@@ -104,6 +106,7 @@ fn proxies_are_for_their_networks_and_decide_what_can_be_reached() {
     assert_eq!(all, Proxies::all(proxy(DEFAULT_TOR_SOCKS_PORT).expect("it is one")));
     let mixed = plan_of(&["--proxy=127.0.0.1:1", "--proxy=127.0.0.1:2=onion", "--proxy=0=ipv4"]).proxies;
     assert_eq!((mixed.ipv4, mixed.ipv6, mixed.onion, mixed.names), (None, proxy(1), proxy(2), None));
+    assert!(!mixed.no_lookups && plan_of(&["--dns=0", "--proxy=0"]).proxies.no_lookups, "-dns=0 outlives -proxy");
     let onion = plan_of(&["--proxy=127.0.0.1:1", "--onion=127.0.0.1:3", "--proxyrandomize=0"]).proxies;
     assert_eq!(onion.onion.map(|proxy| (proxy.addr.port(), proxy.isolate)), Some((3, false)));
     assert_eq!(plan_of(&["--proxy=127.0.0.1:1", "--onion=0"]).proxies.onion, None);
@@ -124,7 +127,7 @@ fn seeds_are_asked_only_where_they_help() {
         (&["--dnsseed=0"], false, false),
         (&["--connect=1.2.3.4"], false, false),
         (&["--connect=1.2.3.4", "--dnsseed=1"], true, false),
-        (&["--forcednsseed=1", "--dnsseed=0"], true, true),
+        (&["--connect=1.2.3.4", "--forcednsseed=1"], true, true),
         (&["--proxy=127.0.0.1", "--onlynet=onion"], false, false),
         (&["--chain=regtest"], false, false),
     ] {

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
+use super::super::proxy::{Target, connect};
 use super::*;
 use crate::addr::{Host, NetAddr};
 
@@ -127,6 +128,18 @@ fn a_proxy_that_is_gone_is_not_held_against_the_address() {
     let mut a = Node::with(&runtime, Options { proxies, ..options() });
     a.driver.reach(onion(), LinkKind::OutboundFull, false);
     assert!(matches!(a.next("a failure"), Input::DialFailed { tried: false, .. }));
+}
+
+#[test]
+fn a_name_that_nobody_may_look_up_is_not_dialled() {
+    let runtime = runtime();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let target = Target::Name("localhost".into(), listener.local_addr().unwrap().port());
+    let reached = |no_lookups| {
+        let proxies = Proxies { no_lookups, ..Proxies::default() };
+        runtime.block_on(async { connect(&target, &proxies).await.is_ok() })
+    };
+    assert_eq!([false, true].map(reached), [true, false], "localhost without and with -dns=0");
 }
 
 #[test]
