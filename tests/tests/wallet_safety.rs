@@ -194,7 +194,7 @@ fn what_a_node_says_is_not_believed_against_reason() {
         liar.asked(&mut groat);
         assert_eq!(groat.balance("poor"), [0, 0, 0], "{sent}");
         groat.rpc = truth;
-        assert_eq!(groat.balance("rich")[0], 0);
+        assert_eq!(groat.balance("poor"), [0, COIN, 0], "expected: it is asked for again");
     });
 }
 
