@@ -77,7 +77,7 @@ impl Terminal {
         while let Ok(some) = self.screen.recv_timeout(PATIENCE) {
             self.shown.push_str(&String::from_utf8_lossy(&some));
         }
-        (self.process.wait().unwrap().code(), self.shown)
+        (self.process.wait().unwrap().code(), std::mem::take(&mut self.shown))
     }
 }
 

@@ -358,7 +358,9 @@ pub mod tests {
         assert_eq!(invalid.len(), 40, "expected: the 40 published vectors");
         for vector in invalid {
             let input = vector["input"].as_str().unwrap();
-            assert!(!taken(input, vector), "{input:?} was taken, though {}", vector["error"]);
+            // BIP389 came later than these vectors: two paths in one are valid now.
+            let two_paths = input.contains("<0;1>");
+            assert!(two_paths || !taken(input, vector), "{input:?} was taken, though {}", vector["error"]);
         }
     }
 
