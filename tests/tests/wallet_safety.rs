@@ -194,7 +194,7 @@ fn what_a_node_says_is_not_believed_against_reason() {
         liar.asked(&mut groat);
         assert_eq!(groat.balance("poor"), [0, 0, 0], "{sent}");
         groat.rpc = truth;
-        assert_eq!(groat.balance("rich")[0], 0);
+        assert_eq!(groat.balance("poor"), [0, COIN, 0], "expected: it is asked for again");
     });
 }
 
@@ -216,6 +216,20 @@ fn a_payment_that_another_one_spends_is_neither_replaced_nor_taken_back() {
 }
 
 #[test]
+fn a_payment_of_all_is_taken_back_where_nothing_is_left_to_raise_its_fee() {
+    on_groatd(|node| {
+        let groat = two_wallets(node);
+        let all = groat.json("rich", &["send", ELSEWHERE, "max", "--feerate", "1"]);
+        let txid = all["txid"].as_str().unwrap();
+        groat
+            .run("rich", &["bump", txid, "--feerate", "5"])
+            .failed(3, &["are missing", &format!("groat cancel {txid}")]);
+        let back = groat.json("rich", &["cancel", txid]);
+        assert_eq!(groat.balance("rich")[1], 50 * COIN - back["fee_sat"].as_u64().unwrap());
+    });
+}
+
+#[test]
 fn a_wallet_is_made_whole_or_not_at_all_and_never_over_another() {
     let rpc = Rpc::new(([127, 0, 0, 1], 1).into(), "");
     let groat = Groat::new(&Node { rpc: &rpc, cookie: "/nowhere".into() });
@@ -233,7 +247,8 @@ fn a_wallet_is_made_whole_or_not_at_all_and_never_over_another() {
     // Stopped at any moment: the name is free or has a whole wallet.
     for after in (0..10).map(|step| Duration::from_millis(60 * step)) {
         let name = format!("k{}", after.as_millis());
-        let mut child = groat.command(&name, &["create", &name]).stdout(Stdio::null()).spawn().unwrap();
+        let mut child =
+            groat.command(&name, &["create", &name]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(after);
         let _ = child.kill();
         child.wait().unwrap();

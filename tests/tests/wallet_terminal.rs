@@ -77,7 +77,7 @@ impl Terminal {
         while let Ok(some) = self.screen.recv_timeout(PATIENCE) {
             self.shown.push_str(&String::from_utf8_lossy(&some));
         }
-        (self.process.wait().unwrap().code(), self.shown)
+        (self.process.wait().unwrap().code(), std::mem::take(&mut self.shown))
     }
 }
 
@@ -172,11 +172,13 @@ fn a_payment_is_shown_and_made_after_a_yes_alone() {
             let (ended, shown) = asked.end();
             assert!(code.is_none_or(|code| ended == Some(code)) && ended != Some(0), "{keys:?}: {ended:?}\n{shown}");
         }
-        let mut piped = groat.plain("rich", &["send", &to, "1000", "--password-file"]);
-        piped.arg(groat.folder.path().join("password")).stdin(Stdio::piped()).stderr(Stdio::piped());
-        let mut piped = piped.spawn().unwrap();
+        let password = groat.folder.path().join("password").display().to_string();
+        let mut piped = groat.plain("rich", &["send", &to, "1000", "--password-file", &password]);
+        let mut piped = piped.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let _ = piped.stdin.take().unwrap().write_all(b"y\n");
-        assert_eq!(piped.wait_with_output().unwrap().status.code(), Some(2), "expected: --yes is asked for");
+        let piped = piped.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&piped.stderr);
+        assert!(piped.status.code() == Some(2) && said.contains("give --yes"), "{:?}: {said}", piped.status);
         assert_eq!(node.call("getrawmempool", json!([])), json!([]));
         assert_eq!(groat.balance("rich"), [50 * COIN, 0, 0], "expected: nothing is kept of what was not sent");
 

@@ -1,21 +1,23 @@
 //! From what the user wants to a transaction: who is paid how much, at which fee rate, with which coins; and its
 //! signatures. Sends nothing.
 
-use bdk_wallet::Balance;
+use std::collections::BTreeSet;
+
 use bdk_wallet::coin_selection::InsufficientFunds;
 use bdk_wallet::error::CreateTxError;
 use bdk_wallet::miniscript::psbt::PsbtExt;
+use bdk_wallet::{Balance, KeychainKind};
 use bitcoin::absolute::LockTime;
 use bitcoin::psbt::Psbt;
 use bitcoin::secp256k1::Secp256k1;
 use bitcoin::sighash::{EcdsaSighashType, TapSighashType};
-use bitcoin::{Address, Amount, FeeRate, OutPoint, Transaction};
+use bitcoin::{Address, Amount, FeeRate, OutPoint, Transaction, Weight};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::cli::FeeOptions;
 use crate::error::{Doing, Error, Result, failed, usage};
-use crate::format::{parse_amount, parse_feerate, sat, sat_vb};
+use crate::format::{grouped, parse_amount, parse_feerate, sat, sat_vb};
 use crate::history::parse_outpoint;
 use crate::keys::Account;
 use crate::network::Network;
@@ -29,6 +31,12 @@ const DEFAULT_WITHIN: u16 = 6;
 const COINBASE_MATURITY: u32 = 100;
 /// Fee rate in sat/vB where the node has no estimate.
 const FALLBACK_SAT_VB: u64 = 1;
+/// Core: `MAX_STANDARD_TX_WEIGHT`.
+const MAX_STANDARD_TX_WEIGHT: u64 = 400_000;
+/// What is kept of that for the rest of a transaction beside its inputs.
+const OUTPUTS_WEIGHT: u64 = 10_000;
+/// Weight of an input without its signatures: outpoint, length, sequence.
+const INPUT_WEIGHT: u64 = 4 * 41;
 /// Highest fee rate in sat/vB that a node's word alone is enough for.
 const MAX_ESTIMATE_SAT_VB: u64 = 1000;
 
@@ -207,6 +215,23 @@ pub fn balance(session: &Session, store: &Store) -> Balance {
     balance
 }
 
+/// The smallest coins, where all that can be spent are more than one standard transaction holds.
+fn beyond_one_transaction(store: &Store, unusable: &[OutPoint]) -> Vec<OutPoint> {
+    let unusable: BTreeSet<&OutPoint> = unusable.iter().collect();
+    let usable = |coin: &bdk_wallet::LocalOutput| {
+        !unusable.contains(&coin.outpoint) && !store.wallet.is_outpoint_locked(coin.outpoint)
+    };
+    let mut coins: Vec<_> = store.wallet.list_unspent().filter(usable).collect();
+    coins.sort_by_key(|coin| std::cmp::Reverse((coin.txout.value, coin.outpoint)));
+    let room = MAX_STANDARD_TX_WEIGHT - OUTPUTS_WEIGHT;
+    let weight = [KeychainKind::External, KeychainKind::Internal]
+        .into_iter()
+        .filter_map(|keychain| store.wallet.public_descriptor(keychain).max_weight_to_satisfy().ok());
+    let each = INPUT_WEIGHT + weight.max().map_or(0, Weight::to_wu);
+    coins.drain(..coins.len().min((room / each) as usize));
+    coins.into_iter().map(|coin| coin.outpoint).collect()
+}
+
 /// A transaction that pays, not signed yet. Change goes to a new address of the same kind, the order of outputs is
 /// random, and it can be mined in the next block at the earliest (against fee sniping).
 pub fn payment(
@@ -217,8 +242,16 @@ pub fn payment(
     from: &[String],
 ) -> Result<Psbt> {
     let from: Vec<OutPoint> = from.iter().map(|text| parse_outpoint(text)).collect::<Result<_>>()?;
-    let unusable = foreign_and_waiting(store);
+    let mut unusable = foreign_and_waiting(store);
     let all = payments.iter().any(|payment| payment.amount.is_none());
+    if all && from.is_empty() {
+        let rest = beyond_one_transaction(store, &unusable);
+        if !rest.is_empty() {
+            let count = grouped(rest.len() as u64);
+            session.say(&format!("So many coins do not fit: the {count} smallest are left for another such payment."));
+        }
+        unusable.extend(rest);
+    }
     let (maturity, tip) = (session.network.params.coinbase_maturity, store.wallet.latest_checkpoint().height());
     let mut builder = store.wallet.build_tx();
     builder.fee_rate(rate);
@@ -336,7 +369,7 @@ pub fn foreseen_vsize(store: &Store, psbt: &Psbt) -> u64 {
     for input in &psbt.unsigned_tx.input {
         let coin = store.wallet.spk_index().txout(input.previous_output);
         let descriptor = coin.map(|((keychain, _), _)| store.wallet.public_descriptor(keychain));
-        weight += descriptor.and_then(|known| known.max_weight_to_satisfy().ok()).unwrap_or(bitcoin::Weight::ZERO);
+        weight += descriptor.and_then(|known| known.max_weight_to_satisfy().ok()).unwrap_or(Weight::ZERO);
     }
     // Marker and flag of a witness.
     (weight.to_wu() + 2).div_ceil(4)

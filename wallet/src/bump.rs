@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::build;
 use crate::cli::FeeOptions;
-use crate::error::{Doing, Result, failed, usage};
+use crate::error::{Doing, Error, Result, failed, usage};
 use crate::format::sat_vb;
 use crate::rpc::Node;
 use crate::send::{Done, complete};
@@ -90,7 +90,14 @@ pub fn bump(session: &Session, txid: &str, fee: &FeeOptions) -> Result<()> {
             .collect();
         let mut builder = store.wallet.build_fee_bump(waiting.txid).doing("replace it")?;
         builder.fee_rate(rate);
-        let psbt = builder.finish().map_err(|error| build::explain(session, &store, error, false))?;
+        let psbt = builder.finish().map_err(|error| match build::explain(session, &store, error, false) {
+            // It had no change that could pay for it.
+            Error::Funds(text) if waiting.transaction.output.len() == to.len() => {
+                let txid = waiting.txid;
+                Error::Funds(format!("{text}; take it back instead (`groat cancel {txid}`), and pay anew"))
+            }
+            other => other,
+        })?;
         let done = Done { replaces: Some(waiting.txid.to_string()), method: Some("replacement") };
         let new = complete(session, &mut store, &node, psbt, &to, Some(rate), &done)?;
         if let Some(label) = store.label("tx", &waiting.txid.to_string())? {

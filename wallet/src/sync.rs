@@ -347,14 +347,17 @@ pub fn drop_waiting(store: &mut Store, txids: &[Txid]) {
 fn sync_mempool(store: &mut Store, node: &Node, all: &BTreeSet<Txid>) -> Result<()> {
     let seen = store.seen_mempool()?;
     let new: Vec<Txid> = all.iter().filter(|txid| seen.binary_search(&short(txid)).is_err()).copied().collect();
-    let mut transactions: Vec<Transaction> = Vec::new();
+    let (mut transactions, mut missed) = (Vec::<Transaction>::new(), BTreeSet::new());
     for some in new.chunks(MAX_BATCH as usize) {
         let answers = node.batch("getrawtransaction", some.iter().map(|txid| json!([txid])))?;
         for (txid, answer) in some.iter().zip(answers) {
             // One that is gone by now is in a block, or does not matter.
             let text = answer.ok().and_then(|answer| answer.as_str().map(str::to_owned));
             let read = text.and_then(|text| bitcoin::consensus::encode::deserialize_hex::<Transaction>(&text).ok());
-            transactions.extend(read.filter(|read| read.compute_txid() == *txid && pays_what_can_be(read)));
+            match read.filter(|read| read.compute_txid() == *txid && pays_what_can_be(read)) {
+                Some(transaction) => transactions.push(transaction),
+                None => drop(missed.insert(*txid)),
+            }
         }
     }
     take_waiting(store, transactions);
@@ -383,7 +386,8 @@ fn sync_mempool(store: &mut Store, node: &Node, all: &BTreeSet<Txid>) -> Result<
     let dropped: Vec<Txid> = dropped.iter().map(|transaction| transaction.compute_txid()).collect();
     drop_waiting(store, &dropped);
     store.save()?;
-    let mut seen: Vec<u64> = all.iter().map(short).collect();
+    // What was not to be had is asked for again.
+    let mut seen: Vec<u64> = all.difference(&missed).map(short).collect();
     seen.sort_unstable();
     store.set_seen_mempool(&seen)
 }
