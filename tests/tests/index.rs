@@ -125,7 +125,7 @@ impl World {
         let mut said = 0;
         for (number, hash) in self.found.iter().enumerate() {
             said += usize::from(ask("getblockfilter", json!([hash, "basic"])));
-            if number >= 100 || number < 3 {
+            if !(3..100).contains(&number) {
                 said += usize::from(ask("gettxoutsetinfo", json!(["muhash", hash])));
             }
         }
