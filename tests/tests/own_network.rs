@@ -405,11 +405,9 @@ fn a_network_of_five_agrees_after_a_partition_and_a_restart() {
     }
     assert_eq!(step, 3, "expected: a partition, its end and a restart within {long:?}; {}", repeat());
     assert!(paid > 0, "expected: payments; {}", repeat());
-    // Node 4 does not come back by itself to whom it never linked with: all dial it as well.
+    // However long it takes until node 4 dials again by itself.
     let to = nodes[4].peers.to_string();
     let _ = nodes[0].rpc.call("addnode", json!([to, "onetry"]));
-    call(&nodes[0], "setnetworkactive", json!([false]));
-    call(&nodes[0], "setnetworkactive", json!([true]));
     // The miner goes on, so a block is found that all have.
     let all: Vec<&Running> = nodes.iter().collect();
     let (height, stats) = loop {

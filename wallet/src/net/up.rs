@@ -65,7 +65,8 @@ pub fn up(session: &Session, options: &Up) -> Result<()> {
     store::write_private(&home.file("nodes.json"), &text)?;
     let address = faucet(session, &home)?;
     let blocks = home.file("first.dat");
-    if !blocks.is_file() && !home.node(0).join(&network.params.folder).is_dir() {
+    // A node that was started once has a lock in its folder; the faucet's wallet is there before.
+    if !blocks.is_file() && !home.node(0).join(&network.params.folder).join(".lock").is_file() {
         session.say(&format!("Mining the first {} blocks ...", network.params.coinbase_maturity + 1));
         let made = first::blocks(&network.params, &address.script_pubkey(), now() as u32, &stop)?;
         first::write(&blocks, &network.params, &made)?;
