@@ -395,6 +395,8 @@ fn a_network_of_five_agrees_after_a_partition_and_a_restart() {
     while begun.elapsed() < long {
         let rpc = nodes[0].rpc.address().to_string();
         paid += u64::from(wallet(&["send", ELSEWHERE, "0.01btc"], &rpc).0 == Some(0));
+        // A connection that is silent for long is closed.
+        nodes.iter().for_each(|node| drop(call(node, "getblockcount", json!([]))));
         let part = begun.elapsed().as_secs_f64() / long.as_secs_f64();
         if step == 0 && part > 0.2 {
             step = 1;
