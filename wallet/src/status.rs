@@ -146,8 +146,8 @@ impl Status {
         let tight = self.own("resident_memory_bytes").zip(budget).is_some_and(|(used, limit)| used > limit / 10 * 9);
         let limited = self.shares().filter(|_| self.syncing());
         match limited {
-            _ if !self.warnings().is_empty() => "look at the warnings: they come first".into(),
             _ if self.peers.is_empty() => "there are no peers, so nothing new comes in: check this machine's network, or name a peer with --addnode".into(),
+            _ if !self.warnings().is_empty() => "look at the warnings: they come first".into(),
             _ if self.own("disk_free_bytes").is_some_and(|free| free < LITTLE_SPACE) => "the disk is nearly full: give it room, or keep fewer blocks with --prune".into(),
             _ if tight => "memory is nearly used up: give the node less with --dbcache, or the machine more".into(),
             Some([peers, disk, cpu]) if peers >= disk.max(cpu) => "peers are what it waits for: name a fast one with --addnode, or wait for better ones".into(),
