@@ -480,7 +480,8 @@ fn a_payment_reaches_the_other_node() {
     let folder = tempfile::tempdir().unwrap();
     let groatd = Groatd::new("regtest", folder.path());
     let mut ours = Running::start(&groatd, &["--connect=0"]);
-    let theirs = Bitcoind::start(&peers, &[format!("-addnode={}", ours.peers), "-listen=1".into()]);
+    let port = format!("-port={}", groat_tests::bitcoind::free_port());
+    let theirs = Bitcoind::start(&peers, &[format!("-addnode={}", ours.peers), "-listen=1".into(), port]);
     let one = Node { rpc: &ours.rpc, cookie: groatd.chain_folder().join(".cookie") };
     let other = Node { rpc: theirs.rpc(), cookie: theirs.folder().join("regtest/.cookie") };
     let rich = two_wallets(&one);
