@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -69,7 +69,7 @@ pub async fn watch(node: NodeHandle) {
     let mut ledger = None;
     while tokio::time::timeout(INTERVAL, stopping.changed()).await.is_err() {
         ledger = ledger.or_else(|| threads("ledger").pop());
-        let at = if node.ledger.is_idle() { Some(At::Peers) } else { ledger.as_ref().and_then(what_of) };
+        let at = if node.ledger.is_idle() { Some(At::Peers) } else { ledger.as_deref().and_then(what_of) };
         if let Some(at) = at {
             node.bottleneck.add(at, node.tip().1);
         }
@@ -78,7 +78,7 @@ pub async fn watch(node: NodeHandle) {
 
 /// What a thread with work to do is at. One that sleeps waits for the scripts while a thread that checks them runs, else
 /// for the database.
-fn what_of(ledger: &PathBuf) -> Option<At> {
+fn what_of(ledger: &Path) -> Option<At> {
     Some(match state(ledger)? {
         'R' => At::Cpu,
         'D' => At::Disk,
@@ -94,7 +94,7 @@ fn threads(name: &str) -> Vec<PathBuf> {
 }
 
 /// The letter that proc_pid_stat(5) gives a thread's state.
-fn state(thread: &PathBuf) -> Option<char> {
+fn state(thread: &Path) -> Option<char> {
     fs::read_to_string(thread.join("stat")).ok()?.rsplit_once(") ")?.1.chars().next()
 }
 
@@ -161,7 +161,7 @@ mod tests {
             std::thread::yield_now();
         };
         assert_eq!(state(&found), Some('S'));
-        assert_eq!(state(&PathBuf::from("/proc/thread-self")), Some('R'));
+        assert_eq!(state(Path::new("/proc/thread-self")), Some('R'));
         assert!(memory_limit().is_some_and(|limit| limit > 1 << 20));
         drop(done);
         let _ = sleeper.join();
