@@ -1,5 +1,5 @@
 //! The options, under Core's names: from the command line with one dash or two, from the environment, from `groat.conf`.
-//! Every option takes a value, which [`read`] supplies where Core lets it be left out.
+//! Every option takes a value, which `read` supplies where Core lets it be left out.
 
 mod file;
 mod http;
