@@ -59,6 +59,8 @@ pub fn run(calls: &Calls) -> Result<()> {
         .args(blocks.iter().map(|file| format!("-loadblock={}", file.display())));
     let mut ours = Server::start(&mut ours, &folders[0], ports[0], summary.height)?;
     let mut theirs = Server::start(&mut theirs, &folders[1], ports[1], summary.height)?;
+    // The first one has closed its links while it waited for the second.
+    ours.connect(&folders[0])?;
     println!(
         "`{}` blocks of the chain `full`, medians of {} runs of {} s, in turn.",
         summary.height, race.runs, calls.seconds
@@ -101,6 +103,16 @@ impl Server {
         let link = TcpStream::connect(address)?;
         link.set_nodelay(true)?;
         Ok(Server { process, rpc, link: BufReader::new(link) })
+    }
+
+    /// Links anew.
+    fn connect(&mut self, folder: &Path) -> Result<()> {
+        let address = self.rpc.address();
+        self.rpc = Rpc::new(address, &std::fs::read_to_string(folder.join("regtest/.cookie"))?);
+        let link = TcpStream::connect(address)?;
+        link.set_nodelay(true)?;
+        self.link = BufReader::new(link);
+        Ok(())
     }
 
     fn call(&self, method: &str, params: Value) -> Result<Value> {
