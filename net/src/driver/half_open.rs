@@ -49,6 +49,10 @@ struct Held {
 }
 
 impl Table {
+    fn is_at_cap(&self, source: Source) -> bool {
+        self.by_source.get(&source).is_some_and(|count| *count >= MAX_HALF_OPEN_PER_SOURCE)
+    }
+
     fn remove(&mut self, number: u64) -> Option<Held> {
         let held = self.held.remove(&number)?;
         if let Some(source) = held.source
@@ -71,8 +75,17 @@ pub(super) struct HalfOpen {
 }
 
 impl HalfOpen {
+    /// A place for one more, once there is room; none when its source has too many already.
+    pub async fn place(self: &Arc<HalfOpen>, source: Option<Source>) -> Option<Place> {
+        if source.is_some_and(|source| self.table.lock().is_at_cap(source)) {
+            return None;
+        }
+        self.room().await;
+        self.take(source)
+    }
+
     /// Waits until there is a place, and makes one when nobody gives his up.
-    pub async fn room(&self) {
+    async fn room(&self) {
         loop {
             let freed = self.freed.notified();
             let oldest = {
@@ -95,15 +108,13 @@ impl HalfOpen {
         }
     }
 
-    /// A place for one more; none when its source has too many already.
-    pub fn take(self: &Arc<HalfOpen>, source: Option<Source>) -> Option<Place> {
+    fn take(self: &Arc<HalfOpen>, source: Option<Source>) -> Option<Place> {
         let mut table = self.table.lock();
         if let Some(source) = source {
-            let count = table.by_source.entry(source).or_default();
-            if *count >= MAX_HALF_OPEN_PER_SOURCE {
+            if table.is_at_cap(source) {
                 return None;
             }
-            *count += 1;
+            *table.by_source.entry(source).or_default() += 1;
         }
         let number = table.next;
         table.next += 1;

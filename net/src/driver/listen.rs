@@ -31,10 +31,10 @@ pub struct Door {
     pub onion: bool,
 }
 
-/// Takes links in for ever. Links wait with the operating system while too many handshakes are unfinished.
+/// Takes links in for ever. One of them waits while too many handshakes are unfinished, and the others behind it, with
+/// the operating system.
 pub(super) async fn accept(listener: TcpListener, door: Door, shared: Arc<Shared>) {
     for count in 1_usize.. {
-        shared.half_open.room().await;
         match listener.accept().await {
             Ok((stream, from)) => {
                 let NetAddr { host, port } = NetAddr::from(from);
@@ -42,8 +42,10 @@ pub(super) async fn accept(listener: TcpListener, door: Door, shared: Arc<Shared
                 let permissions = door.permissions | Grant::sum(&shared.options.grants, &addr.host, true);
                 let source = Source::of(from.ip()).filter(|_| !permissions.no_ban);
                 let full = shared.inbound.load(Ordering::Acquire) >= shared.options.max_inbound;
-                let place = shared.half_open.take(source).filter(|_| !full && shared.is_active());
-                if let Some(place) = place {
+                if !full
+                    && shared.is_active()
+                    && let Some(place) = shared.half_open.place(source).await
+                {
                     shared.inbound.fetch_add(1, Ordering::AcqRel);
                     let network = if door.onion { Network::Onion } else { addr.host.network() };
                     let end = End { addr, name: None, kind: LinkKind::Inbound, permissions, network };

@@ -51,7 +51,7 @@ fn who_holds_all_places_open_keeps_nobody_out() {
     let addr = a.listen();
     let slow: Vec<TcpStream> = (0..MAX_HALF_OPEN).map(|_| TcpStream::connect(addr).unwrap()).collect();
     let silent: Vec<PeerId> = slow.iter().map(|_| a.connected()).collect();
-    // One more comes in, and the one that was silent for longest goes.
+    // One more comes in, and one that was silent goes.
     let _honest = TcpStream::connect(addr).unwrap();
     let (mut came, mut went) = (None, None);
     while came.is_none() || went.is_none() {
@@ -62,20 +62,16 @@ fn who_holds_all_places_open_keeps_nobody_out() {
         }
     }
     assert!(silent.contains(&went.unwrap()), "the newcomer itself went");
-    // Links whose handshake is done have no place to lose, and give it back: nobody goes for those who come now, but for
-    // one who may have gone meanwhile.
+    // Links whose handshake is done have no place to lose, and give it back: nobody goes for those who come now.
     const MORE: usize = 8;
     silent.iter().filter(|peer| Some(**peer) != went).take(MORE).for_each(|peer| a.driver.ready(*peer));
     let _others: Vec<TcpStream> = (0..MORE).map(|_| TcpStream::connect(addr).unwrap()).collect();
-    let (mut came, mut went) = (0, 0);
-    while came < MORE {
+    for _ in 0..MORE {
         match a.next("a link") {
-            Input::Connected { .. } => came += 1,
-            Input::Closed(_) => went += 1,
-            other => panic!("expected a link, got {other:?}"),
+            Input::Connected { .. } => {}
+            other => panic!("expected a link, and places were given back for it, got {other:?}"),
         }
     }
-    assert!(went <= 1, "{went} links went though places were given back");
 }
 
 #[test]
