@@ -13,11 +13,12 @@ use bitcoin::{
 
 use crate::mempool::Selected;
 use crate::params::{Buried, Params};
-use crate::rules::block::{WITNESS_COMMITMENT_HEAD, witness_commitment};
 use crate::rules::branch::Branch;
+use crate::rules::branch::median_time_past;
+use crate::rules::commitment::{WITNESS_COMMITMENT_HEAD, witness_commitment};
 use crate::rules::connect::subsidy;
 use crate::rules::deployment::{compute_block_version, is_active};
-use crate::rules::header::{MAX_TIMEWARP, median_time_past};
+use crate::rules::header::MAX_TIMEWARP;
 use crate::rules::merkle::{merkle_path, root_by_path};
 use crate::rules::pow::next_work_required;
 

@@ -23,7 +23,7 @@ use clap::ArgAction::Set;
 use clap::{Parser, Subcommand};
 use groat_chain::mempool::{BlockLimits, Policy};
 use groat_chain::params::Params;
-use groat_chain::rules::block::MAX_BLOCK_WEIGHT;
+use groat_chain::rules::limits::MAX_BLOCK_WEIGHT;
 use groat_net::protocol;
 
 use crate::miner;

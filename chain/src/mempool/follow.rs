@@ -15,7 +15,7 @@ use crate::coins::Coin;
 use crate::ledger::{Change, Follow, Ledger, LedgerError};
 use crate::rejection::Rejection;
 use crate::rules::branch::Branch;
-use crate::rules::header::median_time_past;
+use crate::rules::branch::median_time_past;
 use crate::rules::inputs::{check_inputs, is_final, sequence_locks};
 use crate::script::VerdictCache;
 use crate::tree::Id;

@@ -14,7 +14,7 @@ use super::fee::{FeeRate, fee_for};
 use super::package::PackageError;
 use super::policy::Policy;
 use crate::rejection::Rejection;
-use crate::rules::block::WITNESS_SCALE_FACTOR;
+use crate::rules::limits::WITNESS_SCALE_FACTOR;
 
 /// Clusters of the transactions that spend the same outputs. Core's name and value.
 pub const MAX_REPLACEMENT_CANDIDATES: usize = 100;

@@ -1,29 +1,19 @@
 //! The rules of a block's body, alone and at its place on a branch. Sees no coins.
 
-use super::branch::Branch;
+use super::branch::{Branch, median_time_past};
+use super::commitment::{witness_commitment, witness_root};
 use super::deployment::is_active;
-use super::header::median_time_past;
 use super::inputs::is_final;
+use super::limits::{MAX_BLOCK_SIGOPS_COST, MAX_BLOCK_WEIGHT, WITNESS_SCALE_FACTOR};
 use super::merkle::merkle_root;
-use super::sigops::{MAX_BLOCK_SIGOPS_COST, legacy_sigop_count};
+use super::sigops::legacy_sigop_count;
 use super::transaction::check_transaction;
 use super::{pow, signet};
 use crate::block::Block;
 use crate::params::{Buried, Params};
 use crate::rejection::Rejection;
-use bitcoin::hashes::{Hash, sha256d};
+use bitcoin::hashes::Hash;
 use bitcoin::{Script, Transaction, opcodes, script};
-
-/// The most that a block may weigh ([BIP-0141]).
-///
-/// [BIP-0141]: https://github.com/bitcoin/bips/blob/master/bip-0141.mediawiki
-pub const MAX_BLOCK_WEIGHT: usize = 4_000_000;
-/// Weight of a byte outside witnesses.
-pub const WITNESS_SCALE_FACTOR: usize = 4;
-/// Length of the shortest output script that commits to witnesses (BIP141).
-pub const MINIMUM_WITNESS_COMMITMENT: usize = 38;
-/// How such a script begins: OP_RETURN, a push of 36 bytes, and four bytes of its own.
-pub const WITNESS_COMMITMENT_HEAD: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
 
 /// The rules that a block keeps wherever it stands, in Core's order (`CheckBlock`). Those that tell a changed body
 /// from the one that was mined come before all that could mark the hash as invalid.
@@ -145,23 +135,6 @@ fn check_witness(block: &Block, segwit: bool) -> Result<(), Rejection> {
         return Err(Rejection::BadWitnessMerkleMatch);
     }
     Ok(())
-}
-
-/// The output of a coinbase that commits to witnesses, by its number, and its script: the last one that looks so.
-/// Core: `GetWitnessCommitmentIndex`.
-pub fn witness_commitment(coinbase: &Transaction) -> Option<(usize, &[u8])> {
-    let scripts = coinbase.output.iter().map(|output| output.script_pubkey.as_bytes()).enumerate();
-    scripts
-        .rev()
-        .find(|(_, script)| script.len() >= MINIMUM_WITNESS_COMMITMENT && script.starts_with(&WITNESS_COMMITMENT_HEAD))
-}
-
-/// What a block's coinbase must commit to, given the reserved value: the root over the wtxids, where zeros stand for
-/// the coinbase's own, hashed with that value.
-pub fn witness_root(block: &Block, reserved: &[u8]) -> [u8; 32] {
-    let others = block.wtxids[1..].iter().map(|wtxid| wtxid.to_byte_array());
-    let (root, _) = merkle_root(std::iter::once([0; 32]).chain(others));
-    sha256d::Hash::hash(&[root.as_slice(), reserved].concat()).to_byte_array()
 }
 
 /// The block weighs no more than [`MAX_BLOCK_WEIGHT`]: [`Rejection::BadBlkWeight`] `bad-blk-weight`. [BIP-0141].

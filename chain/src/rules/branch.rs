@@ -2,6 +2,9 @@
 
 use bitcoin::CompactTarget;
 
+/// Headers whose times the median is taken of.
+pub const MEDIAN_TIME_SPAN: u32 = 11;
+
 /// A chain of headers from genesis to a last block, as the rules see it. Heights are absolute; asking above
 /// [`Branch::height`] is a bug of the caller.
 pub trait Branch {
@@ -13,4 +16,21 @@ pub trait Branch {
     fn bits(&self, height: u32) -> CompactTarget;
     /// The `version` field of the header at `height`.
     fn version(&self, height: u32) -> i32;
+}
+
+/// The median of the times of the last eleven headers of `branch`. Core: `GetMedianTimePast`.
+pub fn median_time_past(branch: &impl Branch) -> u32 {
+    median_time_past_at(branch, branch.height())
+}
+
+/// The same as if the branch ended at `height`. Below height 10 there are fewer headers, and the upper middle counts.
+pub fn median_time_past_at(branch: &impl Branch, height: u32) -> u32 {
+    let mut times = [0; MEDIAN_TIME_SPAN as usize];
+    let mut count = 0;
+    for height in (0..=height).rev().take(times.len()) {
+        times[count] = branch.time(height);
+        count += 1;
+    }
+    times[..count].sort_unstable();
+    times[count / 2]
 }

@@ -3,8 +3,9 @@
 use super::branch::Branch;
 use super::deployment::{is_active, script_flags};
 use super::inputs::{check_inputs, sequence_locks};
-use super::sigops::{MAX_BLOCK_SIGOPS_COST, transaction_sigop_cost};
-use super::transaction::MAX_MONEY;
+use super::limits::MAX_BLOCK_SIGOPS_COST;
+use super::limits::MAX_MONEY;
+use super::sigops::transaction_sigop_cost;
 use crate::block::Block;
 use crate::coins::Coin;
 use crate::params::{Buried, Params};

@@ -1,7 +1,6 @@
 //! Which rules hold at a height: buried deployments, script flags, and the version-bits state machine (BIP9).
 
-use super::branch::Branch;
-use super::header::median_time_past_at;
+use super::branch::{Branch, median_time_past_at};
 use crate::params::{Buried, Deployment, Params};
 use crate::script::Flags;
 use bitcoin::BlockHash;

@@ -1,14 +1,12 @@
 //! The rules of a header, alone and on its branch. Sees no body and no clock: the time is an argument.
 
-use super::branch::Branch;
+use super::branch::{Branch, median_time_past};
 use super::deployment::is_active;
 use super::pow;
 use crate::params::{Buried, Params};
 use crate::rejection::Rejection;
 use bitcoin::block::Header;
 
-/// Headers whose times the median is taken of.
-pub const MEDIAN_TIME_SPAN: u32 = 11;
 /// Seconds that a block may be ahead of the clock.
 pub const MAX_FUTURE_BLOCK_TIME: u32 = 2 * 60 * 60;
 /// Seconds that the first block of a retarget period may be behind the last of the period before (BIP94).
@@ -96,21 +94,4 @@ fn check_checkpoint(header: &Header, branch: &impl Branch, params: &Params) -> R
         Some(&(_, hash)) if hash != header.block_hash() => Err(Rejection::CheckpointMismatch),
         _ => Ok(()),
     }
-}
-
-/// The median of the times of the last eleven headers of `branch`. Core: `GetMedianTimePast`.
-pub fn median_time_past(branch: &impl Branch) -> u32 {
-    median_time_past_at(branch, branch.height())
-}
-
-/// The same as if the branch ended at `height`. Below height 10 there are fewer headers, and the upper middle counts.
-pub fn median_time_past_at(branch: &impl Branch, height: u32) -> u32 {
-    let mut times = [0; MEDIAN_TIME_SPAN as usize];
-    let mut count = 0;
-    for height in (0..=height).rev().take(times.len()) {
-        times[count] = branch.time(height);
-        count += 1;
-    }
-    times[..count].sort_unstable();
-    times[count / 2]
 }

@@ -1,8 +1,7 @@
 //! The rules of a transaction that need the coins it spends, or its place in a branch. Scripts are not run here.
 
-use super::branch::Branch;
-use super::header::{median_time_past, median_time_past_at};
-use super::transaction::MAX_MONEY;
+use super::branch::{Branch, median_time_past, median_time_past_at};
+use super::limits::MAX_MONEY;
 use crate::coins::Coin;
 use crate::params::Params;
 use crate::rejection::Rejection;

@@ -13,10 +13,12 @@
 
 pub mod block;
 pub mod branch;
+pub mod commitment;
 pub mod connect;
 pub mod deployment;
 pub mod header;
 pub mod inputs;
+pub mod limits;
 pub mod merkle;
 pub mod pow;
 pub mod signet;

@@ -2,7 +2,7 @@
 //!
 //! [BIP-0325]: https://github.com/bitcoin/bips/blob/master/bip-0325.mediawiki
 
-use super::block::witness_commitment;
+use super::commitment::witness_commitment;
 use super::merkle::merkle_root;
 use crate::block::Block;
 use crate::coins::Coin;

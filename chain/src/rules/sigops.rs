@@ -1,14 +1,9 @@
 //! How many signature operations a transaction may cost, counted without running a script.
 
-use super::block::WITNESS_SCALE_FACTOR;
+use super::limits::WITNESS_SCALE_FACTOR;
 use crate::coins::Coin;
 use crate::script::{self, Flags};
 use bitcoin::Transaction;
-
-/// The most that the signature operations of a block may cost ([BIP-0141]). Core: `MAX_BLOCK_SIGOPS_COST`.
-///
-/// [BIP-0141]: https://github.com/bitcoin/bips/blob/master/bip-0141.mediawiki
-pub const MAX_BLOCK_SIGOPS_COST: u64 = 80_000;
 
 /// The operations in the scripts that the transaction itself shows. Core: `GetLegacySigOpCount`.
 pub fn legacy_sigop_count(tx: &Transaction) -> u64 {

@@ -1,11 +1,8 @@
 //! The rules that a transaction keeps by itself. Sees no coins and no chain.
 
-use super::block::{MAX_BLOCK_WEIGHT, WITNESS_SCALE_FACTOR};
+use super::limits::{MAX_BLOCK_WEIGHT, MAX_MONEY, WITNESS_SCALE_FACTOR};
 use crate::rejection::Rejection;
 use bitcoin::{OutPoint, Transaction};
-
-/// No amount is above this, in satoshi: no rule on supply, but a bound on every sum. Core: `MAX_MONEY`.
-pub const MAX_MONEY: u64 = 21_000_000 * 100_000_000;
 
 /// The rules in Core's order (`CheckTransaction`).
 pub fn check_transaction(tx: &Transaction) -> Result<(), Rejection> {

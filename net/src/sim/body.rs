@@ -8,7 +8,8 @@ use bitcoin::{Amount, ScriptBuf, Transaction, TxIn, TxMerkleNode, TxOut, Witness
 use groat_chain::block::Block;
 use groat_chain::params::Params;
 use groat_chain::rejection::Rejection;
-use groat_chain::rules::block::{check_block, contextual_check_block, witness_root};
+use groat_chain::rules::block::{check_block, contextual_check_block};
+use groat_chain::rules::commitment::witness_root;
 use groat_chain::rules::merkle::merkle_root;
 use groat_chain::tree::{Id, Tree};
 

@@ -1,7 +1,7 @@
 //! Amounts as arguments: numbers or text, in BTC with at most eight decimals. Core: `AmountFromValue`.
 
 use bitcoin::Amount;
-use groat_chain::rules::transaction::MAX_MONEY;
+use groat_chain::rules::limits::MAX_MONEY;
 use serde_json::Value;
 
 use super::error::*;

@@ -8,7 +8,7 @@ use bitcoin::consensus::encode::serialize_hex;
 use groat_chain::block::Block;
 use groat_chain::coins::Coin;
 use groat_chain::ledger::PRUNE_TARGET_MANUAL;
-use groat_chain::rules::header::median_time_past;
+use groat_chain::rules::branch::median_time_past;
 use groat_chain::store::codec;
 use groat_chain::tree::{Id, Tree};
 use hex::DisplayHex;

@@ -7,7 +7,7 @@ use bitcoin::consensus::encode::serialize_hex;
 use bitcoin::{BlockHash, MerkleBlock, OutPoint, Txid};
 use groat_chain::block::Block;
 use groat_chain::index::{Index, transactions};
-use groat_chain::rules::block::MAX_BLOCK_WEIGHT;
+use groat_chain::rules::limits::MAX_BLOCK_WEIGHT;
 use groat_chain::tree::Id;
 use hex::FromHex;
 

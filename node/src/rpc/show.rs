@@ -6,7 +6,7 @@ use bitcoin::{Amount, CompactTarget, Target, Transaction, Txid, Work, Wtxid};
 use groat_chain::block::Block;
 use groat_chain::coins::Coin;
 use groat_chain::params::{AddressSet, Params};
-use groat_chain::rules::header::median_time_past;
+use groat_chain::rules::branch::median_time_past;
 use groat_chain::rules::pow::derive_target;
 use groat_chain::tree::{Id, Tree};
 use hex::DisplayHex;

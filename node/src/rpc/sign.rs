@@ -13,7 +13,7 @@ use bitcoin::secp256k1::{Keypair, Message};
 use bitcoin::{
     EcdsaSighashType, Opcode, PrivateKey, PublicKey, Script, ScriptBuf, Sequence, Witness, absolute, relative,
 };
-use groat_chain::rules::transaction::MAX_MONEY;
+use groat_chain::rules::limits::MAX_MONEY;
 use groat_chain::script::opcode::{Cursor, OP_1, OP_1NEGATE, OP_16};
 use groat_chain::script::{
     Checker, Flags, ScriptError, SigVersion, Sighashes, TaprootSpend, Template, TransactionChecker, verify_script,

@@ -127,7 +127,7 @@ fn a_block_holds_no_transaction_whose_time_has_not_come() {
     };
     assert_eq!(with_lock_time(20, &regtest()), Ok(()));
     assert_eq!(with_lock_time(21, &regtest()), Err(Rejection::BadTxnsNonfinal));
-    let median = crate::rules::header::median_time_past(&headers);
+    let median = crate::rules::branch::median_time_past(&headers);
     assert_eq!(with_lock_time(median - 1, &regtest()), Ok(()));
     assert_eq!(with_lock_time(median, &regtest()), Err(Rejection::BadTxnsNonfinal), "BIP113: the median time counts");
     let mut before = regtest();

@@ -4,7 +4,7 @@ use super::*;
 use crate::coins::Coin;
 use crate::params::Buried;
 use crate::rules::connect::*;
-use crate::rules::transaction::MAX_MONEY;
+use crate::rules::limits::MAX_MONEY;
 use crate::script::Flags;
 
 const SUBSIDY: u64 = 5_000_000_000;

@@ -8,8 +8,9 @@ mod header;
 mod pow;
 mod transaction;
 
-use super::block::{check_block, witness_root};
+use super::block::check_block;
 use super::branch::Branch;
+use super::commitment::witness_root;
 use crate::block::Block;
 use crate::params::{Params, RegtestOptions};
 use crate::rejection::Rejection;

@@ -3,7 +3,8 @@
 use super::*;
 use crate::coins::Coin;
 use crate::rules::inputs::*;
-use crate::rules::transaction::{MAX_MONEY, check_transaction};
+use crate::rules::limits::MAX_MONEY;
+use crate::rules::transaction::check_transaction;
 
 #[test]
 fn a_transaction_has_inputs_and_outputs() {
