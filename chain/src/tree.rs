@@ -13,8 +13,12 @@ use crate::rules::branch::Branch;
 use crate::rules::pow::block_work;
 use crate::store::{FilePos, HeaderRecord};
 
+mod candidates;
+mod load;
 #[cfg(test)]
 mod tests;
+
+pub use load::Loading;
 
 /// Number of a header in the tree; a parent's is smaller than its children's. Genesis is [`Id::GENESIS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -314,90 +318,6 @@ impl Tree {
         self.active(self.node(id).height) == Some(id)
     }
 
-    /// Publishes the chain that ends in `id`.
-    pub fn set_tip(&mut self, id: Id) {
-        let fork = self.node(self.fork(self.tip(), id)).height;
-        let height = self.node(id).height;
-        self.active.truncate(fork as usize + 1);
-        let mut above: Vec<Id> = Vec::with_capacity((height - fork) as usize);
-        let mut walk = id;
-        while self.node(walk).height > fork {
-            above.push(walk);
-            walk = self.node(walk).parent;
-        }
-        self.active.extend(above.into_iter().rev());
-        self.forget_worse_candidates();
-    }
-
-    fn forget_worse_candidates(&mut self) {
-        let work = self.node(self.tip()).work;
-        while self.candidates.first().is_some_and(|worst| worst.0 < work) {
-            self.candidates.pop_first();
-        }
-    }
-
-    /// The end of the best complete chain: most work, then first complete.
-    pub fn candidate(&self) -> Id {
-        self.candidates.last().map_or(self.tip(), |best| best.2)
-    }
-
-    /// Notes that the block's bytes are kept at `pos`. Completes the chains that waited for it.
-    pub fn set_block(&mut self, id: Id, pos: FilePos, tx_count: u32, size: u32) {
-        let node = self.node_mut(id);
-        (node.file, node.block_offset) = (pos.file, pos.offset);
-        (node.tx_count, node.size) = (tx_count, size);
-        if node.chain_tx > 0 {
-            // It was pruned and came again: chains through it may be connected once more.
-            return self.refresh_marks();
-        }
-        let parent = node.parent();
-        match parent {
-            Some(parent) if self.node(parent).chain_tx == 0 => self.waiting.entry(parent).or_default().push(id),
-            _ => self.complete(id),
-        }
-    }
-
-    fn complete(&mut self, id: Id) {
-        let mut queue = vec![id];
-        while let Some(id) = queue.pop() {
-            let before = self.node(id).parent().map_or(0, |parent| self.node(parent).chain_tx);
-            let sequence = self.next_sequence;
-            self.next_sequence = sequence.checked_add(1).expect("fewer than 2^31 blocks become complete");
-            let node = self.node_mut(id);
-            node.chain_tx = before + u64::from(node.tx_count);
-            node.sequence = sequence;
-            self.consider(id);
-            queue.extend(self.waiting.remove(&id).unwrap_or_default());
-        }
-    }
-
-    /// Makes a complete chain a candidate if it deserves to be one.
-    fn consider(&mut self, id: Id) {
-        let node = self.node(id);
-        if node.chain_tx > 0 && !node.is_invalid() && node.work >= self.node(self.tip()).work {
-            self.candidates.insert((node.work, std::cmp::Reverse(node.sequence), id));
-        }
-    }
-
-    /// Puts a block before all others of its work, also before those that were preferred earlier, until the next start.
-    /// One with less work than the tip stays where it is. Core: `PreciousBlock`.
-    pub fn prefer(&mut self, id: Id) {
-        let tip = self.node(self.tip()).work;
-        if self.node(id).work < tip {
-            return;
-        }
-        // With more work on the chain, those that were preferred before are out of the race.
-        if self.preferred_at.is_none_or(|before| tip > before) {
-            self.next_preferred = -1;
-        }
-        self.preferred_at = Some(tip);
-        self.drop_candidate(id);
-        let sequence = self.next_preferred;
-        self.next_preferred = sequence.saturating_sub(1);
-        self.node_mut(id).sequence = sequence;
-        self.consider(id);
-    }
-
     /// Notes where the undo record lies; it is in the pair of files that holds the block.
     pub fn set_undo(&mut self, id: Id, pos: FilePos) {
         let node = self.node_mut(id);
@@ -430,67 +350,6 @@ impl Tree {
         heights.into_iter().collect()
     }
 
-    /// Marks a block as breaking a rule: it and its descendants are no candidates any more.
-    pub fn invalidate(&mut self, id: Id) {
-        self.node_mut(id).status.0 |= Status::INVALID;
-        self.refresh_marks();
-    }
-
-    /// Takes the invalid marks off a block, its ancestors and its descendants. Gives the headers whose own mark changed: what
-    /// branches off on the way down to the block stays invalid. Core: `ResetBlockFailureFlags`.
-    pub fn reconsider(&mut self, id: Id) -> Vec<Id> {
-        let invalid = (0..self.nodes.len() as u32).map(Id).filter(|other| self.node(*other).is_invalid());
-        let changes = |other: &Id| {
-            let node = self.node(*other);
-            let related = self.is_ancestor(*other, id) || self.is_ancestor(id, *other);
-            let branches_off = !related && node.parent().is_some_and(|parent| self.is_ancestor(parent, id));
-            if node.status.has(Status::INVALID) { related } else { branches_off }
-        };
-        let changed: Vec<Id> = invalid.filter(changes).collect();
-        for other in &changed {
-            self.node_mut(*other).status.0 ^= Status::INVALID;
-        }
-        self.refresh_marks();
-        changed
-    }
-
-    /// Derives what follows from the blocks' own marks: inherited marks, candidates, the best header.
-    fn refresh_marks(&mut self) {
-        self.candidates.clear();
-        (self.best_header, self.best_invalid) = (Id::GENESIS, None);
-        for number in 0..self.nodes.len() as u32 {
-            let id = Id(number);
-            let inherited = self.node(id).parent().is_some_and(|parent| self.node(parent).is_invalid());
-            let status = &mut self.node_mut(id).status.0;
-            *status = if inherited { *status | Status::INVALID_ANCESTOR } else { *status & !Status::INVALID_ANCESTOR };
-            let node = self.node(id);
-            let best = if node.is_invalid() { self.best_invalid } else { Some(self.best_header) };
-            if best.is_some_and(|best| node.work <= self.node(best).work) {
-                continue;
-            }
-            if !node.is_invalid() {
-                self.best_header = id;
-            } else if node.chain_tx > 0 || node.status.has(Status::INVALID) {
-                self.best_invalid = Some(id);
-            }
-        }
-        // The tip may be invalid now: what counts is the work of the best block of it that still stands.
-        let floor = self.active.iter().rev().find(|id| !self.node(**id).is_invalid()).copied();
-        let floor = self.node(floor.unwrap_or(Id::GENESIS)).work;
-        for id in (0..self.nodes.len() as u32).map(Id) {
-            let node = self.node(id);
-            if node.chain_tx > 0 && !node.is_invalid() && node.work >= floor {
-                self.candidates.insert((node.work, std::cmp::Reverse(node.sequence), id));
-            }
-        }
-    }
-
-    /// Takes a chain off the candidates: a block of it was pruned, so it cannot be connected.
-    pub fn drop_candidate(&mut self, id: Id) {
-        let node = self.node(id);
-        self.candidates.remove(&(node.work, std::cmp::Reverse(node.sequence), id));
-    }
-
     /// The record that the store keeps of a header.
     pub fn record(&self, id: Id) -> HeaderRecord {
         let node = self.node(id);
@@ -502,68 +361,6 @@ impl Tree {
             block: node.block(),
             undo: node.undo(),
         }
-    }
-
-    /// Ends a load: publishes `tip` and finds the candidates. Blocks of the tip's chain were first, all others
-    /// came at once (as Core has it after a restart).
-    pub fn finish_load(&mut self, tip: Id) {
-        self.set_tip(tip);
-        for number in 0..self.nodes.len() as u32 {
-            let active = self.is_active(Id(number));
-            self.node_mut(Id(number)).sequence = i32::from(!active);
-        }
-        self.next_sequence = 2;
-        self.refresh_marks();
-    }
-}
-
-/// Rebuilds a tree from the store's records, given in order of number.
-#[derive(Default)]
-pub struct Loading {
-    tree: Option<Tree>,
-}
-
-impl Loading {
-    /// Adds the next record; false when it does not fit on the ones before it. A block counts as complete when its
-    /// transactions are counted, even after its bytes were pruned.
-    #[must_use]
-    pub fn push(&mut self, number: u32, record: &HeaderRecord) -> bool {
-        let Some(tree) = &mut self.tree else {
-            self.tree = Some(Tree::new(&record.header));
-            self.fill(Id::GENESIS, record);
-            return number == 0;
-        };
-        // Nearly always the parent is the record before.
-        let last = Id(tree.nodes.len() as u32 - 1);
-        let parent = Some(last)
-            .filter(|last| tree.node(*last).hash == record.header.prev_blockhash)
-            .or_else(|| tree.get(&record.header.prev_blockhash));
-        let Some(parent) = parent.filter(|_| number == last.0 + 1) else { return false };
-        let id = tree.insert(&record.header, record.header.block_hash(), parent);
-        self.fill(id, record);
-        true
-    }
-
-    fn fill(&mut self, id: Id, record: &HeaderRecord) {
-        let tree = self.tree.as_mut().expect("made by the first record");
-        let node = tree.node_mut(id);
-        node.status.0 |= record.status;
-        (node.tx_count, node.size) = (record.tx_count, record.size);
-        node.file = record.block.or(record.undo).map_or(NONE, |pos| pos.file);
-        node.block_offset = record.block.map_or(NONE, |pos| pos.offset);
-        node.undo_offset = record.undo.map_or(NONE, |pos| pos.offset);
-        let parent = node.parent();
-        let before = parent.map_or(0, |parent| tree.node(parent).chain_tx);
-        match parent {
-            _ if record.tx_count == 0 => {}
-            Some(parent) if before == 0 => tree.waiting.entry(parent).or_default().push(id),
-            _ => tree.node_mut(id).chain_tx = before + u64::from(record.tx_count),
-        }
-    }
-
-    /// The tree, if there was any record. [`Tree::finish_load`] must follow.
-    pub fn finish(self) -> Option<Tree> {
-        self.tree
     }
 }
 
