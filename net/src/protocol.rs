@@ -37,7 +37,7 @@ use crate::requests::GenTxid;
 use crate::surplus::Surplus;
 use crate::timers::{MAX_TIP_AGE, Micros, Timer, Timers};
 use crate::txdownload::TxDownload;
-use crate::txrelay::{Relayed, TxRelay};
+use crate::txrelay::{Relayed, TxRelay, feefilter};
 use crate::upload::{Upload, UploadTarget};
 use crate::view::{Id, View};
 use crate::{announce, chainsync, filtered, filters, handshake, ping, serve, slots};
@@ -319,7 +319,7 @@ impl Protocol {
                 Timer::ChainSync => chainsync::look(peer, view, cx),
                 Timer::Stall => self.blocks.on_stall_timeout(peer, cx),
                 Timer::Block => self.blocks.on_block_timeout(peer, cx),
-                Timer::FeeFilter => self.relay.on_fee_filter(peer, view, cx),
+                Timer::FeeFilter => feefilter::on_timer(peer, view, cx),
                 Timer::Addresses => self.gossip.on_timer(peer, cx),
                 Timer::OwnAddress => self.gossip.on_own_timer(peer, &self.local, cx),
                 Timer::Fetch => cx.disconnect(peer, Reason::FetchTimeout),

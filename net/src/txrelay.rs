@@ -2,8 +2,11 @@
 //! a time, served to who was told of them. One log of what the pool took, one bit a peer and entry: a peer costs a
 //! place in the log, not a filter and a queue of its own. Whether a transaction is valid the ledger says.
 
+pub(crate) mod feefilter;
+mod log;
+
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,28 +20,22 @@ use rand::Rng;
 use crate::addr::Network;
 use crate::bloom::BloomFilter;
 use crate::message::{MAX_INV_SZ, Message};
-use crate::peer::{LinkKind, Peer, Peers};
+use crate::peer::{Peer, Peers};
 use crate::protocol::{Cx, PeerId};
 use crate::requests::GenTxid;
 use crate::serve::without_witness;
 use crate::timers::{
-    AVG_FEEFILTER_BROADCAST_INTERVAL, FEEFILTER_LOOK_INTERVAL, INBOUND_INVENTORY_BROADCAST_INTERVAL,
-    MAX_FEEFILTER_CHANGE_DELAY, Micros, OUTBOUND_INVENTORY_BROADCAST_INTERVAL, REATTEMPT_BROADCAST_INTERVAL,
+    INBOUND_INVENTORY_BROADCAST_INTERVAL, Micros, OUTBOUND_INVENTORY_BROADCAST_INTERVAL, REATTEMPT_BROADCAST_INTERVAL,
     REATTEMPT_BROADCAST_SPREAD, Timer, exponential,
 };
 use crate::view::View;
+use feefilter::Floor;
+use log::{Entry, Log};
 
-/// From here on `feefilter` is known. Core's name and value.
-const FEEFILTER_VERSION: i32 = 70_013;
 /// Announcements of a burst. Core's name and value.
 const INVENTORY_BROADCAST_TARGET: usize = 70;
 /// Announcements of the largest burst. Core's name and value.
 const INVENTORY_BROADCAST_MAX: usize = 1000;
-/// Bits of peers that are gone are not cleared before there are so many of them.
-const MIN_STALE_BITS: usize = 64;
-/// All money there can be, in satoshi: as a fee rate it says that nothing is wanted.
-const MAX_MONEY: u64 = 2_100_000_000_000_000;
-
 /// What is kept of a peer.
 #[derive(Debug, Default)]
 pub(crate) struct State {
@@ -78,34 +75,6 @@ pub struct Relayed {
     pub requested: u32,
 }
 
-/// One transaction that the pool took.
-#[derive(Debug)]
-struct Entry {
-    txid: Txid,
-    wtxid: Wtxid,
-    /// Bits of the peers that have it.
-    known: Vec<u64>,
-    relayed: Relayed,
-}
-
-impl Entry {
-    fn set(&mut self, bit: u32) {
-        let word = (bit / 64) as usize;
-        if self.known.len() <= word {
-            self.known.resize(word + 1, 0);
-        }
-        self.known[word] |= 1 << (bit % 64);
-    }
-
-    fn clear(&mut self, bits: &[u64]) {
-        self.known.iter_mut().zip(bits).for_each(|(word, bits)| *word &= !bits);
-    }
-
-    fn has(&self, bit: u32) -> bool {
-        self.known.get((bit / 64) as usize).is_some_and(|word| word >> (bit % 64) & 1 == 1)
-    }
-}
-
 /// The last block.
 #[derive(Debug)]
 struct Latest {
@@ -117,16 +86,7 @@ struct Latest {
 /// All that is relayed.
 #[derive(Debug)]
 pub(crate) struct TxRelay {
-    log: VecDeque<Entry>,
-    /// Number of the first entry in the log.
-    first: u64,
-    by_wtxid: BTreeMap<Wtxid, u64>,
-    by_txid: BTreeMap<Txid, u64>,
-    free_bits: BTreeSet<u32>,
-    /// Bits of peers that are gone, still set in the log: cleared all at once when they are many, as one pass over the log
-    /// costs the same for one and for all.
-    stale_bits: BTreeSet<u32>,
-    bits: u32,
+    log: Log,
     /// When those who dialled us on a network are told next: all at once, so that many links teach a spy no more. None:
     /// there is no news for them.
     inbound: BTreeMap<Network, Option<Micros>>,
@@ -139,43 +99,21 @@ pub(crate) struct TxRelay {
     /// When those are announced again.
     reattempt: Option<Micros>,
     latest: Option<Latest>,
-    /// The pool's floor and when it was looked at.
-    floor: (u64, Micros),
+    floor: Floor,
 }
 
 impl TxRelay {
     pub(crate) fn new() -> TxRelay {
         TxRelay {
-            log: VecDeque::new(),
-            first: 1,
-            by_wtxid: BTreeMap::new(),
-            by_txid: BTreeMap::new(),
-            free_bits: BTreeSet::new(),
-            stale_bits: BTreeSet::new(),
-            bits: 0,
+            log: Log::new(),
             inbound: BTreeMap::new(),
             resting: BTreeSet::new(),
             quick: BTreeSet::new(),
             unbroadcast: BTreeMap::new(),
             reattempt: None,
             latest: None,
-            floor: (0, Micros(0)),
+            floor: Floor::default(),
         }
-    }
-
-    fn end(&self) -> u64 {
-        self.first + self.log.len() as u64
-    }
-
-    fn number(&self, id: &GenTxid) -> Option<u64> {
-        match id {
-            GenTxid::Txid(id) => self.by_txid.get(id).copied(),
-            GenTxid::Wtxid(id) => self.by_wtxid.get(id).copied(),
-        }
-    }
-
-    fn entry_mut(&mut self, number: u64) -> Option<&mut Entry> {
-        self.log.get_mut(usize::try_from(number.checked_sub(self.first)?).ok()?)
     }
 
     /// A handshake is done: from now on the peer is told of what comes.
@@ -185,10 +123,7 @@ impl TxRelay {
         if wants {
             self.want_transactions(peer, cx);
         }
-        let filters = !cx.core.config.blocks_only && !peer.permissions.force_relay;
-        if filters && peer.kind != LinkKind::BlockRelay && speaks >= FEEFILTER_VERSION {
-            cx.core.timers.set(peer.id, Timer::FeeFilter, cx.now);
-        }
+        feefilter::on_ready(peer, speaks, cx);
     }
 
     /// From now on the peer wants to be told of what comes.
@@ -197,8 +132,8 @@ impl TxRelay {
             return;
         }
         peer.their.iter_mut().for_each(|their| their.relay = true);
-        peer.relay.bit = Some(self.take_bit());
-        peer.relay.from = self.end();
+        peer.relay.bit = Some(self.log.take_bit());
+        peer.relay.from = self.log.numbers().end;
         if peer.permissions.no_ban {
             self.quick.insert(peer.id);
         }
@@ -235,28 +170,14 @@ impl TxRelay {
         self.quick.remove(&peer.id);
         self.resting.remove(&peer.id);
         if let Some(bit) = peer.relay.bit {
-            self.stale_bits.insert(bit);
+            self.log.give_back(bit);
         }
-    }
-
-    /// A bit that is set nowhere in the log.
-    fn take_bit(&mut self) -> u32 {
-        if self.free_bits.is_empty() && self.stale_bits.len() >= MIN_STALE_BITS.max(self.bits as usize / 2) {
-            let mut stale = vec![0; self.bits.div_ceil(64) as usize];
-            self.stale_bits.iter().for_each(|bit| stale[(bit / 64) as usize] |= 1 << (bit % 64));
-            self.log.iter_mut().for_each(|entry| entry.clear(&stale));
-            self.free_bits = std::mem::take(&mut self.stale_bits);
-        }
-        self.free_bits.pop_first().unwrap_or_else(|| {
-            self.bits += 1;
-            self.bits - 1
-        })
     }
 
     /// A peer has a transaction, as it announced it or gave it.
     pub(crate) fn on_known(&mut self, peer: &Peer, id: &GenTxid) {
-        if let (Some(bit), Some(number)) = (peer.relay.bit, self.number(id)) {
-            self.entry_mut(number).into_iter().for_each(|entry| entry.set(bit));
+        if let (Some(bit), Some(number)) = (peer.relay.bit, self.log.number(id)) {
+            self.log.entry_mut(number).set(bit);
         }
     }
 
@@ -271,8 +192,8 @@ impl TxRelay {
         cx: &mut Cx<'_>,
     ) {
         self.wake_all(peers, cx);
-        if let Some(number) = self.number(&GenTxid::Wtxid(wtxid)) {
-            let entry = &self.log[(number - self.first) as usize];
+        if let Some(number) = self.log.number(&GenTxid::Wtxid(wtxid)) {
+            let entry = self.log.entry(number);
             for peer in peers.values_mut() {
                 if peer.relay.bit.is_some_and(|bit| !entry.has(bit)) && number < peer.relay.from {
                     peer.relay.again.insert(number);
@@ -280,22 +201,8 @@ impl TxRelay {
             }
             return;
         }
-        let mut entry = Entry { txid, wtxid, known: Vec::new(), relayed: Relayed::default() };
         let bits = announcers.iter().filter_map(|id| peers.get(id)?.relay.bit);
-        bits.for_each(|bit| entry.set(bit));
-        let number = self.end();
-        self.by_wtxid.insert(wtxid, number);
-        self.by_txid.insert(txid, number);
-        self.log.push_back(entry);
-        while self.log.len() > cx.core.config.limits.transaction_log {
-            let oldest = self.log.pop_front().expect("longer than its cap");
-            self.first += 1;
-            self.by_wtxid.remove(&oldest.wtxid);
-            // Another with the same txid and another witness may have come since.
-            if self.by_txid.get(&oldest.txid).is_some_and(|number| *number < self.first) {
-                self.by_txid.remove(&oldest.txid);
-            }
-        }
+        self.log.push(txid, wtxid, bits, cx.core.config.limits.transaction_log);
     }
 
     /// The operator gave a transaction: it is announced again and again until a peer asks for it. Core: `AddUnbroadcastTx`.
@@ -337,16 +244,16 @@ impl TxRelay {
     /// See [`crate::protocol::Protocol::told`].
     pub(crate) fn told(&self, peer: &Peer) -> Option<(u64, usize)> {
         let (state, bit) = (&peer.relay, peer.relay.bit?);
-        let from = usize::try_from(state.from.saturating_sub(self.first)).unwrap_or(usize::MAX);
-        let waiting = self.log.iter().skip(from).filter(|entry| !entry.has(bit)).count();
+        let numbers = self.log.numbers();
+        let waiting =
+            (state.from.max(numbers.start)..numbers.end).filter(|number| !self.log.entry(*number).has(bit)).count();
         // Core's numbers begin with 1.
         Some((state.told_to.max(1), waiting + state.again.len()))
     }
 
     /// How far a transaction got, if it is one of the last.
     pub(crate) fn relayed(&self, txid: &Txid) -> Option<Relayed> {
-        let number = self.number(&GenTxid::Txid(*txid))?;
-        Some(self.log.get(usize::try_from(number.checked_sub(self.first)?).ok()?)?.relayed)
+        self.log.number(&GenTxid::Txid(*txid)).map(|number| self.log.entry(number).relayed)
     }
 
     /// A block joined the chain: it is served from for a while, as its transactions have left the pool.
@@ -365,11 +272,12 @@ impl TxRelay {
     /// Core: `FindTxForGetData`.
     pub(crate) fn serve(&mut self, peer: &Peer, item: &Inventory, view: &impl View) -> Option<Arc<Transaction>> {
         let id = GenTxid::of(item)?;
-        let number = self.number(&id);
+        let number = self.log.number(&id);
         // Who asks before it was told would learn when we got it.
         let told = number.unwrap_or(0) < peer.relay.told_to;
         let found = view.pool_tx(&id).filter(|_| told).or_else(|| self.in_latest(&id))?;
-        if let (Some(bit), Some(entry)) = (peer.relay.bit, number.and_then(|number| self.entry_mut(number))) {
+        if let (Some(bit), Some(number)) = (peer.relay.bit, number) {
+            let entry = self.log.entry_mut(number);
             entry.set(bit);
             entry.relayed.requested += 1;
         }
@@ -393,7 +301,7 @@ impl TxRelay {
     /// Entries in the log.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn log_length(&self) -> usize {
-        self.log.len()
+        self.log.numbers().count()
     }
 
     /// When something is due that is no peer's own timer.
@@ -406,7 +314,7 @@ impl TxRelay {
         if self.reattempt.is_some_and(|at| at <= cx.now) {
             self.announce_again(peers, view, cx);
         }
-        self.look_at_floor(view, cx, peers);
+        self.floor.look(peers, view, cx);
         let due: Vec<Network> = self
             .inbound
             .iter()
@@ -440,11 +348,11 @@ impl TxRelay {
     fn burst(&mut self, peers: &mut Peers, group: &[PeerId], view: &impl View, cx: &mut Cx<'_>) {
         let relay = |id: &PeerId| peers.get(id).map(|peer| &peer.relay);
         let wanted = |state: &State| state.again.first().copied().unwrap_or(u64::MAX).min(state.from);
-        let from = group.iter().filter_map(relay).map(wanted).min().unwrap_or(u64::MAX).max(self.first);
+        let from = group.iter().filter_map(relay).map(wanted).min().unwrap_or(u64::MAX).max(self.log.numbers().start);
         // Best chunk first; of one chunk the parent came first.
-        let mut fresh: Vec<(Reverse<u64>, u64, u64)> = (from..self.end())
+        let mut fresh: Vec<(Reverse<u64>, u64, u64)> = (from..self.log.numbers().end)
             .filter_map(|number| {
-                let entry = view.pool_entry(&GenTxid::Wtxid(self.log[(number - self.first) as usize].wtxid))?;
+                let entry = view.pool_entry(&GenTxid::Wtxid(self.log.entry(number).wtxid))?;
                 Some((Reverse(entry.chunk_rate), number, entry.fee_rate))
             })
             .collect();
@@ -463,7 +371,7 @@ impl TxRelay {
             let filter = &mut state.filter;
             let mut queue = fresh.iter().filter(|(_, number, rate)| {
                 let open = *number >= state.from || state.again.contains(number);
-                let entry = &self.log[(number - self.first) as usize];
+                let entry = self.log.entry(*number);
                 let interests = |filter: &mut Box<BloomFilter>| {
                     view.pool_tx(&GenTxid::Wtxid(entry.wtxid)).is_some_and(|tx| filter.matches(&tx))
                 };
@@ -473,7 +381,7 @@ impl TxRelay {
             now.clear();
             now.extend(queue.by_ref().take(most).map(|(_, number, _)| *number));
             let left = queue.map(|(_, number, _)| *number).min();
-            state.told_to = self.end();
+            state.told_to = self.log.numbers().end;
             state.from = left.unwrap_or(state.told_to);
             state.again.clear();
             if left.is_some() {
@@ -483,7 +391,7 @@ impl TxRelay {
                 continue;
             }
             for number in &now {
-                let entry = &mut self.log[(number - self.first) as usize];
+                let entry = self.log.entry_mut(*number);
                 entry.set(bit);
                 entry.relayed.announced += 1;
             }
@@ -499,7 +407,7 @@ impl TxRelay {
 
     fn announcement(&self, by_wtxid: bool, numbers: &[u64]) -> Arc<Message> {
         debug_assert!(numbers.len() <= MAX_INV_SZ, "a burst is far smaller");
-        let entries = numbers.iter().map(|number| &self.log[(number - self.first) as usize]);
+        let entries = numbers.iter().map(|number| self.log.entry(*number));
         let item = |entry: &Entry| match by_wtxid {
             true => Inventory::WTx(entry.wtxid),
             false => Inventory::Transaction(entry.txid),
@@ -514,8 +422,8 @@ impl TxRelay {
             let state = &mut peer.relay;
             let rate = view.pool_entry(&GenTxid::Wtxid(*wtxid)).map_or(0, |entry| entry.fee_rate);
             if rate >= state.fee_filter && state.filter.as_mut().is_none_or(|filter| filter.matches(tx)) {
-                if let Some(number) = self.by_wtxid.get(wtxid).copied() {
-                    self.entry_mut(number).into_iter().for_each(|entry| entry.set(bit));
+                if let Some(number) = self.log.number(&GenTxid::Wtxid(*wtxid)) {
+                    self.log.entry_mut(number).set(bit);
                 }
                 items.push(match peer.wtxid_relay {
                     true => Inventory::WTx(*wtxid),
@@ -525,99 +433,5 @@ impl TxRelay {
             ControlFlow::Continue(())
         });
         items.chunks(MAX_INV_SZ).for_each(|part| cx.send(peer, Message::Inv(part.to_vec())));
-    }
-
-    /// Tells a peer what fee rate we want, if that changed, and sets when to look again. Core: `MaybeSendFeefilter`.
-    pub(crate) fn on_fee_filter(&mut self, peer: &mut Peer, view: &impl View, cx: &mut Cx<'_>) {
-        let floor = if cx.core.initial_download { MAX_MONEY } else { view.pool_fee_floor() };
-        let told = rounded(floor, &mut cx.core.rng).max(view.min_relay_fee());
-        if peer.relay.sent_fee_filter != Some(told) {
-            peer.relay.sent_fee_filter = Some(told);
-            cx.send(peer, Message::FeeFilter(i64::try_from(told).unwrap_or(i64::MAX)));
-        }
-        let next = cx.now + exponential(AVG_FEEFILTER_BROADCAST_INTERVAL, &mut cx.core.rng);
-        cx.core.timers.set(peer.id, Timer::FeeFilter, next);
-    }
-
-    /// A floor that moved much is told sooner.
-    fn look_at_floor(&mut self, view: &impl View, cx: &mut Cx<'_>, peers: &Peers) {
-        let (floor, looked) = self.floor;
-        if cx.now < looked + FEEFILTER_LOOK_INTERVAL {
-            return;
-        }
-        let new = view.pool_fee_floor();
-        self.floor = (new, cx.now);
-        if new == floor {
-            return;
-        }
-        for peer in peers.values() {
-            let Some(sent) = peer.relay.sent_fee_filter else { continue };
-            let far = new < 3 * sent / 4 || new > 4 * sent / 3;
-            let late = |at: Micros| at > cx.now + MAX_FEEFILTER_CHANGE_DELAY;
-            if far && cx.core.timers.get(peer.id, Timer::FeeFilter).is_some_and(late) {
-                let within = cx.core.rng.random_range(Duration::ZERO..MAX_FEEFILTER_CHANGE_DELAY);
-                cx.core.timers.set(peer.id, Timer::FeeFilter, cx.now + within);
-            }
-        }
-    }
-}
-
-/// A fee rate moved to a step of a coarse ladder, up or down by chance: exact, it would tell nodes apart. The ladder ends
-/// where no fee rate is. Core: `FeeFilterRounder`, whose floating point is the same on all machines as it only multiplies.
-fn rounded(rate: u64, rng: &mut impl Rng) -> u64 {
-    // Half of Core's `DEFAULT_INCREMENTAL_RELAY_FEE`.
-    let steps = std::iter::successors(Some(50.0f64), |step| Some(step * 1.1)).take_while(|step| *step <= 1e7);
-    let (mut below, mut above) = (0.0, None);
-    for step in steps {
-        if step >= rate as f64 {
-            above = Some(step);
-            break;
-        }
-        below = step;
-    }
-    match above {
-        _ if rate == 0 => 0,
-        Some(above) if rng.random_range(0..3) == 0 => above as u64,
-        _ => below as u64,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rand::SeedableRng;
-
-    #[test]
-    fn the_bit_of_a_peer_that_is_gone_is_set_nowhere_when_it_is_given_again() {
-        let mut relay = TxRelay::new();
-        relay.log.push_back(Entry {
-            txid: Txid::all_zeros(),
-            wtxid: Wtxid::all_zeros(),
-            known: Vec::new(),
-            relayed: Relayed::default(),
-        });
-        let mut live: VecDeque<u32> = VecDeque::new();
-        for round in 0..2000 {
-            let bit = relay.take_bit();
-            assert!(!relay.log[0].has(bit), "round {round}: bit {bit} is another peer's");
-            assert!(!live.contains(&bit), "round {round}: bit {bit} is given twice");
-            relay.log[0].set(bit);
-            live.push_back(bit);
-            if live.len() > 100 {
-                relay.stale_bits.extend(live.pop_front());
-            }
-        }
-        assert!(relay.bits <= 2 * 101 + 1, "{} bits for 101 peers", relay.bits);
-        assert!(live.iter().all(|bit| relay.log[0].has(*bit)), "who is here keeps its bit");
-    }
-
-    #[test]
-    fn fee_rates_are_told_in_cores_steps() {
-        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
-        let mut told = |rate| (0..100).map(|_| rounded(rate, &mut rng)).collect::<BTreeSet<u64>>();
-        assert_eq!(told(0), BTreeSet::from([0]));
-        assert_eq!(told(100), BTreeSet::from([97, 107]));
-        assert_eq!(told(1000), BTreeSet::from([959, 1055]));
-        assert_eq!(told(MAX_MONEY), BTreeSet::from([9_936_506]), "Core's test p2p_ibd_txrelay expects this number");
     }
 }
