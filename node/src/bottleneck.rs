@@ -4,11 +4,14 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use groat_chain::tree::Tree;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
 
-use crate::handle::NodeHandle;
+use crate::requests::Queue;
 
 /// From one look to the next.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -63,15 +66,23 @@ impl Bottleneck {
     }
 }
 
-/// Looks at the ledger until the node stops.
-pub async fn watch(node: NodeHandle) {
-    let mut stopping = node.stopping();
+/// Looks at the ledger thread, which takes its requests from `queue`, until the node stops.
+pub async fn watch(
+    bottleneck: Arc<Bottleneck>,
+    queue: Arc<Queue>,
+    tree: Arc<RwLock<Tree>>,
+    mut stopping: watch::Receiver<bool>,
+) {
     let mut ledger = None;
     while tokio::time::timeout(INTERVAL, stopping.changed()).await.is_err() {
         ledger = ledger.or_else(|| threads("ledger").pop());
-        let at = if node.ledger.is_idle() { Some(At::Peers) } else { ledger.as_deref().and_then(what_of) };
+        let at = if queue.is_idle() { Some(At::Peers) } else { ledger.as_deref().and_then(what_of) };
         if let Some(at) = at {
-            node.bottleneck.add(at, node.tip().1);
+            let height = {
+                let tree = tree.read();
+                tree.node(tree.tip()).height
+            };
+            bottleneck.add(at, height);
         }
     }
 }

@@ -12,43 +12,21 @@ use groat_chain::index::Index;
 use groat_chain::ledger::{Incoming, IndexState, Ledger, LedgerError, Proposal};
 use groat_chain::mempool::{Accepted, FeeRate, Judged, Mempool, Refusal};
 use groat_chain::params::Params;
-use groat_chain::rejection::Rejection;
 use groat_chain::store::Store;
 use groat_chain::tree::Tree;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, watch};
 
 use crate::bottleneck::Bottleneck;
-use crate::hub::{Hub, PeerInfo};
-use crate::ledger::{Queue, Request};
+use crate::hub::{Ask, Hub, PeerInfo};
 use crate::notify;
-use crate::transactions::{Giver, Offer, Package, PackageGiver, Purpose};
+use crate::requests::{Giver, Offer, Package, PackageGiver, Purpose, Queue, Request, Submitted};
 use crate::warnings::Warnings;
 
 /// The node is stopping and answers no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the node is stopping")]
 pub struct Stopped;
-
-/// What became of a block handed in by [`NodeHandle::submit_block`] ([BIP-0022]).
-///
-/// [BIP-0022]: https://github.com/bitcoin/bips/blob/master/bip-0022.mediawiki
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Submitted {
-    /// It is part of the active chain now. BIP22: null.
-    Accepted,
-    /// It was stored already. BIP22: `duplicate`.
-    Duplicate,
-    /// It is stored, but on a branch that is not the best. BIP22: `inconclusive`.
-    Inconclusive,
-    /// It broke a rule, now or when it was connected. BIP22: the text of the rejection.
-    Rejected(Rejection),
-    /// It is no block. Core: error -22, "Block decode failed".
-    Undecodable,
-}
-
-/// A question to the hub thread, which it answers by a channel of its own.
-pub type Ask = Box<dyn FnOnce(&mut Hub) + Send>;
 
 /// A running node. Clones are cheap and all the same node. Methods that ask a thread block the caller until the
 /// answer is there: asynchronous code calls them in `tokio::task::spawn_blocking`.

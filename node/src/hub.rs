@@ -29,10 +29,8 @@ use tokio::sync::{mpsc, watch};
 use tracing::{debug, error};
 
 use crate::clock;
-use crate::handle::Ask;
-use crate::ledger::{Listener, Queue, Request};
 use crate::memory::Files;
-use crate::transactions::{Giver, Offer, Package, PackageGiver};
+use crate::requests::{Giver, Listener, Offer, Package, PackageGiver, Queue, Request};
 use crate::view::NodeView;
 pub use asked::{AddNode, AddNodeError, AddedNode, NetworkInfo, PeerInfo, Totals, Which};
 
@@ -105,6 +103,9 @@ impl Listener for mpsc::Sender<Told> {
         let _ = self.blocking_send(Told::Replaced(transactions));
     }
 }
+
+/// A question to the hub thread, which it answers by a channel of its own.
+pub type Ask = Box<dyn FnOnce(&mut Hub) + Send>;
 
 /// What comes to the hub.
 pub struct Inbox {

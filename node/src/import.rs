@@ -22,6 +22,7 @@ use groat_chain::store::FilePos;
 use groat_chain::store::import::{BlockFile, Frame, Frames};
 use tracing::{info, warn};
 
+use crate::clock::now;
 use crate::progress::{Progress, Reading};
 
 /// Blocks read and decoded ahead of their turn.
@@ -81,11 +82,6 @@ fn foreign(name: &str, first: Option<[u8; 4]>, params: &Params) -> String {
         },
     };
     format!("no block of network {} is in {name}: {guess}", params.name)
-}
-
-/// Seconds since 1970 by this machine's clock.
-pub fn now() -> u32 {
-    crate::clock::now()
 }
 
 /// Where the blocks of an import are.

@@ -30,6 +30,7 @@ pub mod persist;
 mod portmap;
 mod process;
 pub mod progress;
+pub mod requests;
 pub mod rpc;
 pub mod run;
 mod systemd;

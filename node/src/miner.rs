@@ -22,8 +22,9 @@ use parking_lot::{Condvar, Mutex};
 use tracing::info;
 
 use crate::clock::now;
-use crate::handle::{NodeHandle, Stopped, Submitted};
-use crate::node::thread;
+use crate::handle::{NodeHandle, Stopped};
+use crate::process::thread;
+use crate::requests::Submitted;
 use search::Search;
 use signet::Signer;
 

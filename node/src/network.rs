@@ -15,10 +15,8 @@ use groat_net::slots::Slots;
 use tracing::warn;
 
 use crate::config::Config;
-use crate::tor;
+use crate::tor::{self, DEFAULT_TOR_SOCKS_PORT};
 
-/// Core: `DEFAULT_TOR_SOCKS_PORT`.
-pub const DEFAULT_TOR_SOCKS_PORT: u16 = 9050;
 /// Open files that are left for all but links.
 const RESERVED_FILES: u64 = 512;
 

@@ -29,10 +29,12 @@ use crate::config::{Config, user_agent};
 use crate::events;
 use crate::handle::NodeHandle;
 use crate::hub::{Hub, Inbox, Told};
-use crate::ledger::{self, Queue};
+use crate::ledger;
 use crate::memory::Files;
 use crate::network::{self, Bind};
 use crate::notify::Teller;
+use crate::process::thread;
+use crate::requests::Queue;
 use crate::transactions::Transactions;
 use crate::warnings::{Warnings, Watch};
 use crate::zmq::Publisher;
@@ -200,7 +202,8 @@ impl Node {
             bottleneck: Arc::default(),
         };
         runtime.spawn(look_at_clock(handle.clone()));
-        runtime.spawn(bottleneck::watch(handle.clone()));
+        let (looks, stopping) = (handle.bottleneck.clone(), handle.stopping());
+        runtime.spawn(bottleneck::watch(looks, queue.clone(), handle.tree.clone(), stopping));
         let inside = runtime.handle().clone();
         let hub = thread("hub", move || hub.run(inbox, &inside))?;
         let (stops, news) = (handle.clone(), told.clone());
@@ -267,26 +270,6 @@ async fn look_at_clock(node: NodeHandle) {
             return;
         }
     }
-}
-
-/// A thread with a name. One that panics ends the process: a node without it would only seem to run.
-pub(crate) fn thread<T: Send + 'static>(
-    name: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> anyhow::Result<JoinHandle<T>> {
-    struct AbortOnPanic;
-    impl Drop for AbortOnPanic {
-        fn drop(&mut self) {
-            if std::thread::panicking() {
-                std::process::abort();
-            }
-        }
-    }
-    let guarded = move || {
-        let _guard = AbortOnPanic;
-        work()
-    };
-    std::thread::Builder::new().name(name.into()).spawn(guarded).context("a thread cannot be started")
 }
 
 /// The threads on which links run.

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use crate::clock;
 use crate::handle::{NodeHandle, Stopped};
-use crate::transactions::Purpose;
+use crate::requests::Purpose;
 
 /// Name of the file in the folder of the network. Core's name.
 pub const FILE: &str = "mempool.dat";

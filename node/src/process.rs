@@ -1,7 +1,8 @@
-//! The process as the operating system and its operator see it: in the background, with its number in a file.
+//! The process as the operating system and its operator see it: its threads, in the background, with its number in a file.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -48,4 +49,24 @@ impl Drop for PidFile {
         // Who took it away already has done what was to be done.
         let _ = std::fs::remove_file(&self.0);
     }
+}
+
+/// A thread with a name. One that panics ends the process: a node without it would only seem to run.
+pub(crate) fn thread<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> anyhow::Result<JoinHandle<T>> {
+    struct AbortOnPanic;
+    impl Drop for AbortOnPanic {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                std::process::abort();
+            }
+        }
+    }
+    let guarded = move || {
+        let _guard = AbortOnPanic;
+        work()
+    };
+    std::thread::Builder::new().name(name.into()).spawn(guarded).context("a thread cannot be started")
 }

@@ -20,8 +20,9 @@ use tokio::sync::mpsc;
 use tracing::{debug, info};
 
 use crate::hub::Told;
-use crate::network::DEFAULT_TOR_SOCKS_PORT;
 
+/// Core's name and value.
+pub const DEFAULT_TOR_SOCKS_PORT: u16 = 9050;
 /// Core's name and value.
 pub const DEFAULT_TOR_CONTROL_PORT: u16 = 9051;
 /// The pause before the daemon is tried again. Core: `RECONNECT_TIMEOUT_START`.

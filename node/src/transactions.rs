@@ -1,101 +1,28 @@
 //! Transactions on their way through the ledger thread: judged there, their scripts run by the pool of threads, then
 //! taken into the mempool there. Knows neither peers nor RPC.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 
 use bitcoin::{Transaction, Txid, Wtxid};
 use groat_chain::block::Block;
 use groat_chain::ledger::{Ledger, LedgerError};
 use groat_chain::mempool::{
-    Accepted, FeeRate, Follower, Judged, Judging, Limits, Mempool, Outcome, Packages, Policy, Refusal, Staged, Step,
-    stage,
+    Accepted, Follower, Limits, Mempool, Outcome, Packages, Policy, Refusal, Staged, Step, stage,
 };
 use groat_chain::pool::Pool;
 use groat_chain::rejection::{Blame, Rejection};
 use groat_chain::script::VerdictCache;
 use groat_net::driver;
-use groat_net::protocol::{Done, Token, TxVerdict};
+use groat_net::protocol::{Done, TxVerdict};
 use parking_lot::{Mutex, RwLock};
 use tracing::debug;
 
 use crate::clock;
 use crate::events::{self, Notes, Noting};
-use crate::ledger::{Listener, Queue, Request};
+use crate::requests::{Checked, Giver, Listener, Offer, Package, PackageGiver, Purpose, Queue, Request};
 
 /// Memory for verdicts on signatures and scripts. Core: `DEFAULT_VALIDATION_CACHE_BYTES`.
 const VERDICT_BYTES: usize = 32 << 20;
-
-/// A transaction that somebody offers.
-pub struct Offer {
-    /// The transaction.
-    pub tx: Arc<Transaction>,
-    /// When it came, in seconds since 1970.
-    pub time: u64,
-    /// Who offers it.
-    pub from: Giver,
-}
-
-/// Who offers a transaction, and so who is told what became of it.
-pub enum Giver {
-    /// The protocol.
-    Peer(Token),
-    /// An interface.
-    Interface {
-        /// What it wants.
-        purpose: Purpose,
-        /// Gets the outcome.
-        answer: mpsc::Sender<Result<Accepted, Refusal>>,
-    },
-}
-
-/// Transactions that somebody offers, to be judged together.
-pub struct Package {
-    judging: Judging,
-    /// Those that the pool took and that were told of.
-    told: BTreeSet<Txid>,
-    from: PackageGiver,
-}
-
-impl Package {
-    /// Transactions, parents first, and who offers them.
-    pub fn new(transactions: Vec<Arc<Transaction>>, from: PackageGiver) -> Package {
-        Package { judging: Judging::new(transactions), told: BTreeSet::new(), from }
-    }
-}
-
-/// Who offers a package, and so who is told what became of it.
-pub enum PackageGiver {
-    /// The protocol.
-    Peer(Token),
-    /// An interface.
-    Interface {
-        /// What it wants.
-        purpose: Purpose,
-        /// What each may pay at most.
-        max_rate: Option<FeeRate>,
-        /// Gets the outcome.
-        answer: mpsc::Sender<Judged>,
-    },
-}
-
-/// What an interface wants of a transaction that it offers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// The pool should take it, and peers be told.
-    Take,
-    /// The pool should take it; nobody is told, since peers were before.
-    Quietly,
-    /// To know if the pool would take it.
-    Test,
-}
-
-/// A transaction whose scripts were run.
-pub struct Checked {
-    offer: Offer,
-    staged: Staged,
-    verdict: Result<(), Refusal>,
-}
 
 /// The mempool as the ledger thread holds it.
 pub struct Transactions {

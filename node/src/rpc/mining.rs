@@ -29,8 +29,9 @@ use super::rawtransactions::decode_transaction;
 use super::script::from_address;
 use super::show;
 use crate::clock::now;
-use crate::handle::{NodeHandle, Submitted};
+use crate::handle::NodeHandle;
 use crate::miner::{self, search::search};
+use crate::requests::Submitted;
 
 /// See [`super::method::all`].
 pub const METHODS: &[Method] = &[

@@ -22,7 +22,7 @@ use super::number::Btc;
 use super::rawtransactions::decode_transaction;
 use crate::clock::now;
 use crate::handle::NodeHandle;
-use crate::transactions::Purpose;
+use crate::requests::Purpose;
 
 /// See [`super::method::all`].
 pub const METHODS: &[Method] = &[
