@@ -1,22 +1,11 @@
 //! Outbound peers must be on a chain as good as ours: who stays behind for long is asked once, then replaced. So an
 //! attacker cannot hold our slots with nodes that lead nowhere. Core: `ConsiderEviction`.
 
-use crate::headers;
+use crate::headers::{self, Behind};
 use crate::peer::Peer;
 use crate::protocol::{Cx, Reason};
-use crate::timers::{CHAIN_SYNC_INTERVAL, CHAIN_SYNC_TIMEOUT, HEADERS_RESPONSE_TIME, Micros, Timer};
+use crate::timers::{CHAIN_SYNC_INTERVAL, CHAIN_SYNC_TIMEOUT, HEADERS_RESPONSE_TIME, Timer};
 use crate::view::{Id, View};
-
-/// What is kept of a peer that is behind.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Behind {
-    /// When patience ends.
-    until: Micros,
-    /// Our tip when patience began: who reaches it gets more.
-    goal: Id,
-    /// It was asked.
-    asked: bool,
-}
 
 /// Looks at the chain of an outbound peer, and sets when to look again.
 pub(crate) fn look(peer: &mut Peer, view: &impl View, cx: &mut Cx<'_>) {

@@ -14,9 +14,8 @@ use crate::handshake;
 use crate::local::Local;
 use crate::message::AddrEntry;
 use crate::peer::{LinkKind, NODE_NETWORK, NODE_NETWORK_LIMITED, NODE_P2P_V2, Peers};
-use crate::protocol::{Cx, Output};
+use crate::protocol::{Cx, LinkOptions, Output};
 use crate::seeds::{self, Seeds, Step};
-use crate::slots::Slots;
 use crate::timers::{
     DIAL_INTERVAL, EXTRA_BLOCK_RELAY_ONLY_PEER_INTERVAL, EXTRA_NETWORK_PEER_INTERVAL, FEELER_INTERVAL, Micros,
     exponential,
@@ -46,51 +45,6 @@ const BAD_PORTS: &[u16] = &[
     540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3306, 3389, 3659, 4045, 5060,
     5061, 5432, 5900, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6697, 10080, 27017,
 ];
-
-/// What an operator chooses about links. The default dials nobody by itself.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Dial whom the book names (`-connect` says no).
-    pub automatic: bool,
-    /// Links that there may be (`-maxconnections`).
-    pub slots: Slots,
-    /// Networks that can be dialled (`-onlynet`, proxies).
-    pub reachable: BTreeSet<Network>,
-    /// Names that stand for addresses of nodes (`-dnsseed`); none: ask nobody.
-    pub dns_seeds: Vec<String>,
-    /// Ask them all, whatever is known (`-forcednsseed`).
-    pub force_dns_seeds: bool,
-    /// Nodes to ask for addresses, each once (`-seednode`).
-    pub seed_nodes: Vec<String>,
-    /// Take the addresses that come with the program if there are no others (`-fixedseeds`).
-    pub fixed_seeds: bool,
-    /// Peers may dial us (`-listen`).
-    pub listen: bool,
-    /// The port at which they may.
-    pub port: u16,
-    /// Addresses at which they may (`-externalip`).
-    pub external: Vec<NetAddr>,
-    /// Learn from peers at which addresses they may (`-discover`).
-    pub discover: bool,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            automatic: false,
-            slots: Slots::default(),
-            reachable: BTreeSet::from([Network::Ipv4, Network::Ipv6]),
-            dns_seeds: Vec::new(),
-            force_dns_seeds: false,
-            seed_nodes: Vec::new(),
-            fixed_seeds: false,
-            listen: false,
-            port: 8333,
-            external: Vec::new(),
-            discover: false,
-        }
-    }
-}
 
 /// A dial under way.
 #[derive(Clone, Copy, Debug)]
@@ -193,7 +147,7 @@ pub(crate) struct Dialling {
 }
 
 impl Dialling {
-    pub(crate) fn new(options: &Options, rng: &mut impl Rng) -> Dialling {
+    pub(crate) fn new(options: &LinkOptions, rng: &mut impl Rng) -> Dialling {
         Dialling {
             active: true,
             one_more_full: false,
@@ -212,7 +166,7 @@ impl Dialling {
     }
 
     /// When something is due; never, if the operator names all peers.
-    pub(crate) fn next(&self, options: &Options) -> Option<Micros> {
+    pub(crate) fn next(&self, options: &LinkOptions) -> Option<Micros> {
         (options.automatic && self.active).then_some(self.look)
     }
 
@@ -233,7 +187,7 @@ impl Dialling {
     }
 
     /// Whether there is a slot for one more link of this kind. Core: `AddConnection`.
-    pub(crate) fn has_slot(&self, kind: LinkKind, peers: &Peers, options: &Options) -> bool {
+    pub(crate) fn has_slot(&self, kind: LinkKind, peers: &Peers, options: &LinkOptions) -> bool {
         let tally = self.tally(peers);
         let slots = &options.slots;
         let automatic = slots.outbound_full + slots.block_relay + slots.feelers;

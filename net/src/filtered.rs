@@ -12,22 +12,17 @@ use bitcoin::{MerkleBlock, Txid};
 use groat_chain::block::Block;
 
 use crate::bloom::BloomFilter;
+use crate::handshake::offered_services;
 use crate::message::{Kind, Message};
 use crate::peer::{NODE_BLOOM, Peer};
 use crate::protocol::{Cx, Reason};
-use crate::serve::without_witness;
-use crate::txrelay::TxRelay;
+use crate::txrelay::{TxRelay, without_witness};
 
 /// Longest element of a script, and so of a filter. Core's name and value.
 const MAX_SCRIPT_ELEMENT_SIZE: usize = 520;
 
 /// What breaks a rule that no honest peer breaks.
 type Misbehaviour = &'static str;
-
-/// The service bits that this peer is offered.
-pub(crate) fn offered_services(peer: &Peer, cx: &Cx<'_>) -> u64 {
-    cx.core.config.services | if peer.permissions.bloom_filter { NODE_BLOOM } else { 0 }
-}
 
 /// The peer wants to be told of the whole pool. Core: `ProcessMessage` MEMPOOL.
 pub(crate) fn on_mempool(peer: &mut Peer, relay: &mut TxRelay, cx: &mut Cx<'_>) {

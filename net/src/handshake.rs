@@ -3,9 +3,8 @@
 use rand::RngCore;
 
 use crate::addr::{Host, NetAddr};
-use crate::filtered::offered_services;
 use crate::message::{Kind, Message, Version};
-use crate::peer::{LinkKind, NODE_NETWORK, NODE_NETWORK_LIMITED, NODE_WITNESS, Peer, Peers, Their};
+use crate::peer::{LinkKind, NODE_BLOOM, NODE_NETWORK, NODE_NETWORK_LIMITED, NODE_WITNESS, Peer, Peers, Their};
 use crate::protocol::{Cx, Event, PeerId, Reason};
 use crate::timers::Timer;
 use crate::view::View;
@@ -66,6 +65,11 @@ fn send_version(peer: &mut Peer, view: &impl View, cx: &mut Cx<'_>) {
         relay: wants_transactions(peer, cx),
     };
     cx.send(peer, Message::Version(Box::new(version)));
+}
+
+/// The service bits that this peer is offered.
+pub(crate) fn offered_services(peer: &Peer, cx: &Cx<'_>) -> u64 {
+    cx.core.config.services | if peer.permissions.bloom_filter { NODE_BLOOM } else { 0 }
 }
 
 /// Whether transactions are welcome on this link. Core: `!RejectIncomingTxs`.

@@ -40,9 +40,20 @@ pub(crate) struct State {
     /// It is kept though its chain may be behind.
     pub(crate) protected: bool,
     /// Its chain is behind ours.
-    pub(crate) behind: Option<crate::chainsync::Behind>,
+    pub(crate) behind: Option<Behind>,
     /// When it last announced a block that was new and better than our tip.
     pub(crate) last_announcement: Option<Micros>,
+}
+
+/// What is kept of a peer that is behind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Behind {
+    /// When patience ends.
+    pub(crate) until: Micros,
+    /// Our tip when patience began: who reaches it gets more.
+    pub(crate) goal: Id,
+    /// It was asked.
+    pub(crate) asked: bool,
 }
 
 impl State {

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use rand::Rng;
 
 use crate::addr::{Host, NetAddr, Network};
-use crate::dial::Options;
 use crate::peer::Peer;
+use crate::protocol::LinkOptions;
 
 /// How an address of ours is known; the surer the greater. Core: `LOCAL_IF` and what follows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,7 +39,7 @@ pub(crate) struct Local {
 
 impl Local {
     /// An address is ours. Core: `AddLocal`.
-    pub(crate) fn add(&mut self, addr: NetAddr, how: How, options: &Options, cap: usize) {
+    pub(crate) fn add(&mut self, addr: NetAddr, how: How, options: &LinkOptions, cap: usize) {
         let wanted = addr.host.is_routable() && (options.discover || how == How::Given);
         let full = self.hosts.len() >= cap && !self.hosts.contains_key(&addr.host);
         if !wanted || full {
@@ -77,7 +77,7 @@ impl Local {
 
     /// The address that this peer is told of. Sometimes that is how it sees us: it may know better than we do.
     /// Core: `GetLocalAddrForPeer`.
-    pub(crate) fn for_peer(&self, peer: &Peer, options: &Options, rng: &mut impl Rng) -> Option<NetAddr> {
+    pub(crate) fn for_peer(&self, peer: &Peer, options: &LinkOptions, rng: &mut impl Rng) -> Option<NetAddr> {
         let best = self.best_for(peer);
         let seen = peer.their.as_ref().map(|their| their.sees_us_as).filter(|seen| {
             let reachable = options.reachable.contains(&seen.host.network());
@@ -156,8 +156,8 @@ mod tests {
     const V6: Host = Host::V6([0x2a, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
     const ONION: Host = Host::TorV3([7; 32]);
 
-    fn options(discover: bool) -> Options {
-        Options { discover, port: 8444, ..Options::default() }
+    fn options(discover: bool) -> LinkOptions {
+        LinkOptions { discover, port: 8444, ..LinkOptions::default() }
     }
 
     fn peer(kind: LinkKind, host: Host, sees_us_as: Host) -> Peer {

@@ -4,6 +4,7 @@
 mod announced;
 mod answers;
 mod call;
+mod config;
 mod io;
 mod links;
 mod operator;
@@ -43,7 +44,8 @@ use crate::view::{Id, View};
 use crate::{announce, chainsync, filtered, filters, handshake, ping, serve, slots};
 use answers::punish;
 pub(crate) use call::{Core, Cx, Pending};
-pub use io::{Command, Config, Done, Event, Input, Output, PeerId, Policy, Reason, Token, TxVerdict, Verdict, Work};
+pub use config::{Config, LinkOptions, Policy};
+pub use io::{Command, Done, Event, Input, Output, PeerId, Reason, Token, TxVerdict, Verdict, Work};
 pub use operator::{Memory, NotAdded, NotFetched, OrphanTx};
 
 /// Most entries of a `getdata` that we send. Core's name and value.

@@ -7,9 +7,9 @@ use rand::Rng;
 use rand::seq::SliceRandom;
 
 use crate::addr::{Host, NetAddr};
-use crate::dial::Options;
 use crate::message::AddrEntry;
 use crate::peer::{NODE_NETWORK, NODE_WITNESS};
+use crate::protocol::LinkOptions;
 use crate::timers::Micros;
 
 /// With so many full outbound peers no more names are asked. Core's name and value.
@@ -62,7 +62,7 @@ pub(crate) struct Seeds {
 }
 
 impl Seeds {
-    pub(crate) fn new(options: &Options, rng: &mut impl Rng) -> Seeds {
+    pub(crate) fn new(options: &LinkOptions, rng: &mut impl Rng) -> Seeds {
         let mut names = options.dns_seeds.clone();
         names.shuffle(rng);
         Seeds {
@@ -197,12 +197,12 @@ mod tests {
 
     fn seeds(names: usize, nodes: usize, fixed: bool, force: bool) -> Seeds {
         let texts = |count| (0..count).map(|n| format!("s{n}")).collect();
-        let options = Options {
+        let options = LinkOptions {
             dns_seeds: texts(names),
             seed_nodes: texts(nodes),
             fixed_seeds: fixed,
             force_dns_seeds: force,
-            ..Options::default()
+            ..LinkOptions::default()
         };
         Seeds::new(&options, &mut rand_chacha::ChaCha8Rng::seed_from_u64(1))
     }

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
+use bitcoin::BlockHash;
 use bitcoin::bip152::{BlockTransactions, BlockTransactionsRequest};
 use bitcoin::consensus::{encode::VarInt, serialize};
 use bitcoin::hashes::Hash;
 use bitcoin::p2p::message_blockdata::Inventory;
-use bitcoin::{BlockHash, Transaction, Witness};
 use groat_chain::block::Block;
 use groat_chain::rules::pow::proof_equivalent_time;
 use rand::Rng;
@@ -19,7 +19,7 @@ use crate::message::{Locate, MAX_HEADERS_RESULTS, Message};
 use crate::peer::{Answer, NODE_NETWORK, NODE_NETWORK_LIMITED, Peer};
 use crate::protocol::{Cx, Pending, Reason, Token, Work};
 use crate::timers::STALE_RELAY_AGE_LIMIT;
-use crate::txrelay::TxRelay;
+use crate::txrelay::{TxRelay, without_witness};
 use crate::upload::HISTORICAL_BLOCK_AGE;
 use crate::view::{Id, View};
 
@@ -302,10 +302,4 @@ fn stripped(block: &Block) -> Vec<u8> {
     out.extend(serialize(&VarInt::from(block.transactions.len())));
     block.transactions.iter().for_each(|tx| out.extend(serialize(&without_witness(tx))));
     out
-}
-
-pub(crate) fn without_witness(tx: &Transaction) -> Transaction {
-    let mut tx = tx.clone();
-    tx.input.iter_mut().for_each(|input| input.witness = Witness::new());
-    tx
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bitcoin::hashes::Hash;
 use bitcoin::p2p::message_blockdata::Inventory;
-use bitcoin::{Transaction, Txid, Wtxid};
+use bitcoin::{Transaction, Txid, Witness, Wtxid};
 use groat_chain::block::Block;
 use rand::Rng;
 
@@ -23,7 +23,6 @@ use crate::message::{MAX_INV_SZ, Message};
 use crate::peer::{Peer, Peers};
 use crate::protocol::{Cx, PeerId};
 use crate::requests::GenTxid;
-use crate::serve::without_witness;
 use crate::timers::{
     INBOUND_INVENTORY_BROADCAST_INTERVAL, Micros, OUTBOUND_INVENTORY_BROADCAST_INTERVAL, REATTEMPT_BROADCAST_INTERVAL,
     REATTEMPT_BROADCAST_SPREAD, Timer, exponential,
@@ -434,4 +433,11 @@ impl TxRelay {
         });
         items.chunks(MAX_INV_SZ).for_each(|part| cx.send(peer, Message::Inv(part.to_vec())));
     }
+}
+
+/// As peers that know no witness have it.
+pub(crate) fn without_witness(tx: &Transaction) -> Transaction {
+    let mut tx = tx.clone();
+    tx.input.iter_mut().for_each(|input| input.witness = Witness::new());
+    tx
 }

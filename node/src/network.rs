@@ -8,9 +8,9 @@ use std::path::Path;
 use anyhow::{anyhow, bail};
 use groat_chain::params::Params;
 use groat_net::addr::{NetAddr, Network, host_and_port, port_is_valid};
-use groat_net::dial;
 use groat_net::driver::{Door, Proxies, Proxy};
 use groat_net::permissions::{Grant, Permissions, parse_whitebind};
+use groat_net::protocol::LinkOptions;
 use groat_net::slots::Slots;
 use tracing::warn;
 
@@ -41,7 +41,7 @@ pub struct Plan {
     /// Who may do what.
     pub grants: Vec<Grant>,
     /// Whom to dial.
-    pub dialling: dial::Options,
+    pub dialling: LinkOptions,
     /// The onion service, if there shall be one.
     pub tor: Option<tor::Options>,
     /// The port that the router shall map, if it shall.
@@ -80,7 +80,7 @@ pub fn plan(config: &Config, params: &Params, folder: &Path) -> anyhow::Result<P
     let tor = listen_onion.then(|| tor_options(config, params, folder, &binds)).transpose()?.flatten();
     Ok(Plan {
         mapped: (beyond && peers.natpmp.unwrap_or(!proxied)).then_some(port),
-        dialling: dial::Options {
+        dialling: LinkOptions {
             automatic,
             slots: Slots::with_total(config.maxconnections),
             reachable,

@@ -45,7 +45,7 @@ impl Offline {
             services: NODE_NETWORK | NODE_WITNESS | NODE_NETWORK_LIMITED | NODE_P2P_V2,
             user_agent: user_agent(&[]).expect("no comment is too long"),
             blocks_only: false,
-            dialling: groat_net::dial::Options::default(),
+            dialling: groat_net::protocol::LinkOptions::default(),
             peer_timeout: HANDSHAKE_TIMEOUT,
             relay: protocol::Policy::Core,
             reconcile: false,

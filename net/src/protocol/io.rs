@@ -1,19 +1,15 @@
 //! The words between the protocol and who drives it: what comes in, what goes out, and why links end. Does nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bitcoin::block::Header;
 use bitcoin::{BlockHash, Transaction, Txid, Wtxid};
 use groat_chain::block::Block;
 use groat_chain::index::filters;
-use groat_chain::params::Params;
 use groat_chain::rejection::Rejection;
 
 use crate::addr::{NetAddr, Network};
 use crate::bans::Subnet;
-use crate::dial;
-use crate::limits::Limits;
 use crate::local::How;
 use crate::message::{Kind, Message};
 use crate::peer::{LinkKind, Permissions};
@@ -25,45 +21,6 @@ pub struct PeerId(pub u64);
 /// A piece of work for the ledger. Its answer carries the same token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub u64);
-
-/// What an operator chooses, and the seed of all that is random.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The network.
-    pub params: Arc<Params>,
-    /// Service bits that we offer.
-    pub services: u64,
-    /// How we call ourselves ([BIP-0014]).
-    ///
-    /// [BIP-0014]: https://github.com/bitcoin/bips/blob/master/bip-0014.mediawiki
-    pub user_agent: String,
-    /// No transactions, but from peers that have the permission (`-blocksonly`).
-    pub blocks_only: bool,
-    /// Whom to dial and what to tell of ourselves.
-    pub dialling: dial::Options,
-    /// A handshake must end within this, and no peer is lost for its silence before (`-peertimeout`).
-    pub peer_timeout: Duration,
-    /// How transactions and blocks are asked for (`--relay`).
-    pub relay: Policy,
-    /// Offer to reconcile transactions (BIP330, `-txreconciliation`).
-    pub reconcile: bool,
-    /// Bytes to send in a day, above which old blocks are not served; 0 for no bound (`-maxuploadtarget`).
-    pub upload_target: u64,
-    /// The sizes.
-    pub limits: Limits,
-    /// The same seed and the same inputs give the same outputs.
-    pub seed: [u8; 32],
-}
-
-/// How transactions and blocks are asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Policy {
-    /// With Core's timers.
-    #[default]
-    Core,
-    /// The next peer is asked soon, while the first may still answer; compact blocks carry what peers are likely to lack.
-    Groat,
-}
 
 /// What happened.
 #[derive(Debug)]

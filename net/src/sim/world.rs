@@ -112,7 +112,7 @@ impl World {
             services: NODE_NETWORK | NODE_WITNESS,
             user_agent: "/Groat:sim/".into(),
             blocks_only: false,
-            dialling: crate::dial::Options::default(),
+            dialling: crate::protocol::LinkOptions::default(),
             peer_timeout: crate::timers::HANDSHAKE_TIMEOUT,
             relay: Policy::Core,
             reconcile: false,

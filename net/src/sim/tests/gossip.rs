@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::addr::Network;
-use crate::dial::Options;
 use crate::message::AddrEntry;
+use crate::protocol::LinkOptions;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const OWN: NetAddr = NetAddr { host: Host::V4([50, 1, 1, 1]), port: 8333 };
@@ -19,7 +19,7 @@ fn entry(world: &World, n: usize) -> AddrEntry {
 fn listening() -> World {
     let params = params();
     let mut world = World::new(1, when(&params, 0));
-    let dialling = Options { listen: true, external: vec![OWN], ..Options::default() };
+    let dialling = LinkOptions { listen: true, external: vec![OWN], ..LinkOptions::default() };
     world.add(crate::protocol::Config { dialling, ..World::config(&params) }, Chain::new(params.clone()));
     world
 }
@@ -261,7 +261,7 @@ fn our_own_address_is_told_at_once_by_itself_and_then_once_a_day() {
 fn during_the_first_sync_our_address_is_nobodys_business() {
     let params = params();
     let mut world = World::new(1, when(&params, 1000));
-    let dialling = Options { listen: true, external: vec![OWN], ..Options::default() };
+    let dialling = LinkOptions { listen: true, external: vec![OWN], ..LinkOptions::default() };
     world.add(crate::protocol::Config { dialling, ..World::config(&params) }, Chain::new(params.clone()));
     let (own, _) = modern(&mut world, LinkKind::OutboundFull);
     world.run_for(MINUTE);

@@ -3,8 +3,8 @@
 use super::*;
 use crate::addr::Network;
 use crate::bans::Subnet;
-use crate::dial::Options;
 use crate::message::AddrEntry;
+use crate::protocol::LinkOptions;
 use crate::protocol::{Command, Config, Input, Memory, Output, Policy, Protocol};
 use crate::sim::ends::address;
 use crate::slots::Slots;
@@ -13,12 +13,12 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// The options of a node that finds its peers by one seed.
 fn wild(params: &Arc<Params>, node: usize) -> Config {
-    let dialling = Options {
+    let dialling = LinkOptions {
         automatic: true,
         dns_seeds: vec!["seed.example".into()],
         listen: true,
         external: vec![address(node)],
-        ..Options::default()
+        ..LinkOptions::default()
     };
     Config { dialling, ..World::config(params) }
 }
