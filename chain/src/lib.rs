@@ -4,27 +4,26 @@
 //! unheard of. Everything is built from one pattern: *gather* what a decision needs, *judge* it with a pure
 //! function, *commit* the outcome in one durable write.
 //!
-//! The map, from the ground up (nothing imports what stands below it in this list):
+//! The map, from the ground up (each imports only what stands above it):
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`params`] | networks: genesis, limits, activation heights, exceptions; a network of one's own from a file |
-//! | [`rejection`] | every reason to refuse a block or a transaction, once |
 //! | [`coins`] | a coin: an unspent output with its height |
 //! | [`block`] | a decoded block with the hashes that every rule asks for |
-//! | [`script`] | the script interpreter, signature hashes, taproot |
-//! | [`rules`] | the consensus rules by stage; the crate's heart |
-//! | [`tree`] | all headers, chain work, the best chain, invalid marks |
-//! | [`store`] | what a ledger needs of a disk: RocksDB and flat files, or memory |
-//! | [`table`] | the coins in memory: a live and a frozen layer over the store |
 //! | [`pool`] | the checking threads |
+//! | [`script`] | the script interpreter, signature hashes, taproot |
+//! | [`params`] | networks: genesis, limits, activation heights, exceptions; a network of one's own from a file |
+//! | [`rejection`] | every reason to refuse a block or a transaction, once |
+//! | [`rules`] | the consensus rules by stage; the crate's heart |
+//! | [`store`] | what a ledger needs of a disk: RocksDB and flat files, or memory |
+//! | [`tree`] | all headers, chain work, the best chain, invalid marks |
+//! | [`table`] | the coins in memory: a live and a frozen layer over the store |
+//! | [`muhash`], [`stats`] | the hash of the coin set; its totals |
+//! | [`snapshot`] | the file that holds a coin set |
 //! | [`index`] | optional indexes: from a block to rows that things are found by |
 //! | [`ledger`] | the single writer: headers, blocks, the best chain step by step, flushes |
 //! | [`mempool`] | transactions that could be in the next block: acceptance, policy, what a block takes |
 //! | [`template`] | the next block, for who mines it |
-//! | [`muhash`] | the hash of the coin set |
-//! | [`stats`] | the totals of the coin set |
-//! | [`snapshot`] | the file that holds a coin set |
 
 pub mod block;
 pub mod coins;

@@ -30,30 +30,27 @@
 //!   driver says of it afterwards is ignored.
 //! - **Same seed, same inputs, same outputs.**
 //!
-//! The map, from the ground up:
+//! The map, from the ground up. Each imports only what stands above it, but for two that all share: `peer`, where each
+//! keeps its part of a peer's state, and `protocol`, whose words and whose call they take part in.
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`addr`] | addresses on every network, and their groups |
-//! | [`message`] | every message and its payload |
-//! | [`wire`] | framing: version 1, version 2 (BIP324), which of them |
-//! | [`limits`], [`timers`] | every size; every duration and the table of deadlines |
-//! | [`view`] | what gossip may read of the chain |
-//! | [`permissions`] | what an operator lets some peers do |
 //! | [`peer`] | one peer and the state that each module keeps of it |
-//! | `handshake`, `ping`, `guard` | version to verack; keeping alive; misbehaviour |
-//! | `headers`, `chainsync` | who has which chain; the low-work defence; outbound peers that stay behind |
-//! | `blocks`, `serve`, `announce` | fetching blocks; serving them; telling of new ones |
-//! | `compact` | compact blocks (BIP152), received and sent |
-//! | [`bloom`], `filtered` | bloom filters; serving light clients (BIP37) |
-//! | `filters` | serving compact filters of blocks to light clients (BIP157) |
-//! | [`upload`] | what was sent today, and how much may be |
-//! | `txrelay` | announcing and serving transactions |
-//! | `txdownload`, `requests`, `orphans`, `recent` | fetching them: whom to ask for which; what waits for its parents; what was refused |
-//! | [`addrman`], [`bans`] | the peer book; whom the operator refuses |
-//! | `gossip`, [`local`] | addresses between peers; our own addresses |
-//! | [`slots`], [`dial`], `seeds`, `surplus` | who is let in and who has to go; whom to dial; the first addresses; extra peers |
 //! | [`protocol`] | inputs, outputs, and the one `match` that says which module takes which message |
+//! | [`limits`], [`timers`] | every size; every duration and the table of deadlines |
+//! | [`addr`], [`bans`] | addresses on every network, and their groups; whom the operator refuses |
+//! | [`permissions`] | what an operator lets some peers do |
+//! | [`bloom`], [`message`] | bloom filters; every message and its payload |
+//! | [`wire`] | framing: version 1, version 2 (BIP324), which of them |
+//! | [`view`] | what gossip may read of the chain |
+//! | `guard`, `ping`, `handshake` | misbehaviour; keeping alive; version to verack |
+//! | `headers`, `chainsync` | who has which chain, the low-work defence; outbound peers that stay behind |
+//! | `blocks`, `compact`, `announce` | fetching blocks; compact blocks (BIP152), received and sent; telling of new ones |
+//! | `txrelay` | announcing and serving transactions |
+//! | `recent`, `orphans`, `requests`, `txdownload` | fetching them: what was refused; what waits for its parents; whom to ask |
+//! | [`upload`], `filtered`, `serve`, `filters` | what may be sent in a day; serving light clients (BIP37), blocks, filters (BIP157) |
+//! | [`addrman`], [`local`], `gossip` | the peer book; our own addresses; addresses between peers |
+//! | [`slots`], `seeds`, [`dial`], `surplus` | who is let in and who has to go; the first addresses; whom to dial; extra peers |
 //! | [`driver`] | sockets, clock and OS randomness: what the protocol runs on outside the simulator |
 //! | `sim` | the virtual network (feature `sim`) |
 
@@ -97,5 +94,5 @@ pub mod view;
 pub mod wire;
 
 pub use handshake::PROTOCOL_VERSION;
-pub use requests::GenTxid;
+pub use message::GenTxid;
 pub use txrelay::Relayed;

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use bitcoin::bip152::{BlockTransactions, BlockTransactionsRequest, HeaderAndShortIds};
 use bitcoin::block::Header;
+use bitcoin::hashes::Hash;
 use bitcoin::p2p::message_blockdata::Inventory;
 use bitcoin::p2p::message_filter::{CFCheckpt, CFHeaders, CFilter, GetCFCheckpt, GetCFHeaders, GetCFilters};
-use bitcoin::{BlockHash, MerkleBlock, Transaction};
+use bitcoin::{BlockHash, MerkleBlock, Transaction, Txid, Wtxid};
 
 use crate::addr::NetAddr;
 use crate::bloom::BloomFilter;
@@ -338,6 +339,42 @@ impl Message {
             Message::Ping(_) | Message::Pong(_) | Message::FeeFilter(_) | Message::SendCmpct { .. } => 9,
             Message::Verack | Message::WtxidRelay | Message::SendAddrV2 | Message::SendHeaders | Message::GetAddr => 0,
             _ => 100,
+        }
+    }
+}
+
+/// A transaction by the id it was announced with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GenTxid {
+    /// Without witness.
+    Txid(Txid),
+    /// With witness.
+    Wtxid(Wtxid),
+}
+
+impl GenTxid {
+    /// What an inventory item announces or asks for, if that is a transaction.
+    pub(crate) fn of(item: &Inventory) -> Option<GenTxid> {
+        match item {
+            Inventory::Transaction(id) | Inventory::WitnessTransaction(id) => Some(GenTxid::Txid(*id)),
+            Inventory::WTx(id) => Some(GenTxid::Wtxid(*id)),
+            _ => None,
+        }
+    }
+
+    /// How it is asked for. Core: `GetFetchFlags`.
+    pub(crate) fn request(&self, serves_witnesses: bool) -> Inventory {
+        match self {
+            GenTxid::Txid(id) if serves_witnesses => Inventory::WitnessTransaction(*id),
+            GenTxid::Txid(id) => Inventory::Transaction(*id),
+            GenTxid::Wtxid(id) => Inventory::WTx(*id),
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8; 32] {
+        match self {
+            GenTxid::Txid(id) => id.as_byte_array(),
+            GenTxid::Wtxid(id) => id.as_byte_array(),
         }
     }
 }

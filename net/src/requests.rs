@@ -5,48 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use bitcoin::hashes::{Hash, siphash24};
-use bitcoin::p2p::message_blockdata::Inventory;
-use bitcoin::{Txid, Wtxid};
+use bitcoin::hashes::siphash24;
 
+use crate::message::GenTxid;
 use crate::protocol::PeerId;
 use crate::timers::{GETDATA_TX_INTERVAL, Micros, OVERLOADED_PEER_TX_DELAY};
-
-/// A transaction by the id it was announced with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum GenTxid {
-    /// Without witness.
-    Txid(Txid),
-    /// With witness.
-    Wtxid(Wtxid),
-}
-
-impl GenTxid {
-    /// What an inventory item announces or asks for, if that is a transaction.
-    pub(crate) fn of(item: &Inventory) -> Option<GenTxid> {
-        match item {
-            Inventory::Transaction(id) | Inventory::WitnessTransaction(id) => Some(GenTxid::Txid(*id)),
-            Inventory::WTx(id) => Some(GenTxid::Wtxid(*id)),
-            _ => None,
-        }
-    }
-
-    /// How it is asked for. Core: `GetFetchFlags`.
-    pub(crate) fn request(&self, serves_witnesses: bool) -> Inventory {
-        match self {
-            GenTxid::Txid(id) if serves_witnesses => Inventory::WitnessTransaction(*id),
-            GenTxid::Txid(id) => Inventory::Transaction(*id),
-            GenTxid::Wtxid(id) => Inventory::WTx(*id),
-        }
-    }
-
-    pub(crate) fn bytes(&self) -> &[u8; 32] {
-        match self {
-            GenTxid::Txid(id) => id.as_byte_array(),
-            GenTxid::Wtxid(id) => id.as_byte_array(),
-        }
-    }
-}
 
 /// An id of either kind: one without witness has the same of both.
 type Hash32 = [u8; 32];

@@ -12,12 +12,12 @@ use groat_chain::rejection::{Blame, Rejection};
 use rand::Rng;
 
 use crate::limits::Limits;
-use crate::message::Message;
+use crate::message::{GenTxid, Message};
 use crate::orphans::{Named, Orphans};
 use crate::peer::{NODE_WITNESS, Peer, Peers};
 use crate::protocol::{Cx, MAX_GETDATA_SZ, OrphanTx, PeerId, Pending, Policy, TxVerdict, Work};
 use crate::recent::Recent;
-use crate::requests::{Circumstances, GenTxid, Requests};
+use crate::requests::{Circumstances, Requests};
 use crate::timers::{
     GETDATA_TX_INTERVAL, HEDGE_AFTER, HEDGE_AFTER_MAX, HEDGED_NONPREF_PEER_TX_DELAY, Micros, NONPREF_PEER_TX_DELAY,
     TXID_RELAY_DELAY,

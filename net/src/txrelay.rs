@@ -19,10 +19,9 @@ use rand::Rng;
 
 use crate::addr::Network;
 use crate::bloom::BloomFilter;
-use crate::message::{MAX_INV_SZ, Message};
+use crate::message::{GenTxid, MAX_INV_SZ, Message};
 use crate::peer::{Peer, Peers};
 use crate::protocol::{Cx, PeerId};
-use crate::requests::GenTxid;
 use crate::timers::{
     INBOUND_INVENTORY_BROADCAST_INTERVAL, Micros, OUTBOUND_INVENTORY_BROADCAST_INTERVAL, REATTEMPT_BROADCAST_INTERVAL,
     REATTEMPT_BROADCAST_SPREAD, Timer, exponential,

@@ -8,7 +8,7 @@ use bitcoin::block::Header;
 use bitcoin::{BlockHash, CompactTarget, Transaction, Work, Wtxid};
 use groat_chain::tree::Tree;
 
-use crate::requests::GenTxid;
+use crate::message::GenTxid;
 
 /// Number of a header in a view. It never comes to mean another header.
 pub use groat_chain::tree::Id;

@@ -7,7 +7,7 @@ use std::ops::Range;
 use bitcoin::{Txid, Wtxid};
 
 use super::Relayed;
-use crate::requests::GenTxid;
+use crate::message::GenTxid;
 
 /// Bits of peers that are gone are not cleared before there are so many of them.
 const MIN_STALE_BITS: usize = 64;
