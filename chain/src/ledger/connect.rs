@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::ahead::Prefetched;
 use super::gather::Gathered;
 use super::scripts::ScriptRun;
 use super::{InFlight, Ledger, LedgerError, Step};
@@ -9,6 +10,7 @@ use crate::block::Block;
 use crate::coins::Coin;
 use crate::rejection::Rejection;
 use crate::rules;
+use crate::rules::connect::{Connected, connect_block};
 use crate::script::Flags;
 use crate::store::{StoreError, codec};
 use crate::tree::{Id, Tree};
@@ -17,30 +19,11 @@ impl Ledger {
     /// Connects the next block on the way to `target`, which descends from the tip.
     pub(super) fn connect_next(&mut self, target: Id) -> Result<Step, LedgerError> {
         let (id, block, prefetched) = self.next_block(target)?;
-        let tree = self.tree.read();
-        let (height, parent) = (tree.node(id).height, self.tip);
-        let has_undo = tree.node(id).undo().is_some();
-        let file = tree.node(id).block().expect("a block to connect is stored").file;
-        drop(tree);
-
-        let overwrites = self.must_not_overwrite(&block, height) && self.overwrites(&block)?;
-        // A block that would overwrite coins is refused before it touches one.
-        let mut gathered = if overwrites { Gathered::default() } else { self.gather(&block, height, prefetched)? };
-        let tree = self.tree.read();
-        let verdict = rules::connect::connect_block(
-            &block,
-            &gathered.spent,
-            gathered.complete,
-            &tree.branch(parent),
-            &self.params,
-            overwrites,
-        );
-        let trusted = self.scripts_are_assumed(&tree, id);
-        drop(tree);
+        let (mut gathered, verdict) = self.judge(&block, prefetched)?;
         let connected = match verdict {
             Ok(connected) => connected,
             Err(rejection) => {
-                self.revert(&block, &gathered.spent, &gathered.overwritten, gathered.transactions)?;
+                self.revert(&block, &gathered.spent, &gathered.overwritten, gathered.transactions);
                 // What is in flight is older and speaks first; this block is then judged again.
                 if let Some(step) = self.settle(true)? {
                     return Ok(step);
@@ -53,6 +36,11 @@ impl Ledger {
         };
         gathered.spent.append(&mut gathered.overwritten);
         let spent = Arc::new(gathered.spent);
+        let tree = self.tree.read();
+        let trusted = self.scripts_are_assumed(&tree, id);
+        let has_undo = tree.node(id).undo().is_some();
+        let file = tree.node(id).block().expect("a block to connect is stored").file;
+        drop(tree);
         let scripts = if trusted { ScriptRun::none() } else { self.run_scripts(&block, &spent, connected.flags) };
         if !has_undo {
             let pos = self.store.append_undo(file, &codec::encode_undo(&spent))?;
@@ -63,6 +51,23 @@ impl Ledger {
         self.tip = id;
         self.in_flight.push_back(InFlight { id, block, spent, scripts, parts });
         Ok(Step::Moved(None))
+    }
+
+    /// Moves the coins of a block that follows where they stand, and judges the block on them; its scripts are not run.
+    /// A block that would overwrite coins is refused before it touches one. Whatever the verdict, the coins are moved.
+    pub(super) fn judge(
+        &mut self,
+        block: &Block,
+        prefetched: Prefetched,
+    ) -> Result<(Gathered, Result<Connected, Rejection>), LedgerError> {
+        let height = self.height() + 1;
+        let overwrites = self.must_not_overwrite(block, height) && self.overwrites(block)?;
+        let gathered = if overwrites { Gathered::default() } else { self.gather(block, height, prefetched)? };
+        let tree = self.tree.read();
+        let verdict =
+            connect_block(block, &gathered.spent, gathered.complete, &tree.branch(self.tip), &self.params, overwrites);
+        drop(tree);
+        Ok((gathered, verdict))
     }
 
     /// The reason that Core would give to refuse a block that does not connect: see
@@ -106,13 +111,12 @@ impl Ledger {
     }
 
     /// Takes all blocks in flight back.
-    pub(super) fn revert_in_flight(&mut self) -> Result<(), LedgerError> {
+    pub(super) fn revert_in_flight(&mut self) {
         while let Some(InFlight { id, block, spent, .. }) = self.in_flight.pop_back() {
-            self.revert_connected(&block, &spent)?;
+            self.revert_connected(&block, &spent);
             self.tip = self.tree.read().node(id).parent().expect("genesis is never connected");
         }
         self.ahead.clear();
-        Ok(())
     }
 
     /// Takes the last connected block back.
@@ -121,10 +125,10 @@ impl Ledger {
         let id = self.tip;
         let parent = self.tree.read().node(id).parent().expect("a fork lies below");
         if let Some(InFlight { block, spent, .. }) = self.in_flight.pop_back() {
-            self.revert_connected(&block, &spent)?;
+            self.revert_connected(&block, &spent);
         } else {
             let (block, spent) = self.read_connected(id)?;
-            self.revert_connected(&block, &spent)?;
+            self.revert_connected(&block, &spent);
             if self.change.connected.last().is_some_and(|last| last.hash == block.hash) {
                 self.change.connected.pop();
             } else {

@@ -109,20 +109,14 @@ impl Ledger {
     }
 
     /// Takes a connected block back with its undo.
-    pub(super) fn revert_connected(&mut self, block: &Block, undo: &[Coin]) -> Result<(), LedgerError> {
+    pub(super) fn revert_connected(&mut self, block: &Block, undo: &[Coin]) {
         let inputs: usize = block.transactions.iter().skip(1).map(|tx| tx.input.len()).sum();
         let (spent, overwritten) = undo.split_at(undo.len().min(inputs));
-        self.revert(block, spent, overwritten, block.transactions.len())
+        self.revert(block, spent, overwritten, block.transactions.len());
     }
 
     /// Takes back what [`Ledger::gather`] did for the first `transactions` transactions and the coins in `spent`.
-    pub(super) fn revert(
-        &mut self,
-        block: &Block,
-        spent: &[Coin],
-        overwritten: &[Coin],
-        transactions: usize,
-    ) -> Result<(), LedgerError> {
+    pub(super) fn revert(&mut self, block: &Block, spent: &[Coin], overwritten: &[Coin], transactions: usize) {
         let mut starts = Vec::with_capacity(block.transactions.len());
         let mut start = 0;
         for (number, transaction) in block.transactions.iter().enumerate() {
@@ -147,7 +141,6 @@ impl Ledger {
         for (vout, coin) in overwritten.iter().enumerate() {
             self.table.restore(OutPoint::new(block.txids[0], vout as u32), coin.clone());
         }
-        Ok(())
     }
 
     /// Reads a block that was connected once, with the coins it spent.

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::ahead::Prefetched;
 use super::gather::Gathered;
 use super::{Ledger, LedgerError};
 use crate::block::Block;
@@ -34,38 +35,26 @@ impl Ledger {
         if tree.tip() != self.tip || block.header.prev_blockhash != tip.hash {
             return Ok(Proposal::NotOnTip);
         }
-        let (branch, height) = (tree.branch(self.tip), tip.height + 1);
+        let branch = tree.branch(self.tip);
         let judged = rules::block::check_body(block)
             .and_then(|()| rules::header::contextual_check_header(&block.header, &branch, &self.params, now))
             .and_then(|()| rules::block::contextual_check_block(block, &branch, &self.params));
         drop(tree);
         Ok(match judged {
-            Ok(()) => self.try_to_connect(block, height)?.map_or_else(Proposal::Rejected, |()| Proposal::Valid),
+            Ok(()) => self.try_to_connect(block)?.map_or_else(Proposal::Rejected, |()| Proposal::Valid),
             Err(rejection) => Proposal::Rejected(rejection),
         })
     }
 
     /// Connects a block to the coins, scripts and all, and takes it back.
-    fn try_to_connect(&mut self, block: &Arc<Block>, height: u32) -> Result<Result<(), Rejection>, LedgerError> {
-        let overwrites = self.must_not_overwrite(block, height) && self.overwrites(block)?;
-        let gathered = if overwrites { Gathered::default() } else { self.gather(block, height, Default::default())? };
-        let tree = self.tree.read();
-        let judged = rules::connect::connect_block(
-            block,
-            &gathered.spent,
-            gathered.complete,
-            &tree.branch(self.tip),
-            &self.params,
-            overwrites,
-        );
-        drop(tree);
-        let Gathered { spent, overwritten, transactions, .. } = gathered;
+    fn try_to_connect(&mut self, block: &Arc<Block>) -> Result<Result<(), Rejection>, LedgerError> {
+        let (Gathered { spent, overwritten, transactions, .. }, judged) = self.judge(block, Prefetched::default())?;
         let spent = Arc::new(spent);
         let judged = match judged {
             Ok(connected) => self.run_scripts(block, &spent, connected.flags).wait(&self.pool),
             Err(rejection) => Err(rejection),
         };
-        self.revert(block, &spent, &overwritten, transactions)?;
+        self.revert(block, &spent, &overwritten, transactions);
         match judged {
             Err(rejection) if !matches!(rejection, Rejection::BlockScript(_)) => {
                 Ok(Err(self.in_cores_words(block, rejection)?))

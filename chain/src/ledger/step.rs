@@ -129,7 +129,7 @@ impl Ledger {
         while let Some(front) = self.in_flight.front() {
             if self.tree.read().node(front.id).is_invalid() {
                 // The operator said so meanwhile: it must not be published.
-                self.revert_in_flight()?;
+                self.revert_in_flight();
                 break;
             }
             let inputs: usize = self.in_flight.iter().map(|entry| entry.spent.len()).sum();
@@ -141,7 +141,7 @@ impl Ledger {
             let (id, block) = (front.id, front.block.clone());
             let scripts = std::mem::replace(&mut front.scripts, ScriptRun::none());
             if let Err(rejection) = scripts.wait(&self.pool) {
-                self.revert_in_flight()?;
+                self.revert_in_flight();
                 self.check_witness_again(id, &block)?;
                 self.refuse(id, &rejection);
                 return Ok(Some(Step::Refused(block.hash, rejection)));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bitcoin::OutPoint;
 
-use super::scripts::ScriptRun;
+use super::ahead::Prefetched;
 use super::{Change, Ledger, LedgerError, Options};
 use crate::rules;
 use crate::table::CoinTable;
@@ -89,7 +89,7 @@ impl Ledger {
                     return Err(fault(&format!("its output {outpoint} is not among the coins")));
                 }
             }
-            self.revert_connected(&block, &spent)?;
+            self.revert_connected(&block, &spent);
             self.tip = parent;
             down.push(id);
             verified.blocks += 1;
@@ -112,27 +112,15 @@ impl Ledger {
         let (block, stored) = self.read_connected(id)?;
         let height = self.tree.read().node(id).height;
         let fault = |what: String| LedgerError::Damaged(format!("block {} at height {height}: {what}", block.hash));
-        let overwrites = self.must_not_overwrite(&block, height) && self.overwrites(&block)?;
-        let mut gathered = self.gather(&block, height, Default::default())?;
-        let tree = self.tree.read();
-        let verdict = rules::connect::connect_block(
-            &block,
-            &gathered.spent,
-            gathered.complete,
-            &tree.branch(self.tip),
-            &self.params,
-            overwrites,
-        );
-        drop(tree);
+        let (mut gathered, verdict) = self.judge(&block, Prefetched::default())?;
         let connected = verdict.map_err(|rejection| fault(rejection.to_string()))?;
         gathered.spent.append(&mut gathered.overwritten);
         if gathered.spent != stored {
             return Err(fault("its undo differs from the coins it spends".into()));
         }
         let spent = Arc::new(gathered.spent);
-        ScriptRun::start(&self.pool, &block, &spent, connected.flags, None)
-            .wait(&self.pool)
-            .map_err(|rejection| fault(rejection.to_string()))?;
+        let scripts = self.run_scripts(&block, &spent, connected.flags).wait(&self.pool);
+        scripts.map_err(|rejection| fault(rejection.to_string()))?;
         self.tip = id;
         Ok(())
     }
