@@ -13,8 +13,7 @@ use bitcoin::{
 
 use crate::mempool::Selected;
 use crate::params::{Buried, Params};
-use crate::rules::branch::Branch;
-use crate::rules::branch::median_time_past;
+use crate::rules::branch::{Branch, median_time_past};
 use crate::rules::commitment::{WITNESS_COMMITMENT_HEAD, witness_commitment};
 use crate::rules::connect::subsidy;
 use crate::rules::deployment::{compute_block_version, is_active};

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bitcoin::{MerkleBlock, Txid};
 use groat_chain::block::Block;
+use groat_chain::script::MAX_SCRIPT_ELEMENT_SIZE;
 
 use crate::bloom::BloomFilter;
 use crate::handshake::offered_services;
@@ -17,9 +18,6 @@ use crate::message::{Kind, Message};
 use crate::peer::{NODE_BLOOM, Peer};
 use crate::protocol::{Cx, Reason};
 use crate::txrelay::{TxRelay, without_witness};
-
-/// Longest element of a script, and so of a filter. Core's name and value.
-const MAX_SCRIPT_ELEMENT_SIZE: usize = 520;
 
 /// What breaks a rule that no honest peer breaks.
 type Misbehaviour = &'static str;

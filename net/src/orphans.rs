@@ -7,12 +7,10 @@ use std::sync::Arc;
 use bitcoin::hashes::Hash;
 use bitcoin::{OutPoint, Transaction, Txid, Wtxid};
 use groat_chain::block::Block;
+use groat_chain::mempool::policy::MAX_STANDARD_TX_WEIGHT;
 use rand::Rng;
 
 use crate::protocol::PeerId;
-
-/// Nothing heavier is kept: no pool would take it. Core's name and value.
-const MAX_STANDARD_TX_WEIGHT: u64 = 400_000;
 
 /// A transaction with its ids.
 #[derive(Clone, Debug)]

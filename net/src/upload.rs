@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
+use groat_chain::rules::limits::MAX_BLOCK_SERIALIZED_SIZE;
+
 use crate::timers::Micros;
 
 /// The time over which bytes are counted. Core's name and value.
 pub const MAX_UPLOAD_TIMEFRAME: Duration = Duration::from_secs(24 * 60 * 60);
 /// A block older than this, against the best header, is served only while there is plenty left. Core's name and value.
 pub const HISTORICAL_BLOCK_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// Longest serialization of a block. Core's name and value.
-const MAX_BLOCK_SERIALIZED_SIZE: u64 = 4_000_000;
 /// How often a block comes.
 const BLOCK_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
@@ -71,7 +71,7 @@ impl Upload {
     /// Whether what is left is for new blocks. Core: `OutboundTargetReached(true)`.
     pub(crate) fn is_near(&self, now: Micros) -> bool {
         let blocks = self.time_left(now).as_secs() / BLOCK_INTERVAL.as_secs();
-        let reserve = blocks * MAX_BLOCK_SERIALIZED_SIZE;
+        let reserve = blocks * MAX_BLOCK_SERIALIZED_SIZE as u64;
         self.target > 0 && self.sent >= self.target.saturating_sub(reserve)
     }
 

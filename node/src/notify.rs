@@ -13,8 +13,7 @@ use groat_chain::tree::Tree;
 use parking_lot::RwLock;
 
 use crate::events::{Event, Queue};
-use crate::process::IN_BACKGROUND;
-use crate::process::thread;
+use crate::process::{IN_BACKGROUND, thread};
 use crate::zmq::Publisher;
 
 /// Commands that run at a time. Those that never end must not fill the machine.

@@ -14,14 +14,13 @@ use super::{Key, Mempool};
 use crate::coins::Coin;
 use crate::ledger::{Ledger, LedgerError};
 use crate::rejection::Rejection;
-use crate::rules::branch::Branch;
-use crate::rules::branch::median_time_past;
+use crate::rules::branch::{Branch, median_time_past};
 use crate::rules::deployment::script_flags;
-use crate::rules::inputs::{SEQUENCE_LOCKTIME_DISABLE_FLAG, check_inputs, is_final, sequence_locks};
+use crate::rules::inputs::{check_inputs, is_final, sequence_locks};
 use crate::rules::limits::WITNESS_SCALE_FACTOR;
 use crate::rules::sigops::transaction_sigop_cost;
 use crate::rules::transaction::check_transaction;
-use crate::script::{Flags, Sighashes, VerdictCache, verify_input};
+use crate::script::{Flags, SEQUENCE_LOCKTIME_DISABLE_FLAG, Sighashes, VerdictCache, verify_input};
 
 /// Why a transaction was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]

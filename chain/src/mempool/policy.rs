@@ -8,8 +8,7 @@ use super::fee::fee_for;
 use crate::coins::Coin;
 use crate::rejection::Rejection;
 use crate::rules::block::is_unspendable;
-use crate::rules::limits::MAX_BLOCK_SIGOPS_COST;
-use crate::rules::limits::WITNESS_SCALE_FACTOR;
+use crate::rules::limits::{MAX_BLOCK_SIGOPS_COST, WITNESS_SCALE_FACTOR};
 use crate::script::opcode::{Cursor, OP_1, OP_1NEGATE, OP_16, OP_RESERVED, is_p2sh, is_push_only, witness_program};
 use crate::script::taproot::{ANNEX_TAG, TAPROOT_LEAF_MASK, TAPROOT_LEAF_TAPSCRIPT};
 use crate::script::{

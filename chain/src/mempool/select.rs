@@ -8,8 +8,7 @@ use bitcoin::{Transaction, Txid, Wtxid};
 use super::Mempool;
 use super::fee::FeeRate;
 use crate::rules::inputs::is_final;
-use crate::rules::limits::MAX_BLOCK_SIGOPS_COST;
-use crate::rules::limits::MAX_BLOCK_WEIGHT;
+use crate::rules::limits::{MAX_BLOCK_SIGOPS_COST, MAX_BLOCK_WEIGHT};
 
 /// How much a block may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

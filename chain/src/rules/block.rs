@@ -12,6 +12,7 @@ use super::{pow, signet};
 use crate::block::Block;
 use crate::params::{Buried, Params};
 use crate::rejection::Rejection;
+use crate::script::MAX_SCRIPT_SIZE;
 use bitcoin::hashes::Hash;
 use bitcoin::{Script, Transaction, opcodes, script};
 
@@ -166,6 +167,5 @@ pub fn is_mutated(block: &Block, segwit: bool) -> bool {
 /// Whether an output with this script never becomes a coin, since nothing can spend it: it begins with OP_RETURN or
 /// is longer than a script may be. Core: `CScript::IsUnspendable`.
 pub fn is_unspendable(script: &Script) -> bool {
-    const MAX_SCRIPT_SIZE: usize = 10_000;
     script.len() > MAX_SCRIPT_SIZE || script.as_bytes().first() == Some(&opcodes::all::OP_RETURN.to_u8())
 }

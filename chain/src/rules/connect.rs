@@ -3,8 +3,7 @@
 use super::branch::Branch;
 use super::deployment::{is_active, script_flags};
 use super::inputs::{check_inputs, sequence_locks};
-use super::limits::MAX_BLOCK_SIGOPS_COST;
-use super::limits::MAX_MONEY;
+use super::limits::{MAX_BLOCK_SIGOPS_COST, MAX_MONEY};
 use super::sigops::transaction_sigop_cost;
 use crate::block::Block;
 use crate::coins::Coin;

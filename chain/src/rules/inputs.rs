@@ -5,16 +5,11 @@ use super::limits::MAX_MONEY;
 use crate::coins::Coin;
 use crate::params::Params;
 use crate::rejection::Rejection;
+use crate::script::{
+    LOCKTIME_THRESHOLD, SEQUENCE_LOCKTIME_DISABLE_FLAG, SEQUENCE_LOCKTIME_MASK, SEQUENCE_LOCKTIME_TYPE_FLAG,
+};
 use bitcoin::{Amount, Sequence, Transaction};
 
-/// Lock times below this are heights, the others are times. Core: `LOCKTIME_THRESHOLD`.
-pub const LOCKTIME_THRESHOLD: u32 = 500_000_000;
-/// A sequence number with this bit is no relative lock time (BIP68).
-pub const SEQUENCE_LOCKTIME_DISABLE_FLAG: u32 = 1 << 31;
-/// A relative lock time with this bit is a time, the others are heights (BIP68).
-pub const SEQUENCE_LOCKTIME_TYPE_FLAG: u32 = 1 << 22;
-/// The bits of a sequence number that hold the relative lock time (BIP68).
-pub const SEQUENCE_LOCKTIME_MASK: u32 = 0xffff;
 /// A relative time counts units of two to this power of seconds (BIP68).
 pub const SEQUENCE_LOCKTIME_GRANULARITY: u32 = 9;
 

@@ -1,7 +1,9 @@
-//! The bounds that rules of several stages share, with Core's names and values.
+//! The bounds that rules of several stages share, with Core's names and values. Knows nothing.
 
 /// No amount is above this, in satoshi: no rule on supply, but a bound on every sum. Core: `MAX_MONEY`.
 pub const MAX_MONEY: u64 = 21_000_000 * 100_000_000;
+/// No serialized block is longer, in bytes.
+pub const MAX_BLOCK_SERIALIZED_SIZE: usize = 4_000_000;
 /// The most that a block may weigh ([BIP-0141]).
 ///
 /// [BIP-0141]: https://github.com/bitcoin/bips/blob/master/bip-0141.mediawiki

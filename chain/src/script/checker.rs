@@ -136,8 +136,9 @@ impl Checker for TransactionChecker<'_> {
     fn check_lock_time(&self, lock: i64) -> bool {
         let transaction = self.sighashes.transaction();
         let own = i64::from(transaction.lock_time.to_consensus_u32());
+        let threshold = i64::from(LOCKTIME_THRESHOLD);
         // Heights compare with heights, times with times; a final input switches the lock time off.
-        (own < LOCKTIME_THRESHOLD) == (lock < LOCKTIME_THRESHOLD)
+        (own < threshold) == (lock < threshold)
             && lock <= own
             && transaction.input[self.index].sequence.0 != SEQUENCE_FINAL
     }
@@ -156,13 +157,13 @@ impl Checker for TransactionChecker<'_> {
     }
 }
 
-/// Lock times below are heights, others are times.
-const LOCKTIME_THRESHOLD: i64 = 500_000_000;
 /// The sequence number of an input that switches the lock time off.
 const SEQUENCE_FINAL: u32 = 0xffff_ffff;
-/// A sequence number with this bit is no relative lock (BIP68).
-const SEQUENCE_LOCKTIME_DISABLE_FLAG: u32 = 1 << 31;
-/// A relative lock with this bit is in units of 512 seconds, one without in blocks (BIP68).
-const SEQUENCE_LOCKTIME_TYPE_FLAG: u32 = 1 << 22;
-/// The bits of a sequence number that hold a relative lock (BIP68).
-const SEQUENCE_LOCKTIME_MASK: u32 = 0xffff;
+/// Lock times below this are heights, the others are times. Core: `LOCKTIME_THRESHOLD`.
+pub const LOCKTIME_THRESHOLD: u32 = 500_000_000;
+/// A sequence number with this bit is no relative lock time (BIP68).
+pub const SEQUENCE_LOCKTIME_DISABLE_FLAG: u32 = 1 << 31;
+/// A relative lock time with this bit is a time, the others are heights (BIP68).
+pub const SEQUENCE_LOCKTIME_TYPE_FLAG: u32 = 1 << 22;
+/// The bits of a sequence number that hold the relative lock time (BIP68).
+pub const SEQUENCE_LOCKTIME_MASK: u32 = 0xffff;

@@ -6,13 +6,13 @@ mod checksig;
 use bitcoin::hashes::{Hash, ripemd160, sha1};
 use sha2::{Digest, Sha256};
 
-use super::Checker;
 use super::error::ScriptError;
 use super::flags::Flags;
 use super::num::{self, MAX_NUM_SIZE};
 use super::opcode::*;
 use super::sighash::{SigVersion, TaprootSpend};
 use super::stack::{Element, Stack};
+use super::{Checker, SEQUENCE_LOCKTIME_DISABLE_FLAG};
 
 pub(super) use checksig::push_prefix;
 
@@ -30,8 +30,6 @@ pub const MAX_STACK_SIZE: usize = 1000;
 pub const VALIDATION_WEIGHT_PER_SIGOP_PASSED: i64 = 50;
 /// What a tapscript may spend on signatures beyond the weight of its witness (BIP342).
 pub const VALIDATION_WEIGHT_OFFSET: i64 = 50;
-/// A CHECKSEQUENCEVERIFY operand with this bit asks nothing (BIP112).
-const SEQUENCE_LOCKTIME_DISABLE_FLAG: i64 = 1 << 31;
 
 /// What executing a script depends on besides the script and its stack.
 pub(super) struct Context<'c, C> {
@@ -289,7 +287,8 @@ impl<'a, C: Checker> Machine<'_, 'a, '_, C> {
             return Ok(());
         }
         let lock = self.lock()?;
-        if lock & SEQUENCE_LOCKTIME_DISABLE_FLAG == 0 && !self.context.checker.check_sequence(lock) {
+        // An operand with the bit asks nothing (BIP112).
+        if lock & i64::from(SEQUENCE_LOCKTIME_DISABLE_FLAG) == 0 && !self.context.checker.check_sequence(lock) {
             return Err(ScriptError::UnsatisfiedLocktime);
         }
         Ok(())

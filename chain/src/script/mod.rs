@@ -23,7 +23,10 @@ use bitcoin::{Script, Witness};
 use sha2::{Digest, Sha256};
 
 pub use cache::VerdictCache;
-pub use checker::{Checker, TransactionChecker, verify_input};
+pub use checker::{
+    Checker, LOCKTIME_THRESHOLD, SEQUENCE_LOCKTIME_DISABLE_FLAG, SEQUENCE_LOCKTIME_MASK, SEQUENCE_LOCKTIME_TYPE_FLAG,
+    TransactionChecker, verify_input,
+};
 pub use error::ScriptError;
 pub use flags::{Flags, UnknownFlag};
 pub use interpreter::{

@@ -6,6 +6,7 @@ mod tests;
 
 use super::import::BlockFile;
 use super::{FilePos, StoreError};
+use crate::rules::limits::MAX_BLOCK_SERIALIZED_SIZE;
 use bitcoin::hashes::{Hash, HashEngine, sha256d};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,9 +18,6 @@ use std::sync::Arc;
 
 /// A block file that would grow past this gives way to a new pair (Core: src/node/blockstorage.h).
 pub const MAX_BLOCKFILE_SIZE: u32 = 0x800_0000;
-
-/// No serialized block is longer (Core: src/consensus/consensus.h).
-pub const MAX_BLOCK_SERIALIZED_SIZE: u32 = 4_000_000;
 
 /// Magic and length before each record.
 const HEAD: u64 = 8;
@@ -197,7 +195,7 @@ impl Files {
     /// Reads the block at `pos`.
     pub fn read_block(&self, pos: FilePos) -> Result<Vec<u8>, StoreError> {
         let block = self.read(pos, Kind::Block)?;
-        if block.len() > MAX_BLOCK_SERIALIZED_SIZE as usize {
+        if block.len() > MAX_BLOCK_SERIALIZED_SIZE {
             return Err(self.damaged(pos, Kind::Block, "a length no block has"));
         }
         Ok(block)

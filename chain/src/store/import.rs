@@ -4,7 +4,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::files::MAX_BLOCK_SERIALIZED_SIZE;
+use crate::rules::limits::MAX_BLOCK_SERIALIZED_SIZE;
 use bitcoin::block::Header;
 use bitcoin::consensus::deserialize;
 use std::fs::File;
@@ -197,7 +197,7 @@ impl<S: Source> Frames<S> {
     fn frame_here(&mut self) -> io::Result<Option<Frame>> {
         let Some(head) = self.peek::<88>(self.at)? else { return Ok(None) };
         let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
-        if head[..4] != self.magic || !(80..=MAX_BLOCK_SERIALIZED_SIZE).contains(&length) {
+        if head[..4] != self.magic || !(80..=MAX_BLOCK_SERIALIZED_SIZE as u32).contains(&length) {
             return Ok(None);
         }
         let (offset, end) = (self.at + 8, self.at + 8 + u64::from(length));

@@ -12,11 +12,10 @@ use bitcoin::bip152::{HeaderAndShortIds, ShortId};
 use bitcoin::block::Header;
 use bitcoin::consensus::{Encodable, encode::VarInt};
 use bitcoin::{Transaction, Wtxid};
+use groat_chain::rules::limits::MAX_BLOCK_SERIALIZED_SIZE;
 
 use crate::view::View;
 
-/// Longest serialization of a block. Core's name and value.
-const MAX_BLOCK_SERIALIZED_SIZE: usize = 4_000_000;
 /// A transaction longer than this is not kept for compact blocks. Core: `AddToCompactExtraTransactions` is for
 /// transactions of less memory than this.
 const MAX_EXTRA_SIZE: usize = 100_000;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::ArgAction::Set;
 use clap::Args;
+use groat_net::message::MAX_SUBVERSION_LENGTH;
 
 use super::flag;
 
@@ -64,8 +65,6 @@ impl Start {
 
 /// How the node names itself to peers (BIP14), with Core's bounds on the comments.
 pub fn user_agent(comments: &[String]) -> anyhow::Result<String> {
-    /// Core: `MAX_SUBVERSION_LENGTH`.
-    const MAX_SUBVERSION_LENGTH: usize = 256;
     // Core: `SAFE_CHARS_UA_COMMENT`.
     let safe = |letter: char| letter.is_ascii_alphanumeric() || " .,;-_?@".contains(letter);
     if let Some(comment) = comments.iter().find(|comment| !comment.chars().all(safe)) {

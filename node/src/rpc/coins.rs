@@ -46,7 +46,7 @@ pub const METHODS: &[Method] = &[
 ];
 
 /// The height of a coin that no block has made yet. Core's name and value.
-const MEMPOOL_HEIGHT: u32 = 0x7fff_ffff;
+pub(super) const MEMPOOL_HEIGHT: u32 = 0x7fff_ffff;
 
 fn gettxout(rpc: &Rpc, args: &Args) -> Answer {
     #[derive(Serialize)]

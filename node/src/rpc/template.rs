@@ -15,8 +15,9 @@ use groat_chain::block::Block;
 use groat_chain::ledger::Proposal;
 use groat_chain::params::Params;
 use groat_chain::rules::deployment::{State, state};
-use groat_chain::rules::limits::MAX_BLOCK_SIGOPS_COST;
-use groat_chain::rules::limits::{MAX_BLOCK_WEIGHT, WITNESS_SCALE_FACTOR};
+use groat_chain::rules::limits::{
+    MAX_BLOCK_SERIALIZED_SIZE, MAX_BLOCK_SIGOPS_COST, MAX_BLOCK_WEIGHT, WITNESS_SCALE_FACTOR,
+};
 use groat_chain::template::{Place, Template};
 use hex::{DisplayHex, FromHex};
 use serde::Serialize;
@@ -53,8 +54,6 @@ pub const METHODS: &[Method] = &[Method {
 pub const NOT_ON_TIP: &str = "inconclusive-not-best-prevblk";
 /// A changed pool makes a new template after this many seconds.
 const REFRESH_SECONDS: u32 = 5;
-/// Core: `MAX_BLOCK_SERIALIZED_SIZE`.
-const MAX_BLOCK_SERIALIZED_SIZE: u64 = 4_000_000;
 
 /// The template that was given last: it is good until the tip changes, or for some seconds after the pool does.
 pub struct Given {
@@ -219,7 +218,7 @@ fn shown(node: &NodeHandle, template: &Template, generation: u64) -> Result<Bloc
         mutable: ["time", "transactions", "prevblock"],
         noncerange: "00000000ffffffff",
         sigoplimit: MAX_BLOCK_SIGOPS_COST / scale,
-        sizelimit: MAX_BLOCK_SERIALIZED_SIZE / scale,
+        sizelimit: MAX_BLOCK_SERIALIZED_SIZE as u64 / scale,
         weightlimit: segwit.then_some(MAX_BLOCK_WEIGHT as u64),
         curtime: place.time,
         bits: show::bits(place.bits),

@@ -5,6 +5,7 @@ use crate::coins::Coin;
 use crate::rules::inputs::*;
 use crate::rules::limits::MAX_MONEY;
 use crate::rules::transaction::check_transaction;
+use crate::script::{LOCKTIME_THRESHOLD, SEQUENCE_LOCKTIME_DISABLE_FLAG, SEQUENCE_LOCKTIME_TYPE_FLAG};
 
 #[test]
 fn a_transaction_has_inputs_and_outputs() {

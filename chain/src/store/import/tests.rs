@@ -76,7 +76,7 @@ fn a_cut_tail_is_skipped() {
 #[test]
 fn a_claim_of_more_than_a_block_is_garbage() {
     let two = block(2, 300);
-    for claim in [MAX_BLOCK_SERIALIZED_SIZE + 1, u32::MAX, 79, 0] {
+    for claim in [MAX_BLOCK_SERIALIZED_SIZE as u32 + 1, u32::MAX, 79, 0] {
         let bytes = [&MAGIC[..], &claim.to_le_bytes(), &block(9, 200), &framed(&two)].concat();
         assert_eq!(found(&bytes).0, std::slice::from_ref(&two), "a claim of {claim} bytes");
     }

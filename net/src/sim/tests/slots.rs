@@ -4,8 +4,7 @@ use super::*;
 use crate::addr::Network;
 use crate::bans::Subnet;
 use crate::message::AddrEntry;
-use crate::protocol::LinkOptions;
-use crate::protocol::{Command, Config, Input, Memory, Output, Policy, Protocol};
+use crate::protocol::{Command, Config, Input, LinkOptions, Memory, Output, Policy, Protocol};
 use crate::sim::ends::address;
 use crate::slots::Slots;
 

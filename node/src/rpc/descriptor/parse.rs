@@ -2,6 +2,7 @@
 
 use bitcoin::ScriptBuf;
 use groat_chain::params::AddressSet;
+use groat_chain::script::taproot::TAPROOT_CONTROL_MAX_NODE_COUNT;
 use groat_chain::script::{MAX_PUBKEYS_PER_MULTISIG, MAX_SCRIPT_ELEMENT_SIZE};
 
 use super::super::fragment::Fragment;
@@ -11,8 +12,6 @@ use super::{Node, Tree};
 
 /// Core's name and value.
 const MAX_PUBKEYS_PER_MULTI_A: usize = 999;
-/// Core's name and value.
-const TAPROOT_CONTROL_MAX_NODE_COUNT: usize = 128;
 
 /// Reads scripts of descriptors.
 pub(super) struct Parser {

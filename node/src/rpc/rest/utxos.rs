@@ -7,6 +7,7 @@ use hex::FromHex;
 use serde::Serialize;
 
 use super::super::Rpc;
+use super::super::coins::MEMPOOL_HEIGHT;
 use super::super::http::Reply;
 use super::super::number::Btc;
 use super::super::script::ScriptPubKey;
@@ -14,8 +15,6 @@ use super::{Asked, Format, Refusal, bad, failed, json_of, number, output};
 
 /// Outputs that one question may name. Core's name and value.
 const MAX_GETUTXOS_OUTPOINTS: usize = 15;
-/// The height of a coin that no block has made yet. Core's name and value.
-const MEMPOOL_HEIGHT: u32 = 0x7fff_ffff;
 
 /// What is asked for.
 struct Wanted {
