@@ -40,18 +40,9 @@ pub struct CoinTable {
 impl CoinTable {
     /// An empty table that takes about `budget_bytes` for both layers together.
     pub fn new(budget_bytes: usize) -> CoinTable {
-        CoinTable::with_hasher(budget_bytes, Hasher::random())
-    }
-
-    /// As [`CoinTable::new`], with the hash key drawn from `seed`: [`CoinTable::memory`] is then the same in every run
-    /// with the same operations. For the simulator; a seed that outsiders know lets them make the table slow.
-    pub fn with_seed(budget_bytes: usize, seed: u64) -> CoinTable {
-        CoinTable::with_hasher(budget_bytes, Hasher::seeded(seed))
-    }
-
-    fn with_hasher(budget: usize, hasher: Hasher) -> CoinTable {
         let frozen = Frozen(Arc::new(Layer::new()));
-        CoinTable { live: Layer::new(), frozen, written: true, generation: 0, budget, hasher }
+        let hasher = Hasher::random();
+        CoinTable { live: Layer::new(), frozen, written: true, generation: 0, budget: budget_bytes, hasher }
     }
 
     /// What is known of `outpoint`.
@@ -108,7 +99,7 @@ impl CoinTable {
     }
 
     /// Makes the live layer the frozen one and gives it away to be written. The frozen layer before must have been
-    /// written ([`CoinTable::is_written`]); what it cached is forgotten, so the generation changes.
+    /// written ([`CoinTable::written`]); what it cached is forgotten, so the generation changes.
     pub fn freeze(&mut self) -> Frozen {
         assert!(self.written, "one layer is written at a time: the writer still has the last one");
         self.frozen = Frozen(Arc::new(std::mem::replace(&mut self.live, Layer::new())));
@@ -122,20 +113,10 @@ impl CoinTable {
         self.written = true;
     }
 
-    /// Whether the store holds all but the live layer.
-    pub fn is_written(&self) -> bool {
-        self.written
-    }
-
     /// Changes whenever knowledge is dropped. A coin looked up in the store outside of [`CoinTable::spend`] may only be
     /// used in the generation in which the table was first asked for it.
     pub fn generation(&self) -> u64 {
         self.generation
-    }
-
-    /// Whether nothing changed since the last freeze.
-    pub fn is_clean(&self) -> bool {
-        self.live.len() == 0
     }
 
     /// Entries of the live layer: coins to put and to delete.

@@ -1,10 +1,10 @@
-//! A network of one's own from a TOML file, and back. The keys: `docs/NETWORKS.md`. Knows no rule.
+//! A network of one's own from a TOML file. The keys: `docs/NETWORKS.md`. Knows no rule.
 
 use super::known::{Genesis, genesis};
 use super::{AddressSet, Params};
 use bitcoin::hex::{DisplayHex, FromHex};
 use bitcoin::{Amount, Block, BlockHash, CompactTarget, ScriptBuf, Target, Work};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::fmt::Display;
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use std::path::Path;
 #[error("{0}")]
 pub struct ParamsError(pub String);
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     name: String,
@@ -21,24 +21,24 @@ struct File {
     port: u16,
     rpc_port: u16,
     addresses: AddressSet,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     seeds: Vec<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     signet_challenge: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     minimum_chain_work: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     assumed_valid: Option<String>,
     genesis: GenesisTable,
     proof_of_work: ProofOfWorkTable,
     coin: CoinTable,
     #[serde(default)]
     activation: ActivationTable,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     checkpoints: Vec<CheckpointTable>,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct GenesisTable {
     text: String,
@@ -48,7 +48,7 @@ struct GenesisTable {
     reward: u64,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ProofOfWorkTable {
     limit: String,
@@ -60,7 +60,7 @@ struct ProofOfWorkTable {
     bip94: bool,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CoinTable {
     subsidy: u64,
@@ -68,7 +68,7 @@ struct CoinTable {
     maturity: u32,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct ActivationTable {
     bip34: u32,
@@ -84,7 +84,7 @@ impl Default for ActivationTable {
     }
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CheckpointTable {
     height: u32,
@@ -119,55 +119,6 @@ impl Params {
             header.validate_pow(target).is_ok()
         });
         found.map_or_else(|| refuse("genesis.text", "another one: no nonce is left to try", &file.genesis.text), Ok)
-    }
-
-    /// The parameters as such a file. What a file cannot say (exception blocks, deployments) is lost, and nothing else.
-    pub fn to_toml(&self) -> String {
-        let coinbase = &self.genesis.txdata[0];
-        let text = coinbase.input[0].script_sig.instructions().last().and_then(Result::ok);
-        let text = text.and_then(|last| last.push_bytes().map(|push| push.as_bytes().to_vec())).unwrap_or_default();
-        let file = File {
-            name: self.name.clone(),
-            magic: self.magic.to_lower_hex_string(),
-            port: self.port,
-            rpc_port: self.rpc_port,
-            addresses: self.address_set,
-            seeds: self.dns_seeds.clone(),
-            signet_challenge: self.signet_challenge.as_ref().map(|challenge| challenge.to_hex_string()),
-            minimum_chain_work: Some(self.minimum_chain_work.to_be_bytes().to_lower_hex_string()),
-            assumed_valid: self.assumed_valid.map(|hash| hash.to_string()),
-            genesis: GenesisTable {
-                text: String::from_utf8_lossy(&text).into_owned(),
-                time: self.genesis.header.time,
-                bits: format!("{:08x}", self.genesis.header.bits.to_consensus()),
-                nonce: self.genesis.header.nonce,
-                reward: coinbase.output[0].value.to_sat(),
-            },
-            proof_of_work: ProofOfWorkTable {
-                limit: self.pow_limit.to_be_bytes().to_lower_hex_string(),
-                spacing: self.spacing,
-                retarget_interval: self.retarget_interval,
-                retargeting: !self.no_retargeting,
-                min_difficulty_blocks: self.min_difficulty_blocks,
-                bip94: self.bip94,
-            },
-            coin: CoinTable {
-                subsidy: self.initial_subsidy,
-                halving_interval: self.halving_interval,
-                maturity: self.coinbase_maturity,
-            },
-            activation: ActivationTable {
-                bip34: self.bip34_height,
-                bip65: self.bip65_height,
-                bip66: self.bip66_height,
-                csv: self.csv_height,
-                segwit: self.segwit_height,
-            },
-            checkpoints: (self.checkpoints.iter())
-                .map(|(height, hash)| CheckpointTable { height: *height, hash: hash.to_string() })
-                .collect(),
-        };
-        toml::to_string(&file).expect("strings, numbers and tables of them can be written")
     }
 
     /// A network that shares its magic, a port, its name or its first block with a known one would mix with it.

@@ -149,21 +149,6 @@ fn check_weight(block: &Block) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// Whether the body is surely not the one that was mined, as far as can be told before the block is judged.
-/// `segwit`: whether the block's height has witness commitments. Core: `IsBlockMutated`.
-///
-/// Without a coinbase, a transaction of 64 bytes may be two hashes of the merkle tree in disguise; that is no rule on
-/// 64-byte transactions, since such a block is invalid in any case. With one, the disguise takes 2^224 of work.
-pub fn is_mutated(block: &Block, segwit: bool) -> bool {
-    if check_merkle_root(block).is_err() {
-        return true;
-    }
-    if !block.transactions.first().is_some_and(Transaction::is_coinbase) {
-        return block.transactions.iter().any(|tx| tx.base_size() == 64);
-    }
-    check_witness(block, segwit).is_err()
-}
-
 /// Whether an output with this script never becomes a coin, since nothing can spend it: it begins with OP_RETURN or
 /// is longer than a script may be. Core: `CScript::IsUnspendable`.
 pub fn is_unspendable(script: &Script) -> bool {

@@ -101,13 +101,6 @@ impl MemStore {
         MemStore { inner: RwLock::new(inner), writes_left: Mutex::new(None), max_file: self.max_file }
     }
 
-    /// Changes a byte of the block at `pos`, as a bad disk does.
-    pub fn damage_block(&self, pos: FilePos, at: usize) {
-        let mut inner = self.inner.write();
-        let block = inner.pairs.get_mut(&pos.file).and_then(|pair| pair.blocks.by_offset.get_mut(&pos.offset));
-        block.expect("the block to damage was appended")[at] ^= 1;
-    }
-
     fn count_write(&self) -> Result<(), StoreError> {
         match &mut *self.writes_left.lock() {
             Some(0) => Err(StoreError::Io("the disk is full (a fault made for a test)".into())),

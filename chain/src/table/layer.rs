@@ -252,6 +252,8 @@ impl Hasher {
         Hasher([0, 1, 2].map(|part: u64| source.hash_one(part)))
     }
 
+    /// The same keys for the same seed.
+    #[cfg(test)]
     pub(super) fn seeded(seed: u64) -> Hasher {
         // Three odd constants with no pattern (the golden ratio and two primes of xxHash) tell the parts apart.
         Hasher(

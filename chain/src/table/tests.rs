@@ -61,7 +61,7 @@ struct World {
 impl World {
     fn new() -> World {
         World {
-            table: CoinTable::with_seed(1 << 20, 5),
+            table: CoinTable { hasher: Hasher::seeded(5), ..CoinTable::new(1 << 20) },
             store: BTreeMap::new(),
             pending: Vec::new(),
             model: BTreeMap::new(),
@@ -130,7 +130,7 @@ impl World {
                 }
                 None => {}
             },
-            Step::Freeze if self.table.is_written() => self.freeze(),
+            Step::Freeze if self.table.written => self.freeze(),
             Step::Freeze => {}
             Step::WriteSome(entries) => self.write(usize::from(*entries)),
             Step::FinishWriting => self.finish(),
@@ -232,7 +232,7 @@ fn a_coin_made_and_spent_between_flushes_is_never_written() {
     let mut world = World::new();
     world.create(outpoint(1), false);
     world.spend(outpoint(1));
-    assert!(world.table.is_clean());
+    assert!(world.table.changed() == 0);
     assert!(world.table.freeze().is_empty());
 }
 

@@ -165,11 +165,6 @@ impl Share {
         self.has.iter().filter(|flags| **flags & HEADER != 0).count()
     }
 
-    /// Whether the pool has the transaction.
-    pub fn pool_has(&self, wtxid: &Wtxid) -> bool {
-        self.commons.borrow().by_wtxid.get(wtxid).is_some_and(|at| self.in_pool(*at))
-    }
-
     /// Transactions in the pool.
     pub fn pool_size(&self) -> usize {
         self.pool.iter().map(|word| word.count_ones() as usize).sum()

@@ -476,7 +476,7 @@ fn spent_txouts(rpc: &Rpc, asked: &Asked) -> Result<Reply, Refusal> {
             let mut bytes = serialize(&VarInt::from(spent.len()));
             for coins in &spent {
                 bytes.extend(serialize(&VarInt::from(coins.len())));
-                coins.iter().for_each(|coin| bytes.extend(serialize(&output(coin))));
+                coins.iter().for_each(|coin| bytes.extend(serialize(&coin.to_output())));
             }
             Ok(bytes)
         },
@@ -488,8 +488,4 @@ fn spent_txouts(rpc: &Rpc, asked: &Asked) -> Result<Reply, Refusal> {
             json_of(spent.iter().map(|coins| coins.iter().map(shown).collect::<Vec<_>>()).collect::<Vec<_>>())
         },
     )
-}
-
-fn output(coin: &Coin) -> TxOut {
-    TxOut { value: coin.value(), script_pubkey: coin.script_pubkey().to_owned() }
 }

@@ -11,7 +11,7 @@ use super::super::coins::MEMPOOL_HEIGHT;
 use super::super::http::Reply;
 use super::super::number::Btc;
 use super::super::script::ScriptPubKey;
-use super::{Asked, Format, Refusal, bad, failed, json_of, number, output};
+use super::{Asked, Format, Refusal, bad, failed, json_of, number};
 
 /// Outputs that one question may name. Core's name and value.
 const MAX_GETUTXOS_OUTPOINTS: usize = 15;
@@ -49,7 +49,7 @@ pub fn getutxos(rpc: &Rpc, asked: &Asked) -> Result<Reply, Refusal> {
             bytes.extend(serialize(&VarInt::from(unspent().count())));
             for coin in unspent() {
                 // A version, which is always 0, comes first.
-                bytes.extend([serialize(&0_u32), serialize(&coin.height()), serialize(&output(coin))].concat());
+                bytes.extend([serialize(&0_u32), serialize(&coin.height()), serialize(&coin.to_output())].concat());
             }
             Ok(bytes)
         },
