@@ -96,7 +96,7 @@ pub struct Params {
 }
 
 /// How addresses and keys are written. Core: `base58Prefixes` and `bech32_hrp`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AddressSet {
     /// `1...`, `3...`, `bc1...`

@@ -168,7 +168,9 @@ impl Http {
             Ok(body) => body,
             Err(refusal) => return refusal.into(),
         };
-        if let Ok(_waiting) = self.long_polls.try_acquire() {
+        if request::may_wait(&self.rpc, &user, &body)
+            && let Ok(_waiting) = self.long_polls.try_acquire()
+        {
             wait_for_other(&self.rpc, &body).await;
             wait_for_tip(&self.rpc, &body).await;
         }

@@ -40,6 +40,15 @@ pub fn answer(rpc: &Rpc, user: &str, body: &Bytes) -> Reply {
     }
 }
 
+/// Whether the user may make this call, and so have the answer wait for a block. A batch is answered at once.
+pub fn may_wait(rpc: &Rpc, user: &str, body: &[u8]) -> bool {
+    let is_listed = |allowed: &HashSet<String>| {
+        let method = serde_json::from_slice(body).ok().and_then(|request| method_of(request).ok());
+        method.is_some_and(|method| allowed.contains(&method))
+    };
+    rpc.users.may_call(user) && rpc.users.list(user).is_none_or(is_listed)
+}
+
 /// Whether JSON is nested deeper than any call is, and deeper than can be read safely.
 fn is_deep(json: &str) -> bool {
     /// What serde_json reads of a value. Core reads 512 (`MAX_JSON_DEPTH`).
@@ -122,7 +131,7 @@ fn answer_batch(rpc: &Rpc, allowed: Option<&HashSet<String>>, batch: &RawValue) 
     }
 }
 
-/// The method that a request of a batch names, before anything else is looked at.
+/// The method that a request names, before anything else is looked at.
 fn method_of(request: &RawValue) -> Result<String, RpcError> {
     let invalid = |()| RpcError::new(RPC_INVALID_REQUEST, "Invalid Request object");
     match Parts::read(request).map_err(invalid)?.method {

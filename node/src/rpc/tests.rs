@@ -50,13 +50,17 @@ fn start() -> Node {
 }
 
 fn start_on(network: &str) -> Node {
+    start_for(network, Http::default())
+}
+
+fn start_for(network: &str, http: Http) -> Node {
     let folder = tempfile::tempdir().expect("the temporary folder can be written");
     let params = Arc::new(Params::by_name(network).expect("a known network"));
     let store = Arc::new(MemStore::default());
     let options = Options { assumed_valid: None, table_bytes: 1 << 20, prune: None };
     let ledger = Ledger::open(params, store, Arc::new(Pool::new(1)), options).expect("an empty store");
     let node = Offline::start(ledger, Policy::default());
-    let server = super::serve(node.handle(), config(folder.path())).expect("a free port");
+    let server = super::serve(node.handle(), Config { http, ..config(folder.path()) }).expect("a free port");
     Node { folder, node, server }
 }
 
@@ -234,6 +238,15 @@ fn http_keeps_strangers_out() {
         assert_eq!(answer.status, status, "{head}");
         assert_eq!(answer.head.contains("www-authenticate: basic"), status == 401, "{head}");
     }
+}
+
+#[test]
+fn who_may_not_call_a_method_does_not_wait_for_it() {
+    let node = start_for("regtest", Http { rpcwhitelist: vec!["__cookie__:getblockcount".into()], ..Http::default() });
+    let (body, asked) = (json!({"method": "waitfornewblock", "params": [20_000]}).to_string(), Instant::now());
+    assert_eq!(node.post(&body).status, 403);
+    assert!(asked.elapsed() < Duration::from_secs(10), "refused only after {:?}", asked.elapsed());
+    assert_eq!(node.call("getblockcount", json!([])), json!(0));
 }
 
 #[test]
