@@ -2,20 +2,22 @@
 //! and the group of the address choose. Who controls few groups reaches few buckets, so nobody can fill the book.
 //! Core: `addrman_impl.h`. Knows no link; the time is an argument, in seconds since 1970.
 
+mod entry;
+mod file;
 mod table;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bincode::Options;
 use bitcoin::hashes::siphash24;
 use hashbrown::HashTable;
 use rand::{Rng, RngCore};
-use serde::{Deserialize, Serialize};
 
 use crate::addr::{Host, NetAddr, Network};
 use crate::message::AddrEntry;
+use entry::Entry;
+pub use file::BookError;
 use table::{BUCKET_SIZE, Place, Table};
 
 /// Buckets of new addresses. Core: `ADDRMAN_NEW_BUCKET_COUNT`.
@@ -30,14 +32,6 @@ const TRIED_BUCKETS_PER_GROUP: u64 = 8;
 const NEW_BUCKETS_PER_ADDRESS: usize = 8;
 /// Collisions in tried that wait for a test. Core: `ADDRMAN_SET_TRIED_COLLISION_SIZE`.
 const TRIED_COLLISIONS: usize = 10;
-/// Not seen for this long, an address is useless. Core: `ADDRMAN_HORIZON`.
-const HORIZON: u32 = 30 * DAY;
-/// So many failures without a success make it useless. Core: `ADDRMAN_RETRIES`.
-const RETRIES: u16 = 3;
-/// So many failures since the last success do, if that was `MIN_FAIL` ago. Core: `ADDRMAN_MAX_FAILURES`.
-const MAX_FAILURES: u16 = 10;
-/// Core: `ADDRMAN_MIN_FAIL`.
-const MIN_FAIL: u32 = 7 * DAY;
 /// Who answered within this keeps its place. Core: `ADDRMAN_REPLACEMENT`.
 const REPLACEMENT: u32 = 4 * HOUR;
 /// A collision must be tested within this. Core: `ADDRMAN_TEST_WINDOW`.
@@ -46,70 +40,6 @@ const TEST_WINDOW: u32 = 40 * MINUTE;
 const MINUTE: u32 = 60;
 const HOUR: u32 = 60 * MINUTE;
 const DAY: u32 = 24 * HOUR;
-
-/// Version of [`Book::to_bytes`].
-const FORMAT: u8 = 1;
-/// Longest file that is read.
-const MAX_BYTES: u64 = 32 * 1024 * 1024;
-
-/// What is known of an address; a time of 0 is never.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Entry {
-    addr: NetAddr,
-    services: u64,
-    /// Last seen alive, by whomever.
-    time: u32,
-    /// Who told us.
-    source: Host,
-    last_try: u32,
-    /// The last failure that was counted.
-    last_counted: u32,
-    last_success: u32,
-    /// Failures since the last success.
-    attempts: u16,
-    tried: bool,
-    /// Number of its places in the new table.
-    #[serde(skip)]
-    places: u8,
-    /// Their buckets.
-    #[serde(skip)]
-    buckets: [u16; NEW_BUCKETS_PER_ADDRESS],
-}
-
-impl Entry {
-    /// Whether it is not worth its place. Core: `IsTerrible`.
-    fn is_terrible(&self, now: u32) -> bool {
-        if now.saturating_sub(self.last_try) <= MINUTE && self.last_try > 0 {
-            return false;
-        }
-        let from_the_future = self.time > now.saturating_add(10 * MINUTE);
-        let forgotten = now.saturating_sub(self.time) > HORIZON;
-        let never = self.last_success == 0 && self.attempts >= RETRIES;
-        let no_more = now.saturating_sub(self.last_success) > MIN_FAIL && self.attempts >= MAX_FAILURES;
-        from_the_future || forgotten || never || no_more
-    }
-
-    /// How likely it is taken when drawn, in millionths. Core: `GetChance`.
-    fn chance(&self, now: u32) -> u64 {
-        let start = if now.saturating_sub(self.last_try) < 10 * MINUTE { 10_000 } else { 1_000_000 };
-        (0..self.attempts.min(8)).fold(start, |chance, _| chance * 66 / 100)
-    }
-
-    fn shown(&self) -> AddrEntry {
-        AddrEntry { time: self.time, services: self.services, addr: self.addr }
-    }
-}
-
-/// The book is no book.
-#[derive(Debug, thiserror::Error)]
-pub enum BookError {
-    /// Written by a later version.
-    #[error("the peer book has format {0}, this program reads {FORMAT}; remove the file to begin a new one")]
-    Format(u8),
-    /// Damaged. The cause is in the sentence, and so no source of its own.
-    #[error("the peer book is damaged ({0}); remove the file to begin a new one")]
-    Damaged(bincode::Error),
-}
 
 /// A place of an address in the book. Core: `AddressPosition`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -498,43 +428,6 @@ impl Book {
         }
         sample
     }
-
-    /// The book as bytes for a file.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let entries: Vec<&Entry> = self.entries.iter().flatten().collect();
-        coding().serialize(&(FORMAT, self.key, entries)).expect("a book within its bounds can be written")
-    }
-
-    /// Reads what [`Book::to_bytes`] wrote. New addresses keep one of their places.
-    pub fn from_bytes(bytes: &[u8], now: u32) -> Result<Book, BookError> {
-        match bytes.first() {
-            Some(&FORMAT) | None => {}
-            Some(&other) => return Err(BookError::Format(other)),
-        }
-        let (_, key, entries): (u8, (u64, u64), Vec<Entry>) =
-            coding().deserialize(bytes).map_err(BookError::Damaged)?;
-        let mut book = Book::with_key(key);
-        for mut entry in entries {
-            let tried = std::mem::take(&mut entry.tried);
-            let (addr, source) = (entry.addr, entry.source);
-            if book.find(&addr).is_some() || !addr.host.is_routable() {
-                continue;
-            }
-            let id = book.insert(entry);
-            let at = book.tried_place(&addr);
-            if tried && book.tried.get(at).is_none() {
-                book.tried.put(at, id);
-                book.set_tried(id, true);
-            } else {
-                book.put_new(id, &source, now);
-            }
-        }
-        Ok(book)
-    }
-}
-
-fn coding() -> impl Options {
-    bincode::DefaultOptions::new().with_fixint_encoding().with_limit(MAX_BYTES)
 }
 
 fn index_hash(key: (u64, u64), addr: &NetAddr) -> u64 {

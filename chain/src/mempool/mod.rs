@@ -27,6 +27,7 @@ mod package;
 pub mod policy;
 mod replace;
 mod select;
+mod staged;
 #[cfg(test)]
 mod tests;
 mod truc;
@@ -36,7 +37,7 @@ use std::sync::Arc;
 
 use bitcoin::{BlockHash, OutPoint, Transaction, Txid, Wtxid};
 
-pub use accept::{Accepted, Limits, Refusal, Staged, stage};
+pub use accept::{Limits, Refusal, stage};
 pub use cluster::Chunk;
 pub use dump::{DecodeError, Dump, Dumped};
 pub use entry::Entry;
@@ -47,6 +48,7 @@ pub use package::{
 };
 pub use policy::Policy;
 pub use select::{BlockLimits, Chosen, Selected};
+pub use staged::{Accepted, Staged};
 
 use cluster::{Member, chunks, linearise};
 use entry::Key;

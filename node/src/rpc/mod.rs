@@ -18,7 +18,7 @@
 //! | `deployments`, `stats`, `proofs`, `wait` | rule changes, figures, merkle proofs, waiting for a block |
 //! | `upkeep`, `snapshot`, `inside` | checking, pruning, a file of all coins; what developers look at |
 //! | `template` | the next block for miners elsewhere, and blocks that they propose |
-//! | `mempool`, `rawtransactions`, `fees` | methods about transactions and what they should pay |
+//! | `mempool`, `spending`, `rawtransactions`, `fees` | methods about transactions, who spends, what they should pay |
 //! | `network`, `peerinfo`, `bans`, `addresses` | methods about links, bans and the peer book |
 //! | `outputscript` | methods about addresses, scripts and descriptors |
 //! | `scan`, `activity` | coins and blocks of descriptors, and what happened to them there |
@@ -70,6 +70,7 @@ mod show;
 mod sign;
 mod signing;
 mod snapshot;
+mod spending;
 mod stats;
 mod submit;
 mod template;
@@ -127,6 +128,7 @@ const METHODS: &[&[method::Method]] = &[
     scan::METHODS,
     signing::METHODS,
     snapshot::METHODS,
+    spending::METHODS,
     stats::METHODS,
     submit::METHODS,
     template::METHODS,

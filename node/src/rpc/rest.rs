@@ -1,6 +1,7 @@
 //! REST as Core has it (`src/rest.cpp`): chain, pool and coins to be read without a password, as bytes, hex or JSON. Paths,
 //! statuses and texts are Core's. What an RPC method shows comes from that method.
 
+mod filters;
 mod utxos;
 
 use std::fmt::Display;
@@ -36,8 +37,8 @@ const ROUTES: &[(&str, Handler)] = &[
     ("/rest/block/notxdetails/", |rpc, asked| block(rpc, asked, 1)),
     ("/rest/block/", |rpc, asked| block(rpc, asked, 3)),
     ("/rest/blockpart/", block_part),
-    ("/rest/blockfilter/", filter),
-    ("/rest/blockfilterheaders/", filter_headers),
+    ("/rest/blockfilter/", filters::filter),
+    ("/rest/blockfilterheaders/", filters::filter_headers),
     ("/rest/chaininfo", |rpc, asked| asked.method(rpc, "getblockchaininfo", json!([]))),
     ("/rest/mempool/", mempool),
     ("/rest/headers/", headers),
@@ -379,72 +380,6 @@ fn deploymentinfo(rpc: &Rpc, asked: &Asked) -> Result<Reply, Refusal> {
         return Err(bad("Block not found"));
     }
     asked.method(rpc, "getdeploymentinfo", json!([hash.to_string()]))
-}
-
-/// What `getblockfilter` gives.
-#[derive(Deserialize)]
-struct Filter {
-    filter: String,
-    header: sha256d::Hash,
-}
-
-/// The filter of a block, in the words of REST where there is none. The kind is a known one.
-fn block_filter(rpc: &Rpc, kind: &str, hash: &BlockHash) -> Result<Filter, Refusal> {
-    let found = method::call(rpc, "getblockfilter", json!([hash.to_string(), kind]));
-    let found = found.map_err(|error| match error.code {
-        RPC_METHOD_NOT_FOUND => bad(format!("Index is not enabled for filtertype {kind}")),
-        _ if error.message.starts_with("Index is not enabled") => bad(error.message),
-        _ if error.message == "Block not found" => not_found(format!("{hash} not found")),
-        _ if error.message.starts_with("Filter not found") => not_found(error.message),
-        _ => error.into(),
-    })?;
-    serde_json::from_str(found.get()).map_err(failed)
-}
-
-/// The one kind of filters that there is (BIP158).
-const BASIC: &str = "basic";
-
-fn known_kind(kind: &str) -> Result<(), Refusal> {
-    if kind == BASIC { Ok(()) } else { Err(bad(format!("Unknown filtertype {kind}"))) }
-}
-
-fn filter(rpc: &Rpc, asked: &Asked) -> Result<Reply, Refusal> {
-    let Some((kind, text)) = asked.path.split_once('/').filter(|(_, text)| !text.contains('/')) else {
-        return Err(bad("Invalid URI format. Expected /rest/blockfilter/<filtertype>/<blockhash>"));
-    };
-    let hash: BlockHash = hash(text)?;
-    known_kind(kind)?;
-    let Filter { filter, .. } = block_filter(rpc, kind, &hash)?;
-    asked.give(
-        || {
-            let filter = Vec::from_hex(&filter).map_err(failed)?;
-            // The number of the kind, BIP158's basic one.
-            Ok([vec![0], serialize(&hash), serialize(&filter)].concat())
-        },
-        || Ok(json!({ "filter": filter.clone() }).to_string()),
-    )
-}
-
-fn filter_headers(rpc: &Rpc, asked: &Asked) -> Result<Reply, Refusal> {
-    let parts: Vec<&str> = asked.path.split('/').collect();
-    let ids = range(rpc, asked, parts.get(1..).unwrap_or_default())?;
-    let form = "Invalid URI format. Expected /rest/blockfilterheaders/<filtertype>/<blockhash>.<ext>?count=<count>";
-    let ids = ids.ok_or_else(|| bad(form))?;
-    known_kind(parts[0])?;
-    let hashes: Vec<BlockHash> = {
-        let tree = rpc.node()?.tree().read();
-        ids.iter().map(|id| tree.node(*id).hash).collect()
-    };
-    if hashes.is_empty() {
-        // Whether there is an index is told even then.
-        block_filter(rpc, parts[0], &rpc.node()?.params().genesis_hash)?;
-    }
-    let headers = hashes.iter().map(|hash| Ok(block_filter(rpc, parts[0], hash)?.header));
-    let headers: Vec<sha256d::Hash> = headers.collect::<Result<_, Refusal>>()?;
-    asked.give(
-        || Ok(headers.iter().flat_map(|header| header.to_byte_array()).collect()),
-        || json_of(headers.iter().map(sha256d::Hash::to_string).collect::<Vec<_>>()),
-    )
 }
 
 fn spent_txouts(rpc: &Rpc, asked: &Asked) -> Result<Reply, Refusal> {
