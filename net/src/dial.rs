@@ -16,6 +16,7 @@ use crate::message::AddrEntry;
 use crate::peer::{LinkKind, NODE_NETWORK, NODE_NETWORK_LIMITED, NODE_P2P_V2, Peers};
 use crate::protocol::{Cx, LinkOptions, Output};
 use crate::seeds::{self, Seeds, Step};
+use crate::slots::Slots;
 use crate::timers::{
     DIAL_INTERVAL, EXTRA_BLOCK_RELAY_ONLY_PEER_INTERVAL, EXTRA_NETWORK_PEER_INTERVAL, FEELER_INTERVAL, Micros,
     exponential,

@@ -268,6 +268,8 @@ impl Requests {
 mod tests {
     use super::*;
     use crate::timers::{NONPREF_PEER_TX_DELAY, TXID_RELAY_DELAY};
+    use bitcoin::hashes::Hash;
+    use bitcoin::{Txid, Wtxid};
 
     const DIALLED: Circumstances =
         Circumstances { preferred: true, delay: Duration::ZERO, patience: GETDATA_TX_INTERVAL, trusted: false };

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use bitcoin::BlockHash;
 use bitcoin::bip152::{BlockTransactions, BlockTransactionsRequest};
 use bitcoin::consensus::{encode::VarInt, serialize};
 use bitcoin::hashes::Hash;
 use bitcoin::p2p::message_blockdata::Inventory;
+use bitcoin::{BlockHash, Transaction};
 use groat_chain::block::Block;
 use groat_chain::rules::pow::proof_equivalent_time;
 use rand::Rng;

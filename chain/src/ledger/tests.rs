@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bitcoin::absolute::LockTime;
-use bitcoin::block::Version;
+use bitcoin::block::{Header, Version};
 use bitcoin::hashes::Hash;
 use bitcoin::{Amount, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut, Witness, transaction};
 use proptest::prelude::*;
@@ -11,6 +11,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::index::{Index, coinstats, filters, spenders, transactions};
 use crate::params::RegtestOptions;
+use crate::rejection::Rejection;
+use crate::rules;
 use crate::stats::{CoinCount, HashKind};
 use crate::store::mem::MemStore;
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bitcoin::{OutPoint, Transaction, Txid, Wtxid};
+use bitcoin::{OutPoint, Transaction, Txid};
 
 use super::entry::{Entry, memory_of};
 use super::fee::{FeeRate, fee_for};

@@ -9,8 +9,9 @@ use bitcoin::{OutPoint, Transaction, Txid, Wtxid};
 use parking_lot::RwLock;
 
 use super::Mempool;
-use super::accept::{Accepted, Candidate, Limits, Refusal, Staged, candidate, is_mined};
+use super::accept::{Candidate, Limits, Refusal, candidate, is_mined};
 use super::fee::FeeRate;
+use super::staged::{Accepted, Staged};
 use crate::ledger::{Ledger, LedgerError};
 use crate::rejection::{Blame, Rejection};
 use crate::script::VerdictCache;

@@ -1,7 +1,7 @@
 //! The rules of a block's body, alone and at its place on a branch. Sees no coins.
 
 use super::branch::{Branch, median_time_past};
-use super::commitment::{witness_commitment, witness_root};
+use super::commitment::{MINIMUM_WITNESS_COMMITMENT, witness_commitment, witness_root};
 use super::deployment::is_active;
 use super::inputs::is_final;
 use super::limits::{MAX_BLOCK_SIGOPS_COST, MAX_BLOCK_WEIGHT, WITNESS_SCALE_FACTOR};

@@ -1,6 +1,7 @@
 //! The words between the protocol and who drives it: what comes in, what goes out, and why links end. Does nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bitcoin::block::Header;
 use bitcoin::{BlockHash, Transaction, Txid, Wtxid};

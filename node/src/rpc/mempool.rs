@@ -3,15 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bitcoin::consensus::encode::serialize_hex;
-use bitcoin::{Amount, BlockHash, OutPoint, SignedAmount, Transaction, Txid};
-use groat_chain::index::{Index, spenders};
+use bitcoin::{Amount, SignedAmount, Txid};
 use groat_chain::mempool::{Entry, FeeRate, Mempool, policy};
 use serde::Serialize;
-use serde_json::Value;
 
 use super::Rpc;
-use super::args::{Arg, Args, Kind, hash};
+use super::args::{Arg, Args, Kind};
 use super::error::*;
 use super::method::{Answer, Method, answer};
 use super::number::{Btc, SignedBtc};

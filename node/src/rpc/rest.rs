@@ -8,8 +8,7 @@ use std::fmt::Display;
 
 use ::hex::FromHex;
 use bitcoin::consensus::encode::{VarInt, serialize};
-use bitcoin::hashes::{Hash, sha256d};
-use bitcoin::{BlockHash, TxOut, Txid};
+use bitcoin::{BlockHash, Txid};
 use groat_chain::coins::Coin;
 use groat_chain::store::codec;
 use groat_chain::tree::Id;

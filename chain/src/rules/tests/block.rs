@@ -3,6 +3,8 @@
 use super::*;
 use crate::params::Buried;
 use crate::rules::block::*;
+use crate::rules::commitment::witness_commitment;
+use crate::rules::limits::MAX_BLOCK_WEIGHT;
 
 const SUBSIDY: u64 = 5_000_000_000;
 

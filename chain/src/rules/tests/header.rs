@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::params::Buried;
+use crate::rules::branch::{median_time_past, median_time_past_at};
 use crate::rules::header::*;
 
 const NOW: u32 = 1_800_000_000;
