@@ -18,7 +18,7 @@
 //! | [`store`] | what a ledger needs of a disk: RocksDB and flat files, or memory |
 //! | [`tree`] | all headers, chain work, the best chain, invalid marks |
 //! | [`table`] | the coins in memory: a live and a frozen layer over the store |
-//! | [`muhash`], [`stats`] | the hash of the coin set; its totals |
+//! | `muhash`, [`stats`] | the hash of the coin set; its totals |
 //! | [`snapshot`] | the file that holds a coin set |
 //! | [`index`] | optional indexes: from a block to rows that things are found by |
 //! | [`ledger`] | the single writer: headers, blocks, the best chain step by step, flushes |
@@ -30,7 +30,7 @@ pub mod coins;
 pub mod index;
 pub mod ledger;
 pub mod mempool;
-pub mod muhash;
+mod muhash;
 pub mod params;
 pub mod pool;
 pub mod rejection;

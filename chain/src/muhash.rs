@@ -36,12 +36,14 @@ impl MuHash {
     }
 
     /// Adds an element.
-    pub fn insert(&mut self, element: &[u8]) {
+    #[cfg(test)]
+    fn insert(&mut self, element: &[u8]) {
         self.numerator = self.numerator.multiply(&number(Sha256::new_with_prefix(element)));
     }
 
     /// Takes an element out.
-    pub fn remove(&mut self, element: &[u8]) {
+    #[cfg(test)]
+    fn remove(&mut self, element: &[u8]) {
         self.denominator = self.denominator.multiply(&number(Sha256::new_with_prefix(element)));
     }
 

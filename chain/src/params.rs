@@ -188,9 +188,9 @@ pub struct Deployment {
 
 impl Deployment {
     /// A `timeout` that never comes.
-    pub const NO_TIMEOUT: i64 = i64::MAX;
+    pub(crate) const NO_TIMEOUT: i64 = i64::MAX;
     /// A `start_time`: active from the first block.
-    pub const ALWAYS_ACTIVE: i64 = -1;
+    pub(crate) const ALWAYS_ACTIVE: i64 = -1;
     /// A `start_time`: never active.
     pub const NEVER_ACTIVE: i64 = -2;
 }
@@ -220,7 +220,7 @@ impl Params {
     }
 
     /// Moves a buried rule change to another height (`-testactivationheight`).
-    pub fn set_activation_height(&mut self, deployment: Buried, height: u32) {
+    pub(crate) fn set_activation_height(&mut self, deployment: Buried, height: u32) {
         *match deployment {
             Buried::Bip34 => &mut self.bip34_height,
             Buried::Dersig => &mut self.bip66_height,
@@ -231,7 +231,7 @@ impl Params {
     }
 
     /// Seconds that a whole retarget period should take. Core: `nPowTargetTimespan`.
-    pub fn timespan(&self) -> u64 {
+    pub(crate) fn timespan(&self) -> u64 {
         u64::from(self.spacing) * u64::from(self.retarget_interval)
     }
 }

@@ -51,7 +51,7 @@ impl fmt::Display for CoinsHash {
 }
 
 /// What a coin counts in [`CoinStats::bogosize`] (Core: `GetBogoSize`).
-pub fn bogo_size(coin: &Coin) -> u64 {
+pub(crate) fn bogo_size(coin: &Coin) -> u64 {
     32 + 4 + 4 + 8 + 2 + coin.script_pubkey().len() as u64
 }
 

@@ -130,7 +130,7 @@ impl CoinTable {
     }
 
     /// Whether the live layer has reached its half of the budget: time to freeze.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.live.memory() >= self.budget / 2
     }
 }

@@ -37,9 +37,9 @@ impl Status {
     /// The block was connected once with all its scripts: it need not be judged again to be called valid.
     pub const PROVEN: u8 = 1;
     /// The block itself broke a rule, or the operator said so.
-    pub const INVALID: u8 = 2;
+    pub(crate) const INVALID: u8 = 2;
     /// An ancestor is invalid. Not stored: found again at a start.
-    pub const INVALID_ANCESTOR: u8 = 4;
+    pub(crate) const INVALID_ANCESTOR: u8 = 4;
 
     fn has(self, bit: u8) -> bool {
         self.0 & bit != 0
@@ -319,7 +319,7 @@ impl Tree {
     }
 
     /// Notes where the undo record lies; it is in the pair of files that holds the block.
-    pub fn set_undo(&mut self, id: Id, pos: FilePos) {
+    pub(crate) fn set_undo(&mut self, id: Id, pos: FilePos) {
         let node = self.node_mut(id);
         debug_assert_eq!(node.file, pos.file, "a block and its undo lie in one pair of files");
         node.undo_offset = pos.offset;
@@ -331,7 +331,7 @@ impl Tree {
     }
 
     /// Forgets where blocks and undo of the pair `file` lay. Gives the headers that changed.
-    pub fn forget_file(&mut self, file: u32) -> Vec<Id> {
+    pub(crate) fn forget_file(&mut self, file: u32) -> Vec<Id> {
         let mut changed = Vec::new();
         for (number, node) in self.nodes.iter_mut().enumerate().filter(|(_, node)| node.file == file) {
             (node.file, node.block_offset, node.undo_offset) = (NONE, NONE, NONE);
@@ -341,7 +341,7 @@ impl Tree {
     }
 
     /// The greatest height among the blocks in each pair of files: `(file, height)`, by number of file.
-    pub fn file_heights(&self) -> Vec<(u32, u32)> {
+    pub(crate) fn file_heights(&self) -> Vec<(u32, u32)> {
         let mut heights = std::collections::BTreeMap::new();
         for node in self.nodes.iter().filter(|node| node.file != NONE) {
             let height = heights.entry(node.file).or_insert(node.height);

@@ -82,7 +82,7 @@ impl Network {
 
 impl Host {
     /// The host of 16 bytes as `version` and `addr` carry it: IPv6, or IPv4 mapped into it.
-    pub fn from_v6_bytes(bytes: [u8; 16]) -> Host {
+    pub(crate) fn from_v6_bytes(bytes: [u8; 16]) -> Host {
         match Ipv6Addr::from(bytes).to_ipv4_mapped() {
             Some(v4) => Host::V4(v4.octets()),
             None => Host::V6(bytes),
@@ -90,7 +90,7 @@ impl Host {
     }
 
     /// The 16 bytes of `version` and `addr`; none for hosts that only `addrv2` can carry.
-    pub fn to_v6_bytes(self) -> Option<[u8; 16]> {
+    pub(crate) fn to_v6_bytes(self) -> Option<[u8; 16]> {
         match self {
             Host::V4(bytes) => Some(Ipv4Addr::from(bytes).to_ipv6_mapped().octets()),
             Host::V6(bytes) => Some(bytes),
@@ -100,7 +100,7 @@ impl Host {
 
     /// The host that `addrv2` names by network and bytes. `Err` when the length is wrong for the network; `Ok(None)`
     /// for networks unknown here, and for IPv6 bytes that wrap an address of another network.
-    pub fn from_bip155(network: u8, bytes: &[u8]) -> Result<Option<Host>, WrongLength> {
+    pub(crate) fn from_bip155(network: u8, bytes: &[u8]) -> Result<Option<Host>, WrongLength> {
         fn sized<const N: usize>(bytes: &[u8]) -> Result<[u8; N], WrongLength> {
             bytes.try_into().map_err(|_| WrongLength)
         }
@@ -120,7 +120,7 @@ impl Host {
     }
 
     /// The host as a machine on the CJDNS mesh takes it: addresses in fc00::/8 are the mesh's. Core: `MaybeFlipIPv6toCJDNS`.
-    pub fn on_cjdns(self, on_mesh: bool) -> Host {
+    pub(crate) fn on_cjdns(self, on_mesh: bool) -> Host {
         match self {
             Host::V6(bytes) if on_mesh && bytes[0] == 0xfc => Host::Cjdns(bytes),
             other => other,
@@ -167,7 +167,7 @@ impl Host {
     }
 
     /// This machine. Core: `CNetAddr::IsLocal`.
-    pub fn is_local(&self) -> bool {
+    pub(crate) fn is_local(&self) -> bool {
         match *self {
             Host::V4(bytes) => bytes[0] == 127 || bytes[0] == 0,
             Host::V6(bytes) => Ipv6Addr::from(bytes).is_loopback(),

@@ -335,7 +335,7 @@ impl Book {
     }
 
     /// What the address said that it offers.
-    pub fn set_services(&mut self, addr: &NetAddr, services: u64) {
+    pub(crate) fn set_services(&mut self, addr: &NetAddr, services: u64) {
         self.find_mut(addr).into_iter().for_each(|entry| entry.services = services);
     }
 
@@ -371,14 +371,14 @@ impl Book {
     }
 
     /// An address whose place in tried another one wants: dial it to see whether it is still there.
-    pub fn select_collision(&self, rng: &mut impl Rng) -> Option<(AddrEntry, u32)> {
+    pub(crate) fn select_collision(&self, rng: &mut impl Rng) -> Option<(AddrEntry, u32)> {
         let id = self.collisions.iter().nth(rng.random_range(0..self.collisions.len().max(1)))?;
         let holder = self.entry(self.tried.get(self.tried_place(&self.entry(*id).addr))?);
         Some((holder.shown(), holder.last_try))
     }
 
     /// Decides the collisions whose test is over. Core: `ResolveCollisions_`.
-    pub fn resolve_collisions(&mut self, now: u32) {
+    pub(crate) fn resolve_collisions(&mut self, now: u32) {
         for id in self.collisions.clone() {
             // Making room for one before it may have cost it its place, and so its entry.
             if !self.collisions.contains(&id) {

@@ -152,7 +152,7 @@ impl Bans {
     }
 
     /// Whether there is a ban on exactly this subnet.
-    pub fn is_banned(&self, subnet: &Subnet, now: u64) -> bool {
+    pub(crate) fn is_banned(&self, subnet: &Subnet, now: u64) -> bool {
         self.subnets.get(subnet).is_some_and(|ban| now < ban.until)
     }
 

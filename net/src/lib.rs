@@ -40,7 +40,7 @@
 //! | [`limits`], [`timers`] | every size; every duration and the table of deadlines |
 //! | [`addr`], [`bans`] | addresses on every network, and their groups; whom the operator refuses |
 //! | [`permissions`] | what an operator lets some peers do |
-//! | [`bloom`], [`message`] | bloom filters; every message and its payload |
+//! | `bloom`, [`message`] | bloom filters; every message and its payload |
 //! | [`wire`] | framing: version 1, version 2 (BIP324), which of them |
 //! | [`view`] | what gossip may read of the chain |
 //! | `guard`, `ping`, `handshake` | misbehaviour; keeping alive; version to verack |
@@ -59,7 +59,7 @@ pub mod addrman;
 mod announce;
 pub mod bans;
 mod blocks;
-pub mod bloom;
+mod bloom;
 mod chainsync;
 mod compact;
 pub mod dial;

@@ -20,19 +20,19 @@ use crate::bloom::BloomFilter;
 /// Largest payload of a message. Core's name and value.
 pub const MAX_PROTOCOL_MESSAGE_LENGTH: usize = 4_000_000;
 /// Most entries of `inv`, `getdata`, `notfound`. Core's name and value.
-pub const MAX_INV_SZ: usize = 50_000;
+pub(crate) const MAX_INV_SZ: usize = 50_000;
 /// Most headers in a `headers` message. Core's name and value.
 pub const MAX_HEADERS_RESULTS: usize = 2000;
 /// Most hashes in the locator of `getheaders` and `getblocks`. Core's name and value.
-pub const MAX_LOCATOR_SZ: usize = 101;
+pub(crate) const MAX_LOCATOR_SZ: usize = 101;
 /// Most addresses in `addr` and `addrv2`. Core's name and value.
-pub const MAX_ADDR_TO_SEND: usize = 1000;
+pub(crate) const MAX_ADDR_TO_SEND: usize = 1000;
 /// Longest user agent. Core's name and value.
 pub const MAX_SUBVERSION_LENGTH: usize = 256;
 /// Longest address of `addrv2` ([BIP-0155]). Core's name and value.
 ///
 /// [BIP-0155]: https://github.com/bitcoin/bips/blob/master/bip-0155.mediawiki
-pub const MAX_ADDRV2_SIZE: usize = 512;
+pub(crate) const MAX_ADDRV2_SIZE: usize = 512;
 
 macro_rules! kinds {
     ($($kind:ident $name:literal $id:expr,)*) => {
@@ -105,12 +105,12 @@ impl Kind {
     }
 
     /// The one byte that stands for the name in version 2 of the transport, if there is one.
-    pub fn short_id(self) -> Option<u8> {
+    pub(crate) fn short_id(self) -> Option<u8> {
         Some(KINDS[self as usize].2).filter(|id| *id != 0)
     }
 
     /// The kind with this short id.
-    pub fn from_short_id(id: u8) -> Option<Kind> {
+    pub(crate) fn from_short_id(id: u8) -> Option<Kind> {
         KINDS.iter().find(|entry| entry.2 == id && id != 0).map(|entry| entry.0)
     }
 }

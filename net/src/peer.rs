@@ -230,17 +230,17 @@ impl Peer {
     }
 
     /// Whether it serves blocks at all.
-    pub fn serves_blocks(&self) -> bool {
+    pub(crate) fn serves_blocks(&self) -> bool {
         self.services() & (NODE_NETWORK | NODE_NETWORK_LIMITED) != 0
     }
 
     /// Whether it serves the last blocks only.
-    pub fn is_limited(&self) -> bool {
+    pub(crate) fn is_limited(&self) -> bool {
         self.services() & (NODE_NETWORK | NODE_NETWORK_LIMITED) == NODE_NETWORK_LIMITED
     }
 
     /// Whether blocks are fetched from it rather than from others. Core: `fPreferredDownload`.
-    pub fn is_preferred(&self) -> bool {
+    pub(crate) fn is_preferred(&self) -> bool {
         let chosen = !self.kind.is_inbound() || self.permissions.no_ban;
         chosen && self.kind != LinkKind::AddrFetch && self.serves_blocks()
     }

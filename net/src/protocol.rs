@@ -21,7 +21,6 @@ use bitcoin::{Transaction, Txid};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::addr::Host;
 use crate::addrman::Book;
 use crate::bans::{Ban, Bans};
 use crate::blocks::{self, Blocks, Form};
@@ -141,7 +140,8 @@ impl Protocol {
     }
 
     /// Whether somebody at this address misbehaved lately.
-    pub fn is_discouraged(&self, host: &Host) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_discouraged(&self, host: &crate::addr::Host) -> bool {
         self.guard.is_discouraged(host)
     }
 

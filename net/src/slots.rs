@@ -150,7 +150,7 @@ fn protect<K: Ord>(
 }
 
 /// The inbound peer that goes, if any is not protected. Core: `SelectNodeToEvict`.
-pub fn select_to_evict(mut candidates: Vec<Candidate>) -> Option<PeerId> {
+pub(crate) fn select_to_evict(mut candidates: Vec<Candidate>) -> Option<PeerId> {
     let all = |_: &Candidate| true;
     candidates.retain(|one| !one.no_ban);
     // Nobody knows which groups the key prefers.

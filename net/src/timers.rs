@@ -26,7 +26,7 @@ impl Micros {
     }
 
     /// Whole seconds since 1970, as addresses carry them.
-    pub fn seconds32(self) -> u32 {
+    pub(crate) fn seconds32(self) -> u32 {
         u32::try_from(self.seconds()).unwrap_or(u32::MAX)
     }
 
@@ -52,89 +52,89 @@ impl Add<Duration> for Micros {
 /// A handshake must end within this. Core: `DEFAULT_PEER_CONNECT_TIMEOUT`.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time from ping to ping. Core's name and value.
-pub const PING_INTERVAL: Duration = Duration::from_secs(2 * 60);
+pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(2 * 60);
 /// A ping must be answered within this. Core's name and value.
-pub const TIMEOUT_INTERVAL: Duration = Duration::from_secs(20 * 60);
+pub(crate) const TIMEOUT_INTERVAL: Duration = Duration::from_secs(20 * 60);
 /// A `getheaders` without an answer is not repeated before this. Core's name and value.
-pub const HEADERS_RESPONSE_TIME: Duration = Duration::from_secs(2 * 60);
+pub(crate) const HEADERS_RESPONSE_TIME: Duration = Duration::from_secs(2 * 60);
 /// The first sync of headers must end within this. Core's name and value.
-pub const HEADERS_DOWNLOAD_TIMEOUT_BASE: Duration = Duration::from_secs(15 * 60);
+pub(crate) const HEADERS_DOWNLOAD_TIMEOUT_BASE: Duration = Duration::from_secs(15 * 60);
 /// More time for the first sync, for each header that is expected. Core's name and value.
-pub const HEADERS_DOWNLOAD_TIMEOUT_PER_HEADER: Duration = Duration::from_millis(1);
+pub(crate) const HEADERS_DOWNLOAD_TIMEOUT_PER_HEADER: Duration = Duration::from_millis(1);
 /// An outbound peer may be behind our tip for this long. Core's name and value.
-pub const CHAIN_SYNC_TIMEOUT: Duration = Duration::from_secs(20 * 60);
+pub(crate) const CHAIN_SYNC_TIMEOUT: Duration = Duration::from_secs(20 * 60);
 /// How often an outbound peer's chain is looked at.
-pub const CHAIN_SYNC_INTERVAL: Duration = Duration::from_secs(30);
+pub(crate) const CHAIN_SYNC_INTERVAL: Duration = Duration::from_secs(30);
 /// A peer that holds the download window up gets this long at first. Core's name and value.
-pub const BLOCK_STALLING_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
+pub(crate) const BLOCK_STALLING_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
 /// And at most this, doubled after each peer that was dropped for it. Core's name and value.
-pub const BLOCK_STALLING_TIMEOUT_MAX: Duration = Duration::from_secs(64);
+pub(crate) const BLOCK_STALLING_TIMEOUT_MAX: Duration = Duration::from_secs(64);
 /// A tip younger than this is up to date. Core: `DEFAULT_MAX_TIP_AGE`.
-pub const MAX_TIP_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const MAX_TIP_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Blocks off the active chain are served for this long. Core's name and value.
-pub const STALE_RELAY_AGE_LIMIT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+pub(crate) const STALE_RELAY_AGE_LIMIT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Those whom we dialled are told of transactions after this, on average. Core's name and value.
-pub const OUTBOUND_INVENTORY_BROADCAST_INTERVAL: Duration = Duration::from_secs(2);
+pub(crate) const OUTBOUND_INVENTORY_BROADCAST_INTERVAL: Duration = Duration::from_secs(2);
 /// Those who dialled us are told after this, on average. Core's name and value.
-pub const INBOUND_INVENTORY_BROADCAST_INTERVAL: Duration = Duration::from_secs(5);
+pub(crate) const INBOUND_INVENTORY_BROADCAST_INTERVAL: Duration = Duration::from_secs(5);
 /// The wanted fee rate is told again after this, on average. Core's name and value.
-pub const AVG_FEEFILTER_BROADCAST_INTERVAL: Duration = Duration::from_secs(10 * 60);
+pub(crate) const AVG_FEEFILTER_BROADCAST_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// Who dialled us is asked for a transaction this much later. Core's name and value.
-pub const NONPREF_PEER_TX_DELAY: Duration = Duration::from_secs(2);
+pub(crate) const NONPREF_PEER_TX_DELAY: Duration = Duration::from_secs(2);
 /// A txid is asked for this much later while some announce by wtxid. Core's name and value.
-pub const TXID_RELAY_DELAY: Duration = Duration::from_secs(2);
+pub(crate) const TXID_RELAY_DELAY: Duration = Duration::from_secs(2);
 /// Who owes many transactions is asked for more this much later. Core's name and value.
-pub const OVERLOADED_PEER_TX_DELAY: Duration = Duration::from_secs(2);
+pub(crate) const OVERLOADED_PEER_TX_DELAY: Duration = Duration::from_secs(2);
 /// Who was asked for a transaction must answer within this. Core's name and value.
-pub const GETDATA_TX_INTERVAL: Duration = Duration::from_secs(60);
+pub(crate) const GETDATA_TX_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Addresses that wait are told to a peer after this, on average. Core's name and value.
-pub const AVG_ADDRESS_BROADCAST_INTERVAL: Duration = Duration::from_secs(30);
+pub(crate) const AVG_ADDRESS_BROADCAST_INTERVAL: Duration = Duration::from_secs(30);
 /// Our own address is told again after this, on average. Core's name and value.
-pub const AVG_LOCAL_ADDRESS_BROADCAST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const AVG_LOCAL_ADDRESS_BROADCAST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// An address is passed on to the same peers for this long. Core's name and value.
-pub const ROTATE_ADDR_RELAY_DEST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const ROTATE_ADDR_RELAY_DEST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Time from one look for an address to dial to the next. Core: the loop of `ThreadOpenConnections`.
-pub const DIAL_INTERVAL: Duration = Duration::from_millis(500);
+pub(crate) const DIAL_INTERVAL: Duration = Duration::from_millis(500);
 /// Time from feeler to feeler, on average. Core's name and value.
-pub const FEELER_INTERVAL: Duration = Duration::from_secs(2 * 60);
+pub(crate) const FEELER_INTERVAL: Duration = Duration::from_secs(2 * 60);
 /// One more peer for blocks only is tried after this, on average. Core's name and value.
-pub const EXTRA_BLOCK_RELAY_ONLY_PEER_INTERVAL: Duration = Duration::from_secs(5 * 60);
+pub(crate) const EXTRA_BLOCK_RELAY_ONLY_PEER_INTERVAL: Duration = Duration::from_secs(5 * 60);
 /// A peer on a network on which there is none is looked for after this, on average. Core's name and value.
-pub const EXTRA_NETWORK_PEER_INTERVAL: Duration = Duration::from_secs(5 * 60);
+pub(crate) const EXTRA_NETWORK_PEER_INTERVAL: Duration = Duration::from_secs(5 * 60);
 /// Time from one look at surplus peers to the next. Core's name and value.
-pub const EXTRA_PEER_CHECK_INTERVAL: Duration = Duration::from_secs(45);
+pub(crate) const EXTRA_PEER_CHECK_INTERVAL: Duration = Duration::from_secs(45);
 /// Time from one look at the age of the tip to the next. Core's name and value.
-pub const STALE_CHECK_INTERVAL: Duration = Duration::from_secs(10 * 60);
+pub(crate) const STALE_CHECK_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// A peer has this long to prove useful. Core's name and value.
-pub const MINIMUM_CONNECT_TIME: Duration = Duration::from_secs(30);
+pub(crate) const MINIMUM_CONNECT_TIME: Duration = Duration::from_secs(30);
 /// A wanted fee rate that moved much is told within this. Core's name and value.
-pub const MAX_FEEFILTER_CHANGE_DELAY: Duration = Duration::from_secs(5 * 60);
+pub(crate) const MAX_FEEFILTER_CHANGE_DELAY: Duration = Duration::from_secs(5 * 60);
 /// The pool's floor is looked at no more often than this.
-pub const FEEFILTER_LOOK_INTERVAL: Duration = Duration::from_secs(30);
+pub(crate) const FEEFILTER_LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// The operator's transactions that nobody asked for are announced again after this and up to
 /// [`REATTEMPT_BROADCAST_SPREAD`] more. Core: `ReattemptInitialBroadcast`.
-pub const REATTEMPT_BROADCAST_INTERVAL: Duration = Duration::from_secs(10 * 60);
+pub(crate) const REATTEMPT_BROADCAST_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// See [`REATTEMPT_BROADCAST_INTERVAL`].
-pub const REATTEMPT_BROADCAST_SPREAD: Duration = Duration::from_secs(5 * 60);
+pub(crate) const REATTEMPT_BROADCAST_SPREAD: Duration = Duration::from_secs(5 * 60);
 /// With hedged requests, the next peer is asked for a transaction after four round trips, but not before this.
-pub const HEDGE_AFTER: Duration = Duration::from_millis(1500);
+pub(crate) const HEDGE_AFTER: Duration = Duration::from_millis(1500);
 /// And not after this.
-pub const HEDGE_AFTER_MAX: Duration = Duration::from_secs(6);
+pub(crate) const HEDGE_AFTER_MAX: Duration = Duration::from_secs(6);
 /// With hedged requests, who dialled us is asked for a transaction this much later.
-pub const HEDGED_NONPREF_PEER_TX_DELAY: Duration = Duration::from_millis(500);
+pub(crate) const HEDGED_NONPREF_PEER_TX_DELAY: Duration = Duration::from_millis(500);
 
 /// With hedged requests, another peer is asked for a block above the tip after four round trips, but not before this.
-pub const BLOCK_HEDGE_AFTER: Duration = Duration::from_secs(2);
+pub(crate) const BLOCK_HEDGE_AFTER: Duration = Duration::from_secs(2);
 /// And not after this.
-pub const BLOCK_HEDGE_AFTER_MAX: Duration = Duration::from_secs(5);
+pub(crate) const BLOCK_HEDGE_AFTER_MAX: Duration = Duration::from_secs(5);
 /// When there was nobody else to ask, this is how long until the next look.
-pub const BLOCK_HEDGE_LOOK: Duration = Duration::from_secs(1);
+pub(crate) const BLOCK_HEDGE_LOOK: Duration = Duration::from_secs(1);
 
 /// With Groat's own policy, an inbound peer has to go for another no more often than this: who comes and goes in haste
 /// only drives others out.
-pub const EVICTION_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const EVICTION_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A time until the next of events that come at random, `mean` apart on average. Integers only: floating point differs
 /// from machine to machine, and so would the simulator.

@@ -10,7 +10,7 @@ use crate::timers::Micros;
 /// The time over which bytes are counted. Core's name and value.
 pub const MAX_UPLOAD_TIMEFRAME: Duration = Duration::from_secs(24 * 60 * 60);
 /// A block older than this, against the best header, is served only while there is plenty left. Core's name and value.
-pub const HISTORICAL_BLOCK_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+pub(crate) const HISTORICAL_BLOCK_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How often a block comes.
 const BLOCK_INTERVAL: Duration = Duration::from_secs(10 * 60);
 

@@ -11,7 +11,7 @@ use groat_chain::ledger::{Ledger, Options, PRUNE_TARGET_MANUAL};
 use groat_chain::params::{Params, RegtestOptions, parse_activation_height};
 use groat_chain::pool::Pool;
 use groat_chain::rules::header::MAX_FUTURE_BLOCK_TIME;
-use groat_chain::store::files::MAX_BLOCKFILE_SIZE;
+use groat_chain::store::MAX_BLOCKFILE_SIZE;
 use groat_chain::store::rocks::RocksStore;
 use groat_chain::store::{Batch, Store};
 
@@ -52,12 +52,7 @@ pub struct OpenStore {
     blocks: PathBuf,
 }
 
-/// Opens the ledger, locked against other processes. `--reindex` forgets all but the block files.
-pub fn open(config: &Config) -> anyhow::Result<Chainstate> {
-    open_store(config)?.open()
-}
-
-/// The first part of [`open`], which takes no long time.
+/// Opens the store, locked against other processes, which takes no long time. `--reindex` forgets all but the block files.
 pub fn open_store(config: &Config) -> anyhow::Result<OpenStore> {
     let params = Arc::new(network(config)?);
     let indexes = config.indexes.wanted(config.prune > 0)?;
@@ -83,7 +78,7 @@ pub fn open_store(config: &Config) -> anyhow::Result<OpenStore> {
 }
 
 impl OpenStore {
-    /// The second part of [`open`]: reads all headers, and repairs what a crash left.
+    /// Opens the ledger: reads all headers, and repairs what a crash left.
     pub fn open(self) -> anyhow::Result<Chainstate> {
         let OpenStore { params, folder, store, pool, options, indexes, blocks } = self;
         let mut ledger = Ledger::open(params, store, pool.clone(), options)?;

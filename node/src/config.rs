@@ -333,7 +333,7 @@ impl Config {
     }
 
     /// The folder of all data.
-    pub fn data_folder(&self) -> PathBuf {
+    pub(crate) fn data_folder(&self) -> PathBuf {
         self.datadir.clone().unwrap_or_else(default_folder)
     }
 }

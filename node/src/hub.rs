@@ -32,7 +32,7 @@ use crate::clock;
 use crate::memory::Files;
 use crate::requests::{Giver, Listener, Offer, Package, PackageGiver, Queue, Request};
 use crate::view::NodeView;
-pub use asked::{AddNode, AddNodeError, AddedNode, NetworkInfo, PeerInfo, Totals, Which};
+pub use asked::{AddNode, AddNodeError, PeerInfo, Which};
 
 /// The longest wait for the next input. The clock may be set meanwhile.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);

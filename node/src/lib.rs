@@ -5,21 +5,21 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`clock`], [`log`], `process`, `systemd`, [`progress`] | time, lines for people, threads, the service manager |
-//! | [`requests`] | what the ledger thread is asked, in which order it answers, what it tells |
-//! | [`bottleneck`] | what the ledger's time goes into |
-//! | [`events`], [`zmq`], `notify` | what happens, in order; told by ZeroMQ; told by commands |
-//! | [`warnings`] | what the operator should know of |
-//! | [`transactions`], [`ledger`] | the ledger thread: the mempool's part, the rest |
-//! | [`memory`], [`view`], [`hub`] | the hub thread: what it writes down, what the protocol reads, the protocol run |
-//! | [`tor`], `portmap` | ways for peers to us |
-//! | [`handle`] | what interfaces hold of all that |
-//! | [`import`] | blocks from files |
-//! | [`persist`], [`miner`] | the mempool between two runs; mining |
+//! | `clock`, `log`, `process`, `systemd`, `progress` | time, lines for people, threads, the service manager |
+//! | `requests` | what the ledger thread is asked, in which order it answers, what it tells |
+//! | `bottleneck` | what the ledger's time goes into |
+//! | `events`, `zmq`, `notify` | what happens, in order; told by ZeroMQ; told by commands |
+//! | `warnings` | what the operator should know of |
+//! | `transactions`, `ledger` | the ledger thread: the mempool's part, the rest |
+//! | `memory`, `view`, `hub` | the hub thread: what it writes down, what the protocol reads, the protocol run |
+//! | `tor`, `portmap` | ways for peers to us |
+//! | `handle` | what interfaces hold of all that |
+//! | `import` | blocks from files |
+//! | `persist`, [`miner`] | the mempool between two runs; mining |
 //! | [`config`] | options |
 //! | [`rpc`] | JSON-RPC, REST, metrics |
-//! | [`chainstate`], [`network`] | options become a ledger, and links |
-//! | [`node`], [`offline`], [`run`] | a node that runs; one without peers; the program |
+//! | `chainstate`, `network` | options become a ledger, and links |
+//! | `node`, [`offline`], [`run`] | a node that runs; one without peers; the program |
 
 /// Prints a line for people, as `std::println` does, where a command is run. Standard output may be gone: a closed terminal,
 /// a full disk. Work goes on without it; a command whose output is its result takes `std::println`, and a node logs.
@@ -30,35 +30,35 @@ macro_rules! println {
     }};
 }
 
-pub mod bottleneck;
-pub mod chainstate;
-pub mod clock;
+mod bottleneck;
+mod chainstate;
+mod clock;
 pub mod config;
-pub mod events;
-pub mod handle;
-pub mod hub;
-pub mod import;
-pub mod ledger;
-pub mod log;
-pub mod memory;
+mod events;
+mod handle;
+mod hub;
+mod import;
+mod ledger;
+mod log;
+mod memory;
 pub mod miner;
-pub mod network;
-pub mod node;
+mod network;
+mod node;
 mod notify;
 pub mod offline;
-pub mod persist;
+mod persist;
 mod portmap;
 mod process;
-pub mod progress;
-pub mod requests;
+mod progress;
+mod requests;
 pub mod rpc;
 pub mod run;
 mod systemd;
-pub mod tor;
-pub mod transactions;
-pub mod view;
-pub mod warnings;
-pub mod zmq;
+mod tor;
+mod transactions;
+mod view;
+mod warnings;
+mod zmq;
 
 /// What `groatd --version` prints after its name: the version and the commit it was built from.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("GROAT_COMMIT"), ")");

@@ -22,34 +22,34 @@ pub const TX_MAX_STANDARD_VERSION: u32 = 3;
 /// Core's name and value.
 pub const MAX_STANDARD_TX_WEIGHT: u64 = 400_000;
 /// Bytes without witness. Core's name and value.
-pub const MIN_STANDARD_TX_NONWITNESS_SIZE: usize = 65;
+pub(crate) const MIN_STANDARD_TX_NONWITNESS_SIZE: usize = 65;
 /// Core's name and value.
-pub const MAX_STANDARD_SCRIPTSIG_SIZE: usize = 1650;
+pub(crate) const MAX_STANDARD_SCRIPTSIG_SIZE: usize = 1650;
 /// Signature operations in the script behind a P2SH output. Core's name and value.
-pub const MAX_P2SH_SIGOPS: u32 = 15;
+pub(crate) const MAX_P2SH_SIGOPS: u32 = 15;
 /// Core's name and value.
-pub const MAX_STANDARD_TX_SIGOPS_COST: u64 = MAX_BLOCK_SIGOPS_COST / 5;
+pub(crate) const MAX_STANDARD_TX_SIGOPS_COST: u64 = MAX_BLOCK_SIGOPS_COST / 5;
 /// Signature operations outside of witnesses that a transaction may execute (BIP54). Core's name and value.
-pub const MAX_TX_LEGACY_SIGOPS: u32 = 2500;
+pub(crate) const MAX_TX_LEGACY_SIGOPS: u32 = 2500;
 /// Core's name and value.
-pub const MAX_STANDARD_P2WSH_STACK_ITEMS: usize = 100;
+pub(crate) const MAX_STANDARD_P2WSH_STACK_ITEMS: usize = 100;
 /// Core's name and value.
-pub const MAX_STANDARD_P2WSH_STACK_ITEM_SIZE: usize = 80;
+pub(crate) const MAX_STANDARD_P2WSH_STACK_ITEM_SIZE: usize = 80;
 /// Core's name and value.
-pub const MAX_STANDARD_TAPSCRIPT_STACK_ITEM_SIZE: usize = 80;
+pub(crate) const MAX_STANDARD_TAPSCRIPT_STACK_ITEM_SIZE: usize = 80;
 /// Core's name and value.
-pub const MAX_STANDARD_P2WSH_SCRIPT_SIZE: usize = 3600;
+pub(crate) const MAX_STANDARD_P2WSH_SCRIPT_SIZE: usize = 3600;
 /// Outputs below the dust limit, on a transaction that pays no fee. Core's name and value.
-pub const MAX_DUST_OUTPUTS_PER_TX: usize = 1;
+pub(crate) const MAX_DUST_OUTPUTS_PER_TX: usize = 1;
 /// Transactions of this version keep to small families (BIP431). Core's name and value.
-pub const TRUC_VERSION: u32 = 3;
+pub(crate) const TRUC_VERSION: u32 = 3;
 /// Virtual bytes. Core's name and value.
-pub const TRUC_MAX_VSIZE: u64 = 10_000;
+pub(crate) const TRUC_MAX_VSIZE: u64 = 10_000;
 /// Virtual bytes of one with an unconfirmed parent. Core's name and value.
-pub const TRUC_CHILD_MAX_VSIZE: u64 = 1000;
+pub(crate) const TRUC_CHILD_MAX_VSIZE: u64 = 1000;
 /// A transaction of version 3 has one unconfirmed ancestor and one descendant at most, each counted with itself.
 /// Core: `TRUC_ANCESTOR_LIMIT`, `TRUC_DESCENDANT_LIMIT`.
-pub const TRUC_FAMILY_LIMIT: usize = 2;
+pub(crate) const TRUC_FAMILY_LIMIT: usize = 2;
 
 /// What an operator may choose. [`Policy::default`] has Core's numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,7 +97,7 @@ impl Default for Policy {
 }
 
 /// The form of a transaction, without the coins that it spends. Core: `IsStandardTx`.
-pub fn check_standard(tx: &Transaction, policy: &Policy) -> Result<(), Rejection> {
+pub(crate) fn check_standard(tx: &Transaction, policy: &Policy) -> Result<(), Rejection> {
     if !(TX_MIN_STANDARD_VERSION..=TX_MAX_STANDARD_VERSION).contains(&(tx.version.0 as u32)) {
         return Err(Rejection::Version);
     }
@@ -138,7 +138,7 @@ pub fn dust(tx: &Transaction, dust_relay_fee: u64) -> impl Iterator<Item = u32> 
 }
 
 /// The least that an output must be worth, in satoshi: what it costs to make and to spend. Core: `GetDustThreshold`.
-pub fn dust_threshold(output: &TxOut, dust_relay_fee: u64) -> u64 {
+pub(crate) fn dust_threshold(output: &TxOut, dust_relay_fee: u64) -> u64 {
     if is_unspendable(&output.script_pubkey) {
         return 0;
     }
@@ -150,7 +150,7 @@ pub fn dust_threshold(output: &TxOut, dust_relay_fee: u64) -> u64 {
 
 /// The outputs that it spends are of known forms and cheap to check; otherwise what is wrong, in Core's words.
 /// Core: `ValidateInputsStandardness`.
-pub fn check_inputs_standard(tx: &Transaction, coins: &[Coin]) -> Result<(), String> {
+pub(crate) fn check_inputs_standard(tx: &Transaction, coins: &[Coin]) -> Result<(), String> {
     let mut sigops = 0;
     for (input, coin) in tx.input.iter().zip(coins) {
         let output = coin.script_pubkey();
@@ -186,7 +186,7 @@ fn check_redeem_standard(script_sig: &Script, number: usize) -> Result<(), Strin
 }
 
 /// No witness is larger than usual, and none stands where it has no meaning. Core: `IsWitnessStandard`.
-pub fn check_witness_standard(tx: &Transaction, coins: &[Coin]) -> Result<(), Rejection> {
+pub(crate) fn check_witness_standard(tx: &Transaction, coins: &[Coin]) -> Result<(), Rejection> {
     let standard = tx.input.iter().zip(coins).all(|(input, coin)| {
         input.witness.is_empty() || is_standard_witness(&input.witness, &input.script_sig, coin.script_pubkey())
     });
@@ -247,7 +247,7 @@ fn last_push(script_sig: &Script) -> Result<Option<Vec<u8>>, ScriptError> {
 
 /// Whether it spends a witness program other than an anchor: then it needs a witness. Core:
 /// `SpendsNonAnchorWitnessProg`.
-pub fn needs_witness(tx: &Transaction, coins: &[Coin]) -> bool {
+pub(crate) fn needs_witness(tx: &Transaction, coins: &[Coin]) -> bool {
     tx.input.iter().zip(coins).any(|(input, coin)| {
         let output = coin.script_pubkey().as_bytes();
         match witness_program(output) {
@@ -262,7 +262,7 @@ pub fn needs_witness(tx: &Transaction, coins: &[Coin]) -> bool {
 }
 
 /// The weight with what its signature operations count for at least. Core: `GetSigOpsAdjustedWeight`.
-pub fn adjusted_weight(weight: u64, sigop_cost: u64, bytes_per_sigop: u64) -> u64 {
+pub(crate) fn adjusted_weight(weight: u64, sigop_cost: u64, bytes_per_sigop: u64) -> u64 {
     weight.max(sigop_cost.saturating_mul(bytes_per_sigop))
 }
 

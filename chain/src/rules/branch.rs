@@ -3,7 +3,7 @@
 use bitcoin::CompactTarget;
 
 /// Headers whose times the median is taken of.
-pub const MEDIAN_TIME_SPAN: u32 = 11;
+pub(crate) const MEDIAN_TIME_SPAN: u32 = 11;
 
 /// A chain of headers from genesis to a last block, as the rules see it. Heights are absolute; asking above
 /// [`Branch::height`] is a bug of the caller.
@@ -24,7 +24,7 @@ pub fn median_time_past(branch: &impl Branch) -> u32 {
 }
 
 /// The same as if the branch ended at `height`. Below height 10 there are fewer headers, and the upper middle counts.
-pub fn median_time_past_at(branch: &impl Branch, height: u32) -> u32 {
+pub(crate) fn median_time_past_at(branch: &impl Branch, height: u32) -> u32 {
     let mut times = [0; MEDIAN_TIME_SPAN as usize];
     let mut count = 0;
     for height in (0..=height).rev().take(times.len()) {

@@ -8,9 +8,9 @@ use bitcoin::Transaction;
 use bitcoin::hashes::{Hash, sha256d};
 
 /// Length of the shortest output script that commits to witnesses (BIP141).
-pub const MINIMUM_WITNESS_COMMITMENT: usize = 38;
+pub(crate) const MINIMUM_WITNESS_COMMITMENT: usize = 38;
 /// How such a script begins: OP_RETURN, a push of 36 bytes, and four bytes of its own.
-pub const WITNESS_COMMITMENT_HEAD: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
+pub(crate) const WITNESS_COMMITMENT_HEAD: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
 
 /// The output of a coinbase that commits to witnesses, by its number, and its script: the last one that looks so.
 /// Core: `GetWitnessCommitmentIndex`.

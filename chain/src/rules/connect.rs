@@ -14,7 +14,7 @@ use bitcoin::{Amount, BlockHash, Transaction};
 
 /// From this height on the BIP30 look-up is made again on the main network: a coinbase of 2012 claims this height.
 /// Core: `BIP34_IMPLIES_BIP30_LIMIT`.
-pub const BIP34_IMPLIES_BIP30_LIMIT: u32 = 1_983_702;
+pub(crate) const BIP34_IMPLIES_BIP30_LIMIT: u32 = 1_983_702;
 
 /// What a block that connects leaves to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub fn needs_bip30_check(height: u32, hash: BlockHash, at_bip34: Option<BlockHas
 /// Whether no valid block can overwrite a coin, since BIP34 holds from height 1 on. Core does not rely on it: there a
 /// block that repeats a payment is refused for that before it is refused for the inputs, which are spent. Whoever
 /// wants Core's words looks up, once a block is refused, if it would overwrite.
-pub fn bip34_implies_bip30(params: &Params) -> bool {
+pub(crate) fn bip34_implies_bip30(params: &Params) -> bool {
     params.bip34_height <= 1
 }
 

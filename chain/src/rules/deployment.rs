@@ -6,9 +6,9 @@ use crate::script::Flags;
 use bitcoin::BlockHash;
 
 /// Version of a block that signals nothing (BIP9).
-pub const VERSIONBITS_TOP_BITS: i32 = 0x2000_0000;
+pub(crate) const VERSIONBITS_TOP_BITS: i32 = 0x2000_0000;
 /// The bits that tell whether a version signals at all (BIP9).
-pub const VERSIONBITS_TOP_MASK: u32 = 0xe000_0000;
+pub(crate) const VERSIONBITS_TOP_MASK: u32 = 0xe000_0000;
 
 /// How many bits can signal for new rules: miners may vary the others as they like (BIP323).
 pub const VERSIONBITS_NUM_BITS: u32 = 5;
@@ -134,7 +134,7 @@ fn mask(deployment: &Deployment) -> i32 {
 
 /// The version of a block that follows `branch` and signals for all that can be signalled for.
 /// Core: `ComputeBlockVersion`.
-pub fn compute_block_version(branch: &impl Branch, params: &Params) -> i32 {
+pub(crate) fn compute_block_version(branch: &impl Branch, params: &Params) -> i32 {
     params.deployments.iter().fold(VERSIONBITS_TOP_BITS, |version, deployment| {
         match state(deployment, branch, branch.height() + 1) {
             State::Started | State::LockedIn => version | mask(deployment),

@@ -10,7 +10,7 @@ use bitcoin::block::Header;
 /// Seconds that a block may be ahead of the clock.
 pub const MAX_FUTURE_BLOCK_TIME: u32 = 2 * 60 * 60;
 /// Seconds that the first block of a retarget period may be behind the last of the period before (BIP94).
-pub const MAX_TIMEWARP: u32 = 600;
+pub(crate) const MAX_TIMEWARP: u32 = 600;
 
 /// The rules that a header keeps wherever it stands: proof of work. Core: `CheckBlockHeader`.
 pub fn check_header(header: &Header, params: &Params) -> Result<(), Rejection> {

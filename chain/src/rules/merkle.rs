@@ -23,7 +23,7 @@ pub fn merkle_root(leaves: impl IntoIterator<Item = [u8; 32]>) -> ([u8; 32], boo
 
 /// The hashes that lead from the first leaf to the root, given the leaves after it: a miner changes the coinbase often,
 /// and the others seldom.
-pub fn merkle_path(others: impl IntoIterator<Item = [u8; 32]>) -> Vec<[u8; 32]> {
+pub(crate) fn merkle_path(others: impl IntoIterator<Item = [u8; 32]>) -> Vec<[u8; 32]> {
     let mut level: Vec<[u8; 32]> = std::iter::once([0; 32]).chain(others).collect();
     let mut path = Vec::new();
     while level.len() > 1 {
@@ -38,7 +38,7 @@ pub fn merkle_path(others: impl IntoIterator<Item = [u8; 32]>) -> Vec<[u8; 32]> 
 }
 
 /// The root over a first leaf and those whose [`merkle_path`] is given.
-pub fn root_by_path(first: [u8; 32], path: &[[u8; 32]]) -> [u8; 32] {
+pub(crate) fn root_by_path(first: [u8; 32], path: &[[u8; 32]]) -> [u8; 32] {
     path.iter().fold(first, |hash, right| hash_pair(&hash, right))
 }
 

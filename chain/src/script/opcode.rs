@@ -41,7 +41,7 @@ opcodes! {
 }
 
 /// Whether the operation is disabled (CVE-2010-5137): a script that holds it fails even where it is not executed.
-pub const fn is_disabled(opcode: u8) -> bool {
+pub(crate) const fn is_disabled(opcode: u8) -> bool {
     matches!(
         opcode,
         OP_CAT..=OP_RIGHT | OP_INVERT..=OP_XOR | OP_2MUL | OP_2DIV | OP_MUL..=OP_RSHIFT
@@ -119,12 +119,12 @@ impl<'a> Iterator for Cursor<'a> {
 }
 
 /// Whether the script only pushes. OP_RESERVED counts as a push, as in Core.
-pub fn is_push_only(script: &[u8]) -> bool {
+pub(crate) fn is_push_only(script: &[u8]) -> bool {
     Cursor::new(script).all(|op| op.is_ok_and(|op| op.code <= OP_16))
 }
 
 /// Whether `op`, a direct push or a PUSHDATA, is the shortest way to push its data (BIP62 rule 3).
-pub fn is_minimal_push(op: Op<'_>) -> bool {
+pub(crate) fn is_minimal_push(op: Op<'_>) -> bool {
     match op.data {
         [] => op.code == OP_0,
         [1..=16 | 0x81] => false,

@@ -31,7 +31,7 @@ pub fn verify_schnorr(key: &[u8; 32], message: &[u8; 32], signature: &[u8; 64]) 
 }
 
 /// Whether `output`, with a Y of that oddness, is the x-only key `internal` plus `tweak` times the generator.
-pub fn is_tweaked(output: &[u8], odd: bool, internal: &[u8], tweak: &[u8; 32]) -> bool {
+pub(crate) fn is_tweaked(output: &[u8], odd: bool, internal: &[u8], tweak: &[u8; 32]) -> bool {
     let (Ok(internal), Ok(tweak)) = (XOnlyPublicKey::from_slice(internal), Scalar::from_be_bytes(*tweak)) else {
         return false;
     };
@@ -57,7 +57,7 @@ pub fn check_signature_encoding(signature: &[u8], flags: Flags) -> Result<(), Sc
 }
 
 /// Whether `key` has a form that `flags` allow (Core's `CheckPubKeyEncoding`).
-pub fn check_key_encoding(key: &[u8], flags: Flags, version: SigVersion) -> Result<(), ScriptError> {
+pub(crate) fn check_key_encoding(key: &[u8], flags: Flags, version: SigVersion) -> Result<(), ScriptError> {
     let compressed = matches!(key, [2 | 3, x @ ..] if x.len() == 32);
     let uncompressed = matches!(key, [4, point @ ..] if point.len() == 64);
     if flags.contains(Flags::STRICTENC) && !compressed && !uncompressed {
@@ -73,7 +73,7 @@ pub fn check_key_encoding(key: &[u8], flags: Flags, version: SigVersion) -> Resu
 /// `30 <length> 02 <length> <R> 02 <length> <S>`.
 ///
 /// [BIP-0066]: https://github.com/bitcoin/bips/blob/master/bip-0066.mediawiki
-pub fn is_strict_der(der: &[u8]) -> bool {
+pub(crate) fn is_strict_der(der: &[u8]) -> bool {
     /// Splits a shortest-form positive integer off the front.
     fn integer(der: &[u8]) -> Option<&[u8]> {
         let [2, length, rest @ ..] = der else { return None };

@@ -10,17 +10,17 @@ use super::signature;
 /// First byte of a last witness element that is an annex.
 pub const ANNEX_TAG: u8 = 0x50;
 /// The bits of a control block's first byte that are the leaf version.
-pub const TAPROOT_LEAF_MASK: u8 = 0xfe;
+pub(crate) const TAPROOT_LEAF_MASK: u8 = 0xfe;
 /// The leaf version of tapscript.
 pub const TAPROOT_LEAF_TAPSCRIPT: u8 = 0xc0;
 /// Length of a control block without a path.
-pub const TAPROOT_CONTROL_BASE_SIZE: usize = 33;
+pub(crate) const TAPROOT_CONTROL_BASE_SIZE: usize = 33;
 /// Length of one node of the path.
-pub const TAPROOT_CONTROL_NODE_SIZE: usize = 32;
+pub(crate) const TAPROOT_CONTROL_NODE_SIZE: usize = 32;
 /// The longest path.
 pub const TAPROOT_CONTROL_MAX_NODE_COUNT: usize = 128;
 /// Length of the longest control block.
-pub const TAPROOT_CONTROL_MAX_SIZE: usize =
+pub(crate) const TAPROOT_CONTROL_MAX_SIZE: usize =
     TAPROOT_CONTROL_BASE_SIZE + TAPROOT_CONTROL_NODE_SIZE * TAPROOT_CONTROL_MAX_NODE_COUNT;
 
 static TAP_LEAF: LazyLock<Sha256> = LazyLock::new(|| tagged("TapLeaf"));
@@ -28,7 +28,7 @@ static TAP_BRANCH: LazyLock<Sha256> = LazyLock::new(|| tagged("TapBranch"));
 static TAP_TWEAK: LazyLock<Sha256> = LazyLock::new(|| tagged("TapTweak"));
 
 /// Whether a control block has a length that a path of whole nodes gives.
-pub fn is_control_size(length: usize) -> bool {
+pub(crate) fn is_control_size(length: usize) -> bool {
     (TAPROOT_CONTROL_BASE_SIZE..=TAPROOT_CONTROL_MAX_SIZE).contains(&length)
         && (length - TAPROOT_CONTROL_BASE_SIZE).is_multiple_of(TAPROOT_CONTROL_NODE_SIZE)
 }

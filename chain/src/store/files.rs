@@ -16,9 +16,6 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A block file that would grow past this gives way to a new pair (Core: src/node/blockstorage.h).
-pub const MAX_BLOCKFILE_SIZE: u32 = 0x800_0000;
-
 /// Magic and length before each record.
 const HEAD: u64 = 8;
 
@@ -150,7 +147,7 @@ impl Files {
     }
 
     /// Appends a block to the last pair, or to a new one when it would grow too long.
-    pub fn append_block(&self, block: &[u8]) -> Result<FilePos, StoreError> {
+    pub(crate) fn append_block(&self, block: &[u8]) -> Result<FilePos, StoreError> {
         let mut state = self.state.lock();
         let (mut number, pair) = state.pairs.last_key_value().map_or_else(Default::default, |(n, pair)| (*n, *pair));
         let end = u64::from(pair.ends.blocks);
@@ -161,7 +158,7 @@ impl Files {
     }
 
     /// Appends the undo record of a block that lies in pair `file`, with a checksum over its place and its bytes.
-    pub fn append_undo(&self, file: u32, undo: &[u8]) -> Result<FilePos, StoreError> {
+    pub(crate) fn append_undo(&self, file: u32, undo: &[u8]) -> Result<FilePos, StoreError> {
         let mut state = self.state.lock();
         let end = state.pairs.get(&file).map_or(0, |pair| pair.ends.undo);
         let offset = end.saturating_add(HEAD as u32);
@@ -202,7 +199,7 @@ impl Files {
     }
 
     /// Reads a part of the block at `pos`.
-    pub fn read_part(&self, pos: FilePos, from: u32, length: u32) -> Result<Vec<u8>, StoreError> {
+    pub(crate) fn read_part(&self, pos: FilePos, from: u32, length: u32) -> Result<Vec<u8>, StoreError> {
         let (file, end) = self.open_at(pos, Kind::Block)?;
         let start = pos.offset.checked_add(from);
         let within = start.and_then(|start| start.checked_add(length)).is_some_and(|stop| stop <= end);
@@ -283,7 +280,7 @@ impl Files {
     }
 
     /// Whether the block and the undo record that begin there are durable.
-    pub fn is_synced(&self, block: Option<FilePos>, undo: Option<FilePos>) -> bool {
+    pub(crate) fn is_synced(&self, block: Option<FilePos>, undo: Option<FilePos>) -> bool {
         let state = self.state.lock();
         let reaches = |pos: Option<FilePos>, kind: Kind| {
             pos.is_none_or(|pos| {
@@ -296,7 +293,7 @@ impl Files {
 
     /// The pairs whose durable ends changed since this was last called: to be written with the records that refer to
     /// them, and given to [`Files::open`].
-    pub fn take_unrecorded(&self) -> Vec<(u32, Ends)> {
+    pub(crate) fn take_unrecorded(&self) -> Vec<(u32, Ends)> {
         let mut state = self.state.lock();
         let changed = state.pairs.iter_mut().filter(|(_, pair)| pair.synced != pair.recorded);
         changed

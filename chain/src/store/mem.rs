@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::{Batch, FilePos, HeaderRecord, Index, Store, StoreError, files};
+use super::{Batch, FilePos, HeaderRecord, Index, MAX_BLOCKFILE_SIZE, Store, StoreError};
 use crate::coins::Coin;
 use bitcoin::OutPoint;
 use parking_lot::{Mutex, RwLock};
@@ -62,7 +62,7 @@ impl Default for MemStore {
 impl MemStore {
     /// An empty store.
     pub fn new() -> MemStore {
-        MemStore::with_file_size(files::MAX_BLOCKFILE_SIZE)
+        MemStore::with_file_size(MAX_BLOCKFILE_SIZE)
     }
 
     /// An empty store whose block files hold `max_file` bytes, so that small tests have many pairs.

@@ -2,7 +2,8 @@
 //! Knows no rule.
 
 pub mod codec;
-pub mod files;
+#[cfg(feature = "rocksdb")]
+mod files;
 pub mod import;
 pub mod mem;
 #[cfg(feature = "rocksdb")]
@@ -37,6 +38,9 @@ pub struct FilePos {
     /// Offset of the first byte after the frame head.
     pub offset: u32,
 }
+
+/// A block file that would grow past this gives way to a new pair (Core: src/node/blockstorage.h).
+pub const MAX_BLOCKFILE_SIZE: u32 = 0x800_0000;
 
 /// What the store keeps of a header: enough to rebuild the tree at a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

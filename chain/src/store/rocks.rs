@@ -5,8 +5,8 @@
 mod tests;
 
 use super::codec::{self, DecodeError};
-use super::files::{Ends, Files, MAX_BLOCKFILE_SIZE, failure};
-use super::{Batch, FilePos, HeaderRecord, Index, Store, StoreError};
+use super::files::{Ends, Files, failure};
+use super::{Batch, FilePos, HeaderRecord, Index, MAX_BLOCKFILE_SIZE, Store, StoreError};
 use crate::coins::Coin;
 use bitcoin::OutPoint;
 use parking_lot::Mutex;
@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Version of the records that this code writes, in the fact `schema`.
-pub const SCHEMA: u32 = 1;
+pub(crate) const SCHEMA: u32 = 1;
 
 const COINS: &str = "coins";
 const HEADERS: &str = "headers";

@@ -194,7 +194,7 @@ impl Codec {
     }
 
     /// For a link that came in and may speak version 1 only.
-    pub fn incoming_v1(magic: [u8; 4]) -> Codec {
+    pub(crate) fn incoming_v1(magic: [u8; 4]) -> Codec {
         Codec { magic, state: State::V1(v1::Decoder::new(magic).early()), outgoing: Vec::new() }
     }
 

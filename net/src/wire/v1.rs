@@ -7,7 +7,7 @@ use super::{
 use crate::message::{Fault, Kind, MAX_PROTOCOL_MESSAGE_LENGTH, Message};
 
 /// Bytes before the payload.
-pub const HEADER_SIZE: usize = 24;
+pub(crate) const HEADER_SIZE: usize = 24;
 
 /// Appends the frame of a message.
 pub(super) fn encode(magic: [u8; 4], message: &Encoded, out: &mut Vec<u8>) {

@@ -37,7 +37,7 @@ impl Search {
     }
 
     /// Gives the header another time.
-    pub fn set_time(&mut self, time: u32, bits: CompactTarget) {
+    pub(crate) fn set_time(&mut self, time: u32, bits: CompactTarget) {
         self.tail[4..8].copy_from_slice(&time.to_le_bytes());
         self.tail[8..12].copy_from_slice(&bits.to_consensus().to_le_bytes());
     }

@@ -289,7 +289,7 @@ impl Server {
     }
 
     /// What calls are told while the node starts, such as "Loading block index…".
-    pub fn warming_up(&self, what: &'static str) {
+    pub(crate) fn warming_up(&self, what: &'static str) {
         *self.rpc.warm_up.lock() = what;
     }
 
