@@ -16,6 +16,8 @@ if [ -n "$all" ]; then
   GROAT_PEERS_BIN=$(scripts/peers.sh)
   export GROAT_PEERS_BIN GROAT_REQUIRE_PEERS=1 GROAT_WIDE=1
   cargo clippy --release --workspace --all-targets --features groat-chain/rocksdb -- -D warnings
+  # As net, wallet and the fuzz targets build it.
+  cargo clippy --release -p groat-chain --all-targets -- -D warnings
   RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --features groat-chain/rocksdb
 else
   # What the tests find, they use; a test says what it skipped.
