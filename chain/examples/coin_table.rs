@@ -33,7 +33,7 @@ fn main() {
             std::hint::black_box(outpoint(at));
         });
     });
-    measure("create", coins, &mut || (0..coins).for_each(|at| table.create(outpoint(at), coin.clone(), false)));
+    measure("create", coins, &mut || (0..coins).for_each(|at| table.create(outpoint(at), coin.clone())));
     println!("{:<28} {:>6.1} bytes", "a coin", table.memory() as f64 / coins as f64);
     let scattered = |at: u64| outpoint(at.wrapping_mul(0x9E37_79B9_7F4A_7C15) % coins);
     measure("get, scattered", coins, &mut || {

@@ -76,11 +76,11 @@ impl CoinTable {
         Ok(beneath)
     }
 
-    /// Adds the coin that a block makes. Without `may_overwrite` the caller vouches that no unspent coin stands there
-    /// in any layer or the store (BIP30 was checked or cannot fail); with it, a coin that stands there is replaced.
-    pub fn create(&mut self, outpoint: OutPoint, coin: Coin, may_overwrite: bool) {
+    /// Adds the coin that a block makes. The caller vouches that no unspent coin stands there in any layer or the store:
+    /// BIP30 was checked or cannot fail, or what stood there was spent.
+    pub fn create(&mut self, outpoint: OutPoint, coin: Coin) {
         let tag = self.hasher.tag(&outpoint);
-        self.live.put(tag, outpoint, coin, !may_overwrite);
+        self.live.put(tag, outpoint, coin, true);
     }
 
     /// Puts back a coin that a block being undone had spent.

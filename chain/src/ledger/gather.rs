@@ -80,7 +80,7 @@ impl Ledger {
                         self.table.spend(&outpoint, || Ok::<_, StoreError>(store.coins(&[outpoint])?.remove(0)))?;
                     gathered.overwritten.extend(before);
                 }
-                self.table.create(outpoint, Coin::new(output, height, coinbase), false);
+                self.table.create(outpoint, Coin::new(output, height, coinbase));
             }
             gathered.transactions = number + 1;
         }

@@ -1,3 +1,5 @@
+//! Snapshots, written and read.
+
 use super::*;
 use std::io::Cursor;
 

@@ -75,9 +75,9 @@ impl World {
         table.spend(&key, || Ok::<_, Infallible>(store.get(&key).cloned())).expect("the map never fails")
     }
 
-    fn create(&mut self, key: OutPoint, may_overwrite: bool) {
+    fn create(&mut self, key: OutPoint) {
         self.numbers += 1;
-        self.table.create(key, coin(self.numbers), may_overwrite);
+        self.table.create(key, coin(self.numbers));
         self.model.insert(key, coin(self.numbers));
         self.done.push(Done::Created(key));
     }
@@ -105,13 +105,15 @@ impl World {
 
     fn run(&mut self, step: &Step) {
         match step {
-            Step::Create(key) if !self.model.contains_key(&outpoint(*key)) => self.create(outpoint(*key), false),
+            Step::Create(key) if !self.model.contains_key(&outpoint(*key)) => self.create(outpoint(*key)),
             Step::Create(_) => {}
             Step::Overwrite(key) => {
-                // What stands there goes into the undo record, then the new coin comes over it.
+                // What stands there is spent into the undo record, then the new coin comes.
                 let key = outpoint(*key);
-                self.done.extend(self.model.get(&key).map(|old| Done::Spent(key, old.clone())));
-                self.create(key, true);
+                let spent = self.spend(key);
+                assert_eq!(spent.as_ref(), self.model.get(&key), "overwriting {key}");
+                self.done.extend(spent.map(|old| Done::Spent(key, old)));
+                self.create(key);
             }
             Step::Spend(key) => {
                 let key = outpoint(*key);
@@ -194,7 +196,7 @@ proptest! {
             match done {
                 Done::Created(key) => {
                     at += 1;
-                    forward.table.create(*key, coin(at), true);
+                    forward.table.restore(*key, coin(at));
                     made.insert(*key, coin(at));
                 }
                 Done::Spent(key, _) => {
@@ -230,7 +232,7 @@ proptest! {
 #[test]
 fn a_coin_made_and_spent_between_flushes_is_never_written() {
     let mut world = World::new();
-    world.create(outpoint(1), false);
+    world.create(outpoint(1));
     world.spend(outpoint(1));
     assert!(world.table.changed() == 0);
     assert!(world.table.freeze().is_empty());
@@ -239,8 +241,8 @@ fn a_coin_made_and_spent_between_flushes_is_never_written() {
 #[test]
 fn the_store_is_not_asked_for_what_the_table_knows() {
     let mut world = World::new();
-    world.create(outpoint(1), false);
-    world.create(outpoint(2), false);
+    world.create(outpoint(1));
+    world.create(outpoint(2));
     world.freeze();
     let mut unasked = |key| world.table.spend(&key, || Err::<Option<Coin>, _>("asked"));
     assert_eq!(unasked(outpoint(1)), Ok(Some(coin(1))), "a frozen coin");
@@ -252,7 +254,7 @@ fn the_store_is_not_asked_for_what_the_table_knows() {
 #[test]
 fn freezing_forgets_the_layer_before_and_changes_the_generation() {
     let mut world = World::new();
-    world.create(outpoint(1), false);
+    world.create(outpoint(1));
     world.freeze();
     world.finish();
     let generation = world.table.generation();
@@ -275,13 +277,13 @@ fn memory_counts_long_scripts_and_fills_the_budget() {
     let mut table = CoinTable::new(1 << 20);
     let empty = table.memory();
     let key = |vout| OutPoint { txid: Txid::all_zeros(), vout };
-    table.create(key(0), Coin::from_parts(1, &[0; 10_000], 1, false), false);
+    table.create(key(0), Coin::from_parts(1, &[0; 10_000], 1, false));
     assert!(table.memory() >= empty + 10_000);
     assert_eq!(table.spend(&key(0), || Ok::<_, Infallible>(None)).map(|coin| coin.is_some()), Ok(true));
     assert!(table.memory() < empty + 10_000);
     assert!(!table.is_full());
     let coins = (0..10_000).find(|vout| {
-        table.create(key(*vout), coin(20), false);
+        table.create(key(*vout), coin(20));
         table.is_full()
     });
     let coins = coins.expect("half a MiB is full after 10,000 coins");

@@ -1,3 +1,5 @@
+//! Orphans, at their bounds too.
+
 use super::*;
 use bitcoin::{Amount, ScriptBuf, TxIn, TxOut, absolute, transaction};
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Options from the command line and from files.
+
 use super::*;
 
 /// A data folder with these files.
