@@ -138,7 +138,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
         }
         Some(Command::VerifyChain { depth }) => verify_chain(&mut state, *depth, &stop),
         Some(Command::Coins(Coins::Stats { json })) => coin_stats(&mut state, *json, &stop),
-        Some(Command::Config { .. }) => Ok(()),
+        Some(Command::Config { .. } | Command::Completions { .. } | Command::Man) => Ok(()),
     }
 }
 
