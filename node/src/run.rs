@@ -152,6 +152,7 @@ fn run_node(
 ) -> anyhow::Result<()> {
     state.ledger.check_space()?;
     chainstate::refuse_future_tip(&state.ledger)?;
+    chainstate::refuse_missing_blocks(&state.ledger, config)?;
     let pid = config.start.pid.as_ref().filter(|path| path.as_os_str() != "0");
     let pid = pid.map(|path| PidFile::create(state.folder.join(path))).transpose()?;
     if let Some(depth) = config.start.checkblocks {
