@@ -1,11 +1,11 @@
-//! Tells the compiler which commit is built: `GROAT_COMMIT`, "unknown" outside a checkout.
+//! Tells the compiler which commit is built: `GROAT_COMMIT`, "unknown" outside a checkout. The wallet's build runs it too.
 
 use std::path::Path;
 use std::process::Command;
 
 fn main() {
     // The mark of uncommitted changes must follow the files it speaks of.
-    for path in ["src", "build.rs", "Cargo.toml", "../chain", "../net", "../Cargo.toml", "../Cargo.lock"] {
+    for path in ["src", "../node/build.rs", "Cargo.toml", "../chain", "../net", "../Cargo.toml", "../Cargo.lock"] {
         println!("cargo:rerun-if-changed={path}");
     }
     // In a worktree HEAD lies in a folder of its own and the branches in the common one.

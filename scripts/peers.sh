@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 peers="${GROAT_PEERS:-$HOME/.cache/groat/peers}"
 source=$(cargo metadata --format-version 1 --all-features |
-  python3 -c 'import json,sys,os; print(next(os.path.dirname(p["manifest_path"]) for p in json.load(sys.stdin)["packages"] if p["name"]=="libbitcoinkernel-sys"))')/bitcoin
+  sed -n 's|.*"\([^"]*/libbitcoinkernel-sys-[^/"]*\)/Cargo.toml".*|\1|p')/bitcoin
 stamp="$peers/built-from"
 if [ -x "$peers/bin/bitcoind" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$source" ]; then
   echo "$peers/bin"

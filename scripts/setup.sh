@@ -12,19 +12,16 @@ need_packages() {
     dpkg-query -W -f='${Status}' "$name" 2>/dev/null | grep -q 'install ok installed' || missing+=("$name")
   done
   [ ${#missing[@]} -eq 0 ] && return 0
-  local run="apt-get install -y --no-install-recommends ${missing[*]}"
-  local sudo=""
-  if [ "$(id -u)" -ne 0 ]; then
-    if command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
-      sudo="sudo -n"
-    else
-      echo "Groat needs these packages first: sudo $run" >&2
-      return 1
-    fi
+  local install="apt-get install -y --no-install-recommends ${missing[*]}" sudo=""
+  [ "$(id -u)" -eq 0 ] || sudo="sudo "
+  local line="${sudo}apt-get update && $sudo$install"
+  if [ -n "$sudo" ] && ! sudo -n true 2>/dev/null; then
+    echo "Groat needs packages first; type: $line" >&2
+    return 1
   fi
   echo "installing ${missing[*]}" >&2
-  { $sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $sudo $run; } >&2 </dev/null ||
-    { echo "Could not install them; type: sudo apt-get update && sudo $run" >&2; return 1; }
+  { $sudo apt-get update -qq && $sudo env DEBIAN_FRONTEND=noninteractive $install -qq; } >&2 </dev/null ||
+    { echo "Could not install them; type: $line" >&2; return 1; }
 }
 
 if ! command -v cargo >/dev/null; then

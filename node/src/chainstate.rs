@@ -141,6 +141,20 @@ pub fn refuse_future_tip(ledger: &Ledger) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Who offers all blocks must have them: pruned ones do not come back by an option. Core: `LoadChainstate`.
+pub fn refuse_missing_blocks(ledger: &Ledger, config: &Config) -> anyhow::Result<()> {
+    let tree = ledger.tree();
+    let tree = tree.read();
+    let is_stored = |height| tree.active(height).is_some_and(|id| tree.node(id).block().is_some());
+    if config.prune == 0 && !(1..=ledger.height()).all(is_stored) {
+        bail!(
+            "You need to rebuild the database using -reindex to go back to unpruned mode.  This will redownload the \
+             entire blockchain.\nPlease restart with -reindex or -reindex-chainstate to recover."
+        );
+    }
+    Ok(())
+}
+
 /// The parameters of the network that was named, with what the options change of them.
 pub fn network(config: &Config) -> anyhow::Result<Params> {
     let mut params = named_network(config)?;

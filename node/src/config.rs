@@ -245,6 +245,14 @@ pub enum Command {
         #[arg(long, conflicts_with = "check")]
         ignored: bool,
     },
+    /// Print the completions of a shell
+    Completions {
+        /// Which shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, in roff
+    Man,
 }
 
 /// What can be asked of the coins.
@@ -267,12 +275,14 @@ impl Config {
         read::read(arguments, variable)
     }
 
-    /// What `groatd config` prints.
+    /// What `groatd config`, `completions` and `man` print.
     pub fn shown(read: &Read) -> Option<String> {
         match read.config.command {
             Some(Command::Config { default: true, .. }) => Some(show::default()),
             Some(Command::Config { ignored: true, .. }) => Some(show::ignored()),
             Some(Command::Config { .. }) => Some(show::check(&read.counts)),
+            Some(Command::Completions { shell }) => Some(show::completions(shell)),
+            Some(Command::Man) => Some(show::manual()),
             _ => None,
         }
     }

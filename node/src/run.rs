@@ -138,7 +138,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
         }
         Some(Command::VerifyChain { depth }) => verify_chain(&mut state, *depth, &stop),
         Some(Command::Coins(Coins::Stats { json })) => coin_stats(&mut state, *json, &stop),
-        Some(Command::Config { .. }) => Ok(()),
+        Some(Command::Config { .. } | Command::Completions { .. } | Command::Man) => Ok(()),
     }
 }
 
@@ -152,6 +152,7 @@ fn run_node(
 ) -> anyhow::Result<()> {
     state.ledger.check_space()?;
     chainstate::refuse_future_tip(&state.ledger)?;
+    chainstate::refuse_missing_blocks(&state.ledger, config)?;
     let pid = config.start.pid.as_ref().filter(|path| path.as_os_str() != "0");
     let pid = pid.map(|path| PidFile::create(state.folder.join(path))).transpose()?;
     if let Some(depth) = config.start.checkblocks {

@@ -252,7 +252,7 @@ fn a_second_start_is_refused() {
     node.stop();
 }
 
-/// A clock that is behind, and witnesses that were not asked for, are told from a bad chain.
+/// Blocks that were pruned, a clock that is behind and witnesses that were not asked for are told from a bad chain.
 #[test]
 fn what_a_stored_chain_does_not_fit_is_said_in_cores_words() {
     let Some(peers) = peers() else { return };
@@ -261,9 +261,12 @@ fn what_a_stored_chain_does_not_fit_is_said_in_cores_words() {
         let place = format!("-datadir={}", folder.path().display());
         let late = "-testactivationheight=segwit@20";
         let options = ["-regtest", "-listen=0", "-connect=0", &format!("-rpcport={rpcport}")];
-        let node = Node::start(&program, folder.path(), rpcport, &[&options[..], &[late]].concat());
+        let pruned = ["-prune=1", "-fastprune"];
+        let node = Node::start(&program, folder.path(), rpcport, &[&options[..], &pruned, &[late]].concat());
         let address = json!("bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080");
-        node.rpc.call("generatetoaddress", json!([10, address])).unwrap();
+        node.rpc.call("generatetoaddress", json!([600, address])).unwrap();
+        // The blocks of one file of 64 KiB.
+        assert!(node.rpc.call("pruneblockchain", json!([300])).unwrap().as_i64() > Some(200), "{}", repeat());
         node.stop();
         let again = |more: &[&str]| {
             let words = [&[place.as_str()], &options[..], more].concat();
@@ -272,7 +275,8 @@ fn what_a_stored_chain_does_not_fit_is_said_in_cores_words() {
             // bitcoind leaves the first word out here.
             said.stderr.trim_end().trim_start_matches("Error: ").to_owned()
         };
-        [again(&["-testactivationheight=segwit@5"]), again(&[late, "-mocktime=1500000000"])]
+        let starts = [&[late][..], &[late, "-mocktime=1500000000", "-prune=1"], &["-testactivationheight=segwit@5", "-prune=1"]];
+        starts.map(again)
     });
     assert_eq!(said[1], said[0], "groatd (left), bitcoind (right); {}", repeat());
 }

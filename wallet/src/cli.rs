@@ -10,7 +10,7 @@ use crate::keys::Kind;
 #[derive(Debug, Parser)]
 #[command(
     name = "groat",
-    version,
+    version = concat!(env!("CARGO_PKG_VERSION"), " (", env!("GROAT_COMMIT"), ")"),
     max_term_width = 100,
     after_help = "Example:\n  groat create savings\n  groat receive\n  groat send ADDRESS 0.001btc --within 6"
 )]
@@ -295,7 +295,10 @@ pub enum Command {
         shell: clap_complete::Shell,
     },
     /// Print the manual page, in roff
-    Man,
+    Man {
+        /// Write one page for each command into this folder instead
+        folder: Option<PathBuf>,
+    },
 }
 
 /// What `backup` shows.

@@ -1,6 +1,7 @@
 //! Commands about the node (peers, rpc, stop) and about this program (completions, man).
 
 use std::io::Read;
+use std::path::Path;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
@@ -103,7 +104,11 @@ pub fn completions(shell: Shell) -> Result<()> {
 }
 
 /// `groat man`.
-pub fn man() -> Result<()> {
+pub fn man(folder: Option<&Path>) -> Result<()> {
+    if let Some(folder) = folder {
+        let written = std::fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(Cli::command(), folder));
+        return written.doing("write the manual pages");
+    }
     let mut text = Vec::new();
     clap_mangen::Man::new(Cli::command()).render(&mut text).doing("write the manual page")?;
     print(String::from_utf8_lossy(&text).trim_end());

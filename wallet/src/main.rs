@@ -111,6 +111,6 @@ fn run(cli: Cli) -> Result<()> {
         Command::Rpc { method, arguments } => control::rpc(session, &method, &arguments),
         Command::Stop => control::stop(session),
         Command::Completions { shell } => control::completions(shell),
-        Command::Man => control::man(),
+        Command::Man { folder } => control::man(folder.as_deref()),
     }
 }

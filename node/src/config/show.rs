@@ -1,4 +1,5 @@
-//! `groatd config`: the options as a file to begin with, what is set and where, and what is taken without effect.
+//! `groatd config`: the options as a file to begin with, what is set and where, and what is taken without effect; and
+//! the options for shells and as a manual page.
 
 use std::fmt::Write;
 
@@ -47,4 +48,33 @@ pub fn check(counts: &[Given]) -> String {
 /// Core's options that are taken and have no effect, one a line.
 pub fn ignored() -> String {
     IGNORED.iter().map(|name| format!("{name}\n")).collect()
+}
+
+/// What a shell reads to complete the options.
+pub fn completions(shell: clap_complete::Shell) -> String {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Config::command(), "groatd", &mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// The manual page, in roff.
+pub fn manual() -> String {
+    let mut text = Vec::new();
+    let rendered = clap_mangen::Man::new(Config::command()).render(&mut text);
+    rendered.expect("a list of bytes takes all that is written");
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::ValueEnum;
+
+    #[test]
+    fn every_shell_and_the_manual_know_the_options() {
+        let texts = clap_complete::Shell::value_variants().iter().map(|shell| completions(*shell)).chain([manual()]);
+        for text in texts {
+            assert!(text.contains("dbcache") && text.contains("verify-chain"), "something is missing: {text}");
+        }
+    }
 }
