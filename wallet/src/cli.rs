@@ -369,6 +369,8 @@ pub enum NetCommand {
         /// How much: 25000, 0.001btc, 25ksat
         amount: String,
         #[command(flatten)]
+        fee: FeeOptions,
+        #[command(flatten)]
         which: Which,
     },
 }
