@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::keys::Kind;
 
-/// The wallet of Groat, and what controls a node. It speaks with groatd and with bitcoind.
+/// Groat's wallet, and the command that controls a node. It works with groatd and with bitcoind.
 #[derive(Debug, Parser)]
 #[command(
     name = "groat",
