@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the tests. --all, as CI does: also format, clippy, docs, a real bitcoind, kills and a full disk.
+# Runs the tests. --all, as CI does: also format, clippy, docs, a real bitcoind, kills, a full disk, and the demo.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/setup.sh
@@ -26,3 +26,4 @@ fi
 
 cargo build --release --workspace --bins
 cargo test --release --workspace --features groat-chain/rocksdb
+[ -z "$all" ] || scripts/demo.sh

@@ -103,8 +103,8 @@ impl Options {
 
 /// The script of an address of this network.
 fn pays_to(text: &str, params: &Params) -> anyhow::Result<ScriptBuf> {
-    let address: Address<NetworkUnchecked> =
-        text.parse().with_context(|| format!("--mine-to takes an address, and \"{text}\" is none"))?;
+    let parsed: Option<Address<NetworkUnchecked>> = text.parse().ok();
+    let address = parsed.with_context(|| format!("--mine-to takes an address, and \"{text}\" is none"))?;
     let known = [
         (AddressSet::Main, Network::Bitcoin, "the main network"),
         (AddressSet::Test, Network::Testnet, "the test networks"),

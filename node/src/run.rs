@@ -1,6 +1,7 @@
 //! The commands of `groatd`, from the arguments to the exit status.
 
 use std::ffi::OsStr;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -180,6 +181,9 @@ fn run_node(
         if let Some(address) = server.metrics() {
             info!("serving metrics on http://{address}/metrics");
         }
+        if std::io::stdout().is_terminal() {
+            info!("`{}` tells what it is doing; Ctrl-C stops it", status_command(config));
+        }
     }
     let miner = mining.map(|options| Miner::start(handle.clone(), options)).transpose();
     if miner.is_err() {
@@ -195,6 +199,13 @@ fn run_node(
     let (tip, height) = handle.tip();
     info!("stopped at tip {tip} at height {height}");
     Ok(())
+}
+
+/// What to type to see what this node does.
+fn status_command(config: &Config) -> String {
+    let folder = config.datadir.as_ref().map(|folder| format!(" --datadir {}", folder.display()));
+    let port = config.rpcport.map(|port| format!(" --rpc 127.0.0.1:{port}"));
+    format!("groat status --chain {}{}{}", config.chain, folder.unwrap_or_default(), port.unwrap_or_default())
 }
 
 /// What the interfaces are to be.

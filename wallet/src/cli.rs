@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::keys::Kind;
 
-/// The wallet of Groat, and what controls a node. It speaks with groatd and with bitcoind.
+/// Groat's wallet, and the command that controls a node. It works with groatd and with bitcoind.
 #[derive(Debug, Parser)]
 #[command(
     name = "groat",
@@ -371,6 +371,8 @@ pub enum NetCommand {
         address: String,
         /// How much: 25000, 0.001btc, 25ksat
         amount: String,
+        #[command(flatten)]
+        fee: FeeOptions,
         #[command(flatten)]
         which: Which,
     },

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::cli::{FeeOptions, NetCommand, Which};
+use crate::cli::{NetCommand, Which};
 use crate::error::{Doing, Result, failed, usage};
 use crate::format::grouped;
 use crate::network::Network;
@@ -34,10 +34,9 @@ pub fn run(session: &Session, command: &NetCommand) -> Result<()> {
         NetCommand::Up(options) => up::up(session, options),
         NetCommand::Down(which) => down(session, &Home::find(session, which)?),
         NetCommand::Status(which) => status(session, &Home::find(session, which)?),
-        NetCommand::Pay { address, amount, which } => {
+        NetCommand::Pay { address, amount, fee, which } => {
             let faucet = Home::find(session, which)?.faucet(session)?;
-            let fee = FeeOptions { feerate: None, within: None };
-            send::send(&faucet, &[address.clone(), amount.clone()], &fee, &[], false)
+            send::send(&faucet, &[address.clone(), amount.clone()], fee, &[], false)
         }
     }
 }

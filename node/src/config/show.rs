@@ -35,6 +35,9 @@ pub fn default() -> String {
 
 /// What counts of all that is set, one line each, with its place.
 pub fn check(counts: &[Given]) -> String {
+    if counts.is_empty() {
+        return "# nothing is set: all options have their defaults (groatd config --default shows them)\n".into();
+    }
     let mut text = String::new();
     for Given { name, value, origin } in counts {
         let shown = if SENSITIVE.contains(&name.as_str()) { "****" } else { value.text() };
