@@ -22,6 +22,7 @@ mod rpc;
 mod rpc_chain;
 mod rpc_keys;
 mod shapes;
+mod status;
 mod vectors;
 mod wallet;
 mod wallet_safety;

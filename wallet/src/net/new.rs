@@ -42,7 +42,11 @@ pub fn new(session: &Session, plan: &NewNetwork) -> Result<()> {
     let params = Params::from_toml(&text).map_err(|error| usage(error.to_string()))?;
     let mut file =
         OpenOptions::new().write(true).create_new(true).open(&path).doing(format!("make {}", path.display()))?;
-    file.write_all(text.as_bytes()).doing(format!("write {}", path.display()))?;
+    if let Err(error) = file.write_all(text.as_bytes()) {
+        // Half a file would be another network.
+        let _ = std::fs::remove_file(&path);
+        return Err(failed(format!("cannot write {}: {error}", path.display())));
+    }
     let hash = sha256::Hash::hash(text.as_bytes()).to_string();
     let value = json!({
         "name": params.name, "file": path, "hash": hash, "genesis": params.genesis_hash,
