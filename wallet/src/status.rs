@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use groat_chain::params::Params;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result, usage};
@@ -169,6 +170,7 @@ impl Status {
         let tight = self.own("resident_memory_bytes").zip(budget).is_some_and(|(used, limit)| used > limit / 10 * 9);
         let limited = self.shares().filter(|_| self.syncing());
         match limited {
+            _ if self.peers() == [0, 0] && Params::by_name(&self.name).is_none() => "there are no peers, so nothing new comes in: name one with --addnode; it must run, and have the same file".into(),
             _ if self.peers() == [0, 0] => "there are no peers, so nothing new comes in: check this machine's network, or name a peer with --addnode".into(),
             _ if !self.warnings().is_empty() => "look at the warnings: they come first".into(),
             _ if self.own("disk_free_bytes").is_some_and(|free| free < LITTLE_SPACE) => "the disk is nearly full: give it room, or keep fewer blocks with --prune".into(),

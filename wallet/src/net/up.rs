@@ -137,9 +137,7 @@ fn alone(home: &Home, network: &Network) -> Result<File> {
     let nodes = home.started().map_or(0, |started| started.ports.len());
     if lock.try_lock().is_err() || (0..nodes).any(|number| home.process(number, network).is_some()) {
         let (name, folder) = (network.name(), home.folder.display());
-        return Err(failed(format!(
-            "the network {name} is up already (in {folder}): `groat net down --net {name}` stops it"
-        )));
+        return Err(failed(format!("the network {name} is up already: `groat net down --dir {folder}` stops it")));
     }
     Ok(lock)
 }
