@@ -2,6 +2,7 @@
 //! interfaces. Never waits for any of them. Knows no rule and no wire byte.
 
 mod asked;
+mod mute;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -26,13 +27,14 @@ use groat_net::protocol::{self, Command, Done, Input, Output, Protocol, Token, W
 use parking_lot::RwLock;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
-use tracing::{debug, error};
+use tracing::{debug, error, info};
 
 use crate::clock;
 use crate::memory::Files;
 use crate::requests::{Giver, Listener, Offer, Package, PackageGiver, Queue, Request};
 use crate::view::NodeView;
 pub use asked::{AddNode, AddNodeError, PeerInfo, Which};
+pub use mute::Mute;
 
 /// The longest wait for the next input. The clock may be set meanwhile.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -141,6 +143,8 @@ pub struct Hub {
     pub told: mpsc::Sender<Told>,
     /// Where peers and bans are written down, if they are.
     pub files: Option<Files>,
+    /// Peers that hang up too early.
+    pub mute: Mute,
 }
 
 impl Hub {
@@ -197,8 +201,21 @@ impl Hub {
 
     fn on_event(&mut self, event: Event) {
         let input = self.driver.input(event);
-        if let Input::Connected { peer, addr, kind, .. } = &input {
-            debug!(target: "net", "peer {}: linked with {addr} ({kind:?})", peer.0);
+        match &input {
+            Input::Connected { peer, addr, kind, .. } => {
+                debug!(target: "net", "peer {}: linked with {addr} ({kind:?})", peer.0);
+                if *kind == LinkKind::Manual {
+                    self.mute.linked(*peer, *addr);
+                }
+            }
+            Input::Closed(peer) => {
+                if let Some(addr) = self.mute.closed(*peer) {
+                    let name = &self.params.name;
+                    let file = if Params::by_name(name).is_none() { ", with the same file" } else { "" };
+                    info!("{addr} hangs up before it says who it is: is it on {name}{file}?");
+                }
+            }
+            _ => {}
         }
         self.take(input);
     }
@@ -259,6 +276,7 @@ impl Hub {
         match event {
             protocol::Event::Ready(peer) => {
                 self.driver.ready(*peer);
+                self.mute.ready(*peer);
                 debug!(target: "net", "peer {}: handshake done", peer.0);
             }
             other => debug!(target: "net", "{other:?}"),

@@ -28,7 +28,7 @@ use crate::clock;
 use crate::config::{Config, user_agent};
 use crate::events;
 use crate::handle::NodeHandle;
-use crate::hub::{Hub, Inbox, Told};
+use crate::hub::{Hub, Inbox, Mute, Told};
 use crate::ledger;
 use crate::memory::Files;
 use crate::network::{self, Bind};
@@ -180,6 +180,7 @@ impl Node {
             ledger: queue.clone(),
             told: told.clone(),
             files,
+            mute: Mute::default(),
         };
         let inbox = Inbox { told: from_ledger, asks: from_interfaces, events, stop: stopping };
         let warnings = Arc::new(warnings);

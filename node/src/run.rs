@@ -92,6 +92,9 @@ fn start(read: &Read) -> anyhow::Result<()> {
 fn run(config: &Config) -> anyhow::Result<()> {
     // First of all, so that there is no moment at which a signal does harm.
     let (stop, node) = stop_on_signals()?;
+    if config.start.stopateof {
+        std::thread::spawn(stop_at_eof);
+    }
     if let Some(Command::Import { files, .. }) = &config.command
         && files.len() > 1
         && reads_stdin(files)
@@ -398,4 +401,10 @@ fn stop_on_signals() -> anyhow::Result<(Arc<AtomicBool>, Arc<OnceLock<NodeHandle
         })
     });
     Ok((stop, node))
+}
+
+/// Does what SIGTERM does once nobody holds the other end of standard input any more.
+fn stop_at_eof() {
+    let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
 }

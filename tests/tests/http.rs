@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 /// An answer over HTTP.
 #[derive(Debug, PartialEq)]
-struct Answer {
+pub struct Answer {
     status: String,
     /// The value of `Content-Type`, where there is a body that has one.
     kind: String,
@@ -23,7 +23,7 @@ struct Answer {
 }
 
 impl Answer {
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into()
     }
 
@@ -70,7 +70,7 @@ fn post(to: &Rpc, body: &[u8]) -> Answer {
     ask(to, &format!("POST / HTTP/1.1\r\nConnection: close\r\nAuthorization: {}", to.authorization()), body)
 }
 
-fn get(to: &Rpc, path: &str) -> Answer {
+pub fn get(to: &Rpc, path: &str) -> Answer {
     ask(to, &format!("GET {path} HTTP/1.1\r\nConnection: close"), b"")
 }
 

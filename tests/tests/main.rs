@@ -22,6 +22,7 @@ mod rpc;
 mod rpc_chain;
 mod rpc_keys;
 mod shapes;
+mod status;
 mod structure;
 mod vectors;
 mod wallet;

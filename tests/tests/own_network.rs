@@ -235,8 +235,12 @@ impl Up {
     }
 
     /// Interrupts it, and waits until it has ended.
-    fn interrupt(mut self) {
-        signal(&self.0, "INT");
+    fn interrupt(self) {
+        self.end("INT");
+    }
+
+    fn end(mut self, name: &str) {
+        signal(&self.0, name);
         wait_until("`groat net up` ends", || self.0.try_wait().unwrap().is_some());
     }
 }
@@ -298,6 +302,11 @@ fn a_network_comes_up_pays_is_joined_and_goes_down_whole() {
     assert_eq!((&status["peers"], &status["syncing"]), (&json!(2), &json!(false)), "{status}");
     assert!(status["advice"].is_string() && status["memory_bytes"].as_u64() > Some(1 << 20), "{status}");
 
+    // A wallet finds the node at the network's own port, and its cookie, by itself; and a further node by its port.
+    let found = ask(folder, &["status", "--chain", &file]);
+    assert_eq!((&found["chain"], &found["hash_rate"].is_u64()), (&json!("mine"), &true), "{found}");
+    assert_eq!(ask(folder, &["status", "--chain", &file, "--rpc", &rpc])["chain"], json!("mine"));
+
     // Somebody joins with the file alone.
     let join = tempfile::tempdir().unwrap();
     let joined =
@@ -346,6 +355,10 @@ fn an_interrupt_at_any_moment_leaves_nothing_running() {
             );
         }
     }
+    let up = Up::start(folder, &["short.toml", "--nodes", "2"]);
+    wait_until("two nodes run", || states(folder) == ["runs"; 2]);
+    up.end("KILL");
+    wait_until("nodes end with the `net up` that was killed", || states(folder) == ["stopped"; 2]);
 }
 
 #[test]
@@ -358,10 +371,11 @@ fn a_missing_groatd_is_told() {
     assert!(said.starts_with("error: there is no groatd beside") && !output.status.success(), "{said}");
 }
 
-/// Five nodes, a miner, payments, a partition and a restart; a minute long. All agree in the end.
+/// Five nodes, a miner, payments, a partition and a restart; `GROAT_SOAK` seconds long. All agree in the end.
 #[test]
 fn a_network_of_five_agrees_after_a_partition_and_a_restart() {
-    let long = if wide() { Duration::from_secs(60) } else { Duration::from_secs(8) };
+    let asked = std::env::var("GROAT_SOAK").ok().map(|text| text.parse().unwrap());
+    let long = Duration::from_secs(asked.unwrap_or(if wide() { 60 } else { 8 }));
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let file = new(folder, "soak", &["--spacing", "1", "--retarget", "10", "--halving", "100", "--maturity", "5"]);

@@ -505,19 +505,20 @@ fn a_payment_reaches_the_other_node() {
     ours.stop();
 }
 
-/// What either node tells of itself, with a payment that waits.
+/// What either node tells of itself, with a payment that waits and one that pulls it along.
 fn status(node: &Node<'_>) {
     let groat = two_wallets(node);
-    groat.json("rich", &["send", &groat.address("poor"), "1btc", "--feerate", "7"]);
+    let sent = groat.json("rich", &["send", &groat.address("poor"), "1btc", "--feerate", "1"]);
+    groat.json("poor", &["bump", sent["txid"].as_str().unwrap(), "--feerate", "7"]);
     let said = groat.json("rich", &["status"]);
     assert_eq!((&said["tip_height"], &said["syncing"]), (&json!(101), &json!(false)), "{said}");
-    assert_eq!((&said["mempool_transactions"], &said["next_block"]["transactions"]), (&json!(1), &json!(1)), "{said}");
+    assert_eq!(said["mempool_transactions"], json!(2), "{said}");
+    let all = |value: &Value| value.as_u64().unwrap().abs_diff(said["mempool_vsize_vb"].as_u64().unwrap()) <= 1;
+    assert!(all(&said["next_block"]["vsize_vb"]), "expected: the next block takes both\n{said}");
     let rate = said["next_block"]["lowest_sat_vb"].as_f64().unwrap();
-    assert!((7.0..7.1).contains(&rate), "expected: the rate of the payment\n{said}");
-    assert_eq!(
-        said["mempool_by_fee"][3]["vsize_vb"], said["mempool_vsize_vb"],
-        "expected: all at 5 to 20 sat/vB\n{said}"
-    );
+    assert!((7.0..7.1).contains(&rate), "expected: the rate of the two together\n{said}");
+    assert_eq!(said["mempool_by_fee"][3]["from_sat_vb"], json!(5), "{said}");
+    assert!(all(&said["mempool_by_fee"][3]["vsize_vb"]), "expected: all at 5 to 10 sat/vB\n{said}");
     assert!(said["advice"].as_str().unwrap().contains("no peers"), "{said}");
     groat.run("rich", &["status", "--watch"]).failed(2, &["--watch is for a terminal"]);
 }
@@ -527,6 +528,7 @@ fn status_of_groatd() {
     on_groatd(|node| {
         status(node);
         let own = node.call("getnodestatus", json!([]));
+        assert_eq!((&own["next_block_transactions"], &own["peers"]["in"]), (&json!(2), &json!(0)), "{own}");
         assert_eq!(own["chain_height_blocks"], json!(101), "{own}");
         let share = |key: &str| own[key].as_f64().unwrap();
         let all = share("wait_peers_ratio") + share("wait_disk_ratio") + share("busy_cpu_ratio");

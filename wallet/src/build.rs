@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use bdk_wallet::coin_selection::InsufficientFunds;
 use bdk_wallet::error::CreateTxError;
 use bdk_wallet::miniscript::psbt::PsbtExt;
-use bdk_wallet::{Balance, KeychainKind};
+use bdk_wallet::{Balance, KeychainKind, TxBuilder};
 use bitcoin::absolute::LockTime;
 use bitcoin::psbt::Psbt;
 use bitcoin::secp256k1::Secp256k1;
@@ -232,6 +232,16 @@ fn beyond_one_transaction(store: &Store, unusable: &[OutPoint]) -> Vec<OutPoint>
     coins.into_iter().map(|coin| coin.outpoint).collect()
 }
 
+/// Lets the library take for mature what is mature on this network, whose tip is at this height.
+pub fn take_mature<C>(builder: &mut TxBuilder<'_, C>, network: &Network, tip: u32) -> Result<()> {
+    let maturity = network.params.coinbase_maturity;
+    if maturity != COINBASE_MATURITY {
+        builder.current_height((tip + COINBASE_MATURITY).saturating_sub(maturity));
+        builder.nlocktime(LockTime::from_height(tip).doing("read the height")?);
+    }
+    Ok(())
+}
+
 /// A transaction that pays, not signed yet. Change goes to a new address of the same kind, the order of outputs is
 /// random, and it can be mined in the next block at the earliest (against fee sniping).
 pub fn payment(
@@ -252,14 +262,10 @@ pub fn payment(
         }
         unusable.extend(rest);
     }
-    let (maturity, tip) = (session.network.params.coinbase_maturity, store.wallet.latest_checkpoint().height());
+    let tip = store.wallet.latest_checkpoint().height();
     let mut builder = store.wallet.build_tx();
     builder.fee_rate(rate);
-    if maturity != COINBASE_MATURITY {
-        // At this height the library takes for mature what is mature on this network.
-        builder.current_height((tip + COINBASE_MATURITY).saturating_sub(maturity));
-        builder.nlocktime(LockTime::from_height(tip).doing("read the height")?);
-    }
+    take_mature(&mut builder, &session.network, tip)?;
     for payment in payments {
         match payment.amount {
             Some(amount) => builder.add_recipient(payment.address.script_pubkey(), amount),

@@ -88,8 +88,10 @@ pub fn bump(session: &Session, txid: &str, fee: &FeeOptions) -> Result<()> {
             .filter(|output| !is_change(&store, &output.script_pubkey))
             .filter_map(|output| session.network.address(&output.script_pubkey))
             .collect();
+        let tip = store.wallet.latest_checkpoint().height();
         let mut builder = store.wallet.build_fee_bump(waiting.txid).doing("replace it")?;
         builder.fee_rate(rate);
+        build::take_mature(&mut builder, &session.network, tip)?;
         let psbt = builder.finish().map_err(|error| match build::explain(session, &store, error, false) {
             // It had no change that could pay for it.
             Error::Funds(text) if waiting.transaction.output.len() == to.len() => {

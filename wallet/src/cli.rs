@@ -357,7 +357,7 @@ pub enum PsbtCommand {
 /// Commands about networks of one's own.
 #[derive(Debug, Subcommand)]
 pub enum NetCommand {
-    /// Make a network: one file with all its parameters, for all who join
+    /// Make a network: one file with all its parameters, for all who join. Asks for what is not given
     New(Box<NewNetwork>),
     /// Start nodes of it on this machine, with a miner and a faucet
     Up(Up),
@@ -433,6 +433,7 @@ pub struct NewNetwork {
 
 /// What `net up` starts.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  groat net up sandbox.toml --nodes 3")]
 pub struct Up {
     /// The network's file, or regtest
     #[arg(value_name = "FILE|regtest")]

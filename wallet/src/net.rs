@@ -14,8 +14,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::cli::{NetCommand, Which};
-use crate::error::{Doing, Result, failed, usage};
+use crate::cli::{FeeOptions, NetCommand, Which};
+use crate::error::{Doing, Error, Result, failed, usage};
 use crate::format::grouped;
 use crate::network::Network;
 use crate::rpc::Node;
@@ -45,6 +45,23 @@ pub fn run(session: &Session, command: &NetCommand) -> Result<()> {
 fn file_hash(path: &Path) -> Result<String> {
     let bytes = std::fs::read(path).doing(format!("read {}", path.display()))?;
     Ok(sha256::Hash::hash(&bytes).to_string())
+}
+
+/// What a signal leads to before all nodes run.
+fn interrupted() -> Error {
+    failed("interrupted before the network was up: nothing is left running")
+}
+
+/// The cookie of the node that `net up` runs at this address of JSON-RPC, if it does.
+pub fn cookie(session: &Session, rpc: Option<&str>) -> Option<PathBuf> {
+    let params = &session.network.params;
+    let home = Home::of(session, session.network.name(), None);
+    let port = match rpc {
+        Some(url) => url.trim_start_matches("http://").strip_prefix("127.0.0.1:")?.parse().ok()?,
+        None => params.rpc_port,
+    };
+    let number = home.started().ok()?.ports.iter().position(|(_, rpc_port)| *rpc_port == port)?;
+    Some(home.node(number).join(&params.folder).join(".cookie")).filter(|path| path.is_file())
 }
 
 /// What `up` writes down of the nodes it starts.
@@ -82,6 +99,10 @@ impl Home {
                     .filter(|entry| entry.path().join("nodes.json").is_file())
                     .filter_map(|entry| entry.file_name().into_string().ok())
                     .collect();
+                // Of several the one that runs is meant.
+                if names.len() > 1 && names.iter().filter(|name| Home::of(session, name, None).runs()).count() == 1 {
+                    names.retain(|name| Home::of(session, name, None).runs());
+                }
                 names.sort();
                 match &names[..] {
                     [] => {
@@ -141,6 +162,13 @@ impl Home {
             options.password_file = Some(self.file("faucet.password"));
             options.yes = true;
         })
+    }
+
+    /// Whether one of its nodes runs.
+    fn runs(&self) -> bool {
+        let Ok(started) = self.started() else { return false };
+        let Ok(network) = Network::load(&started.chain) else { return false };
+        (0..started.ports.len()).any(|number| self.process(number, &network).is_some())
     }
 
     /// The process of a node, while it runs: then it holds the lock of its folder.

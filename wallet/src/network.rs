@@ -17,6 +17,8 @@ pub struct Network {
     pub params: Params,
     /// How keys and addresses are written.
     pub kind: bitcoin::Network,
+    /// As `--chain` takes it.
+    pub chain: String,
 }
 
 impl Network {
@@ -41,7 +43,7 @@ impl Network {
             (AddressSet::Test, "signet") => bitcoin::Network::Signet,
             (AddressSet::Test, _) => bitcoin::Network::Testnet,
         };
-        Ok(Network { params, kind })
+        Ok(Network { params, kind, chain: chain.to_owned() })
     }
 
     /// Its name.

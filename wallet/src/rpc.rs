@@ -82,8 +82,8 @@ impl Node {
         };
         let place = url.trim_start_matches("http://");
         let tried = cookies(cookie, datadir, &network.params.folder);
-        let name = network.name();
-        let hint = format!("start one with `groatd --chain {name}`, or give --rpc, --rpc-cookie or --datadir");
+        let (name, chain) = (network.name(), &network.chain);
+        let hint = format!("start one with `groatd --chain {chain}`, or give --rpc, --rpc-cookie or --datadir");
         let Some((path, secret)) = tried.iter().find_map(|path| Some((path, std::fs::read_to_string(path).ok()?)))
         else {
             let tried: Vec<String> = tried.iter().map(|path| path.display().to_string()).collect();

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::cli::{Color, Options};
 use crate::error::{Result, failed, usage};
 use crate::format;
+use crate::net;
 use crate::network::Network;
 use crate::prompt::Prompt;
 use crate::rpc::Node;
@@ -56,6 +57,11 @@ impl Session {
         self.options.datadir.clone().unwrap_or_else(home)
     }
 
+    /// The option that names the data folder again, with a space before it; nothing for the default.
+    pub fn datadir_option(&self) -> String {
+        self.options.datadir.as_ref().map_or(String::new(), |folder| format!(" --datadir {}", folder.display()))
+    }
+
     /// Where this chain's wallets are.
     pub fn wallets(&self) -> PathBuf {
         self.datadir().join(&self.network.params.folder).join("wallets")
@@ -90,7 +96,8 @@ impl Session {
     /// The node.
     pub fn node(&self) -> Result<Node> {
         let Options { rpc, rpc_cookie, .. } = &self.options;
-        Node::connect(rpc.as_deref(), rpc_cookie.as_deref(), &self.datadir(), &self.network)
+        let cookie = rpc_cookie.clone().or_else(|| net::cookie(self, rpc.as_deref()));
+        Node::connect(rpc.as_deref(), cookie.as_deref(), &self.datadir(), &self.network)
     }
 
     /// The wallet meant, brought up to the node's chain and mempool.

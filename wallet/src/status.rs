@@ -1,8 +1,10 @@
 //! `groat status`: what the node is doing, what limits it, and one line of advice. groatd tells more than bitcoind by a
 //! method of its own; what a node does not tell is left out.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use groat_chain::params::Params;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result, usage};
@@ -14,12 +16,10 @@ use crate::session::{Session, print};
 const REFRESH: Duration = Duration::from_secs(2);
 /// Between two looks at how far the node is, where it does not tell how long the rest takes.
 const PACE: Duration = Duration::from_secs(2);
-/// Waiting transactions up to which each is asked for.
-const MAX_LISTED: u64 = 20_000;
 /// Virtual size of a full block.
 const BLOCK_VSIZE: u64 = 1_000_000;
-/// Lower ends of the ranges of fee rates, in sat/vB.
-const RANGES: [f64; 6] = [0.0, 1.0, 2.0, 5.0, 20.0, 100.0];
+/// Lower ends of the ranges of fee rates, in sat/vB, as groatd has them.
+const RANGES: [u64; 8] = [0, 1, 2, 5, 10, 20, 50, 100];
 /// Free space, in bytes, below which there is a warning.
 const LITTLE_SPACE: u64 = 5 << 30;
 
@@ -48,8 +48,7 @@ struct Status {
     network: Value,
     mining: Value,
     pool: Value,
-    peers: Vec<Value>,
-    waiting: Option<Vec<Waiting>>,
+    demand: Option<Demand>,
     /// Seconds since its start.
     uptime: u64,
     /// Seconds until it is synced.
@@ -58,11 +57,57 @@ struct Status {
     own: Value,
 }
 
-/// A transaction of the pool.
-struct Waiting {
-    vsize: u64,
-    fee: u64,
-    rate: f64,
+/// What waits at which fee rate, and what of it the next block takes; by the rates of what is mined together.
+#[derive(Debug, Default, PartialEq)]
+struct Demand {
+    /// Virtual size of what pays at least so much, in sat/vB, up to the next.
+    by_rate: BTreeMap<u64, u64>,
+    /// Number of transactions in the next block, where the node tells it.
+    next_transactions: Option<u64>,
+    next_vsize: u64,
+    /// In satoshi.
+    next_fees: u64,
+    /// In sat/vB.
+    next_lowest: f64,
+}
+
+impl Demand {
+    fn ask(own: &Value, node: &Node) -> Result<Option<Demand>> {
+        if let Some(by_rate) = own["mempool_by_rate_virtual_bytes"].as_object() {
+            let range = |(from, size): (&String, &Value)| Some((from.parse().ok()?, size.as_u64()?));
+            return Ok(Some(Demand {
+                by_rate: by_rate.iter().filter_map(range).collect(),
+                next_transactions: own["next_block_transactions"].as_u64(),
+                next_vsize: whole(&own["next_block_virtual_bytes"]),
+                next_fees: whole(&own["next_block_fees_sat"]),
+                next_lowest: whole(&own["next_block_lowest_sat_per_kvb"]) as f64 / 1000.0,
+            }));
+        }
+        match node.call::<Vec<Value>>("getmempoolfeeratediagram", json!([])) {
+            Err(Error::Rpc { code: RPC_METHOD_NOT_FOUND, .. }) => Ok(None),
+            diagram => Ok(Some(Demand::of(&diagram?))),
+        }
+    }
+
+    /// From the running sums over what would be mined together, the best first.
+    fn of(diagram: &[Value]) -> Demand {
+        let mut demand = Demand { by_rate: RANGES.map(|from| (from, 0)).into(), ..Demand::default() };
+        for sums in diagram.windows(2) {
+            let between = |value: fn(&Value) -> u64| value(&sums[1]).saturating_sub(value(&sums[0]));
+            let vsize = between(|sum| whole(&sum["weight"])).div_ceil(4);
+            let fee = between(|sum| (sum["fee"].as_f64().unwrap_or(0.0) * 1e8).round() as u64);
+            let rate = rate_of(fee, vsize.max(1));
+            if let Some((_, size)) = demand.by_rate.range_mut(..=rate as u64).next_back() {
+                *size += vsize;
+            }
+            if demand.next_vsize + vsize <= BLOCK_VSIZE {
+                demand.next_vsize += vsize;
+                demand.next_fees += fee;
+                demand.next_lowest = rate;
+            }
+        }
+        demand
+    }
 }
 
 impl Status {
@@ -84,9 +129,8 @@ impl Status {
             name: session.network.name().to_owned(),
             network: node.call("getnetworkinfo", empty.clone())?,
             mining: node.call("getmininginfo", empty.clone())?,
-            peers: node.call("getpeerinfo", empty.clone())?,
             uptime: node.call("uptime", empty)?,
-            waiting: if whole(&pool["size"]) <= MAX_LISTED { Some(waiting(node)?) } else { None },
+            demand: Demand::ask(&own, node)?,
             chain,
             pool,
             left,
@@ -98,8 +142,9 @@ impl Status {
         is_true(&self.chain["initialblockdownload"])
     }
 
-    fn inbound(&self) -> usize {
-        self.peers.iter().filter(|peer| is_true(&peer["inbound"])).count()
+    /// Links that came in, and those that the node made.
+    fn peers(&self) -> [u64; 2] {
+        ["connections_in", "connections_out"].map(|key| whole(&self.network[key]))
     }
 
     /// Bytes, or nothing where the node does not tell.
@@ -111,27 +156,6 @@ impl Status {
     fn shares(&self) -> Option<[f64; 3]> {
         let share = |key: &str| self.own[key].as_f64().map(|part| (part * 100.0).round());
         Some([share("wait_peers_ratio")?, share("wait_disk_ratio")?, share("busy_cpu_ratio")?])
-    }
-
-    /// Transactions, fees in satoshi, and lowest rate of the block that these would make, best first.
-    fn next_block(&self) -> Option<(usize, u64, f64)> {
-        let (mut count, mut size, mut fees, mut lowest) = (0, 0, 0, 0.0);
-        for one in self.waiting.as_ref()? {
-            if size + one.vsize <= BLOCK_VSIZE {
-                (count, size, fees, lowest) = (count + 1, size + one.vsize, fees + one.fee, one.rate);
-            }
-        }
-        Some((count, fees, lowest))
-    }
-
-    /// Virtual sizes of the pool by range of fee rates.
-    fn by_fee(&self) -> Option<[u64; RANGES.len()]> {
-        let mut sizes = [0; RANGES.len()];
-        for one in self.waiting.as_ref()? {
-            let range = RANGES.iter().rposition(|from| one.rate >= *from).unwrap_or(0);
-            sizes[range] += one.vsize;
-        }
-        Some(sizes)
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -146,7 +170,8 @@ impl Status {
         let tight = self.own("resident_memory_bytes").zip(budget).is_some_and(|(used, limit)| used > limit / 10 * 9);
         let limited = self.shares().filter(|_| self.syncing());
         match limited {
-            _ if self.peers.is_empty() => "there are no peers, so nothing new comes in: check this machine's network, or name a peer with --addnode".into(),
+            _ if self.peers() == [0, 0] && Params::by_name(&self.name).is_none() => "there are no peers, so nothing new comes in: name one with --addnode; it must run, and have the same file".into(),
+            _ if self.peers() == [0, 0] => "there are no peers, so nothing new comes in: check this machine's network, or name a peer with --addnode".into(),
             _ if !self.warnings().is_empty() => "look at the warnings: they come first".into(),
             _ if self.own("disk_free_bytes").is_some_and(|free| free < LITTLE_SPACE) => "the disk is nearly full: give it room, or keep fewer blocks with --prune".into(),
             _ if tight => "memory is nearly used up: give the node less with --dbcache, or the machine more".into(),
@@ -159,11 +184,15 @@ impl Status {
     }
 
     fn json(&self) -> Value {
-        let next = self.next_block();
-        let by_fee = self.by_fee().map(|sizes| {
-            let range = |(from, size): (&f64, &u64)| json!({"from_sat_vb": from, "vsize_vb": size});
-            RANGES.iter().zip(&sizes).map(range).collect::<Vec<_>>()
+        let demand = self.demand.as_ref();
+        let by_fee = demand.map(|demand| {
+            let range = |(from, size)| json!({"from_sat_vb": from, "vsize_vb": size});
+            demand.by_rate.iter().map(range).collect::<Vec<_>>()
         });
+        let next = demand.map(|next| {
+            json!({"transactions": next.next_transactions, "vsize_vb": next.next_vsize, "fees_sat": next.next_fees, "lowest_sat_vb": next.next_lowest})
+        });
+        let [peers_in, peers_out] = self.peers();
         let limits = self
             .shares()
             .map(|[peers, disk, cpu]| json!({"peers_percent": peers, "disk_percent": disk, "cpu_percent": cpu}));
@@ -173,8 +202,7 @@ impl Status {
             "headers": self.chain["headers"], "syncing": self.syncing(), "progress": self.chain["verificationprogress"],
             "left_seconds": self.left, "limits": limits,
             "mempool_transactions": self.pool["size"], "mempool_vsize_vb": self.pool["bytes"], "mempool_by_fee": by_fee,
-            "next_block": next.map(|(count, fees, rate)| json!({"transactions": count, "fees_sat": fees, "lowest_sat_vb": rate})),
-            "peers": self.peers.len(), "peers_in": self.inbound(),
+            "next_block": next, "peers": peers_in + peers_out, "peers_in": peers_in,
             "network_hash_rate": self.mining["networkhashps"], "hash_rate": self.own("hash_rate_hashes_per_second"),
             "disk_used_bytes": self.chain["size_on_disk"], "disk_free_bytes": self.own("disk_free_bytes"),
             "memory_bytes": self.own("resident_memory_bytes"), "memory_limit_bytes": self.own("memory_limit_bytes"),
@@ -184,7 +212,7 @@ impl Status {
 
     fn text(&self) -> String {
         let (blocks, headers) = (whole(&self.chain["blocks"]), whole(&self.chain["headers"]));
-        let agent = self.network["subversion"].as_str().unwrap_or("A node").trim_matches('/').to_owned();
+        let agent = self.network["subversion"].as_str().unwrap_or("A node").trim_matches('/').replace(':', " ");
         let mut lines = vec![format!("{agent} on {}, up {}", self.name, span(self.uptime))];
         let mut line = |what: &str, text: String| lines.push(format!("{what:<10}{text}"));
         let age = crate::sync::now().saturating_sub(whole(&self.chain["time"]));
@@ -206,31 +234,27 @@ impl Status {
                 line("Limited", format!("{peers} % waiting for peers, {disk} % for the disk, {cpu} % processor"));
             }
         }
-        let links = self.peers.len();
-        line("Peers", format!("{links} ({} in, {} out)", self.inbound(), links - self.inbound()));
+        let [inbound, outbound] = self.peers();
+        line("Peers", format!("{} ({inbound} in, {outbound} out)", inbound + outbound));
         line(
             "Mempool",
             format!("{} transactions, {} vB", grouped(whole(&self.pool["size"])), grouped(whole(&self.pool["bytes"]))),
         );
-        if let Some(sizes) = self.by_fee().filter(|sizes| sizes.iter().any(|size| *size > 0)) {
-            let range = |at: usize| {
-                RANGES.get(at + 1).map_or_else(|| format!("over {}", RANGES[at]), |to| format!("{}-{to}", RANGES[at]))
+        if let Some(demand) = &self.demand {
+            let range = |from: u64| match RANGES.iter().find(|to| **to > from) {
+                Some(to) => format!("{from}-{to}"),
+                None => format!("over {from}"),
             };
-            let filled = (0..RANGES.len()).rev().filter(|at| sizes[*at] > 0);
-            let parts: Vec<String> = filled.map(|at| format!("{}: {} vB", range(at), grouped(sizes[at]))).collect();
-            line("", format!("by sat/vB  {}", parts.join(", ")));
-        }
-        if let Some((count, fees, rate)) = self.next_block() {
-            let from = if count > 0 { format!(", from {rate} sat/vB on") } else { String::new() };
-            line(
-                "Next",
-                format!(
-                    "block {} takes {} of them, {} in fees{from}",
-                    grouped(blocks + 1),
-                    grouped(count as u64),
-                    btc(fees)
-                ),
-            );
+            let filled = demand.by_rate.iter().rev().filter(|(_, size)| **size > 0);
+            let parts: Vec<_> = filled.map(|(from, size)| format!("{}: {} vB", range(*from), grouped(*size))).collect();
+            if !parts.is_empty() {
+                line("", format!("by sat/vB  {}", parts.join(", ")));
+            }
+            let count = demand.next_transactions.map_or(String::new(), |count| format!("{} of them, ", grouped(count)));
+            let Demand { next_vsize: size, next_lowest: rate, .. } = *demand;
+            let from = if size > 0 { format!(", from {rate} sat/vB on") } else { String::new() };
+            let (next, size, fees) = (grouped(blocks + 1), grouped(size), btc(demand.next_fees));
+            line("Next", format!("block {next} takes {count}{size} vB, {fees} in fees{from}"));
         }
         let own_rate = self.own("hash_rate_hashes_per_second").filter(|rate| *rate > 0);
         let here = own_rate.map_or(String::new(), |own| format!(", {} here", hashes(own as f64)));
@@ -250,19 +274,6 @@ impl Status {
         line("Advice", self.advice());
         lines.join("\n")
     }
-}
-
-/// The transactions that wait, best fee rate first.
-fn waiting(node: &Node) -> Result<Vec<Waiting>> {
-    let all: serde_json::Map<String, Value> = node.call("getrawmempool", json!([true]))?;
-    let one = |entry: &Value| {
-        let fee = (entry["fees"]["modified"].as_f64().unwrap_or(0.0) * 1e8).round() as u64;
-        let vsize = whole(&entry["vsize"]).max(1);
-        Waiting { vsize, fee, rate: rate_of(fee, vsize) }
-    };
-    let mut all: Vec<Waiting> = all.values().map(one).collect();
-    all.sort_by(|one, other| other.rate.total_cmp(&one.rate));
-    Ok(all)
 }
 
 /// From how far the node gets within a moment.
@@ -313,21 +324,9 @@ fn hashes(rate: f64) -> String {
 mod tests {
     use super::*;
 
-    fn status(own: Value, chain: Value, peers: usize) -> Status {
-        let (name, network, mining) = ("regtest".into(), json!({}), json!({}));
-        let peers = vec![json!({"inbound": true}); peers];
-        Status {
-            name,
-            chain,
-            network,
-            mining,
-            pool: json!({}),
-            peers,
-            waiting: Some(Vec::new()),
-            uptime: 0,
-            left: None,
-            own,
-        }
+    fn status(own: Value, chain: Value, peers: u32) -> Status {
+        let (name, network, mining) = ("regtest".into(), json!({"connections_in": peers}), json!({}));
+        Status { name, chain, network, mining, pool: json!({}), demand: None, uptime: 0, left: None, own }
     }
 
     #[test]
@@ -352,11 +351,12 @@ mod tests {
 
     #[test]
     fn the_next_block_takes_what_fits_best_first() {
-        let one = |vsize, rate: f64| Waiting { vsize, fee: (vsize as f64 * rate) as u64, rate };
-        let waiting = vec![one(600_000, 9.0), one(600_000, 3.0), one(400_000, 0.5)];
-        let status = Status { waiting: Some(waiting), ..status(Value::Null, json!({}), 1) };
-        assert_eq!(status.next_block(), Some((2, 5_600_000, 0.5)));
-        assert_eq!(status.by_fee(), Some([400_000, 0, 600_000, 600_000, 0, 0]));
+        let sum = |weight: u64, fee: f64| json!({"weight": weight, "fee": fee});
+        let diagram = [sum(0, 0.0), sum(2_400_000, 0.054), sum(4_800_000, 0.072), sum(6_400_000, 0.074)];
+        let demand = Demand::of(&diagram);
+        assert_eq!((demand.next_vsize, demand.next_fees, demand.next_lowest), (1_000_000, 5_600_000, 0.5));
+        let filled: Vec<_> = demand.by_rate.into_iter().filter(|(_, size)| *size > 0).collect();
+        assert_eq!(filled, [(0, 400_000), (2, 600_000), (5, 600_000)]);
     }
 
     #[test]

@@ -33,6 +33,9 @@ pub struct Start {
     /// As --daemon
     #[arg(long, value_name = "0|1", value_parser = flag, action = Set, default_value = "0", hide = true)]
     pub daemonwait: bool,
+    /// Stop when standard input ends, as it does when whoever holds its other end does
+    #[arg(long, value_name = "0|1", value_parser = flag, action = Set, default_value = "0", hide = true)]
+    pub stopateof: bool,
     /// Check this many of the last blocks and all that they left at the start; 0: the whole chain [default: none]
     #[arg(long, value_name = "N")]
     pub checkblocks: Option<u32>,

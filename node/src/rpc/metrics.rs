@@ -7,13 +7,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use groat_chain::rules::header::median_time_past;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::auth::is_from_elsewhere;
+use super::demand::{Demand, RANGES};
 use super::error::{RPC_MISC_ERROR, RpcError};
 use super::http::Reply;
 use super::method::{self, answer};
@@ -55,7 +57,13 @@ pub const METHODS: &[method::Method] = &[method::Method {
         let numbers = Numbers::gather(rpc, node).map_err(|error| RpcError::new(RPC_MISC_ERROR, error.to_string()))?;
         // Counts are shown as whole numbers.
         let shown = |value: f64| if value.fract() == 0.0 { json!(value as u64) } else { json!(value) };
-        answer(numbers.gauges().into_iter().map(|(name, _, value)| (name, shown(value))).collect::<BTreeMap<_, _>>())
+        let gauge = |gauge: Gauge| match gauge.values {
+            Values::One(value) => (gauge.name, shown(value)),
+            Values::By(_, values) => {
+                (gauge.name, values.into_iter().map(|(label, value)| (label, shown(value))).collect())
+            }
+        };
+        answer(numbers.gauges().into_iter().map(gauge).collect::<BTreeMap<_, Value>>())
     },
 }];
 
@@ -89,6 +97,8 @@ pub struct Numbers {
     pub mempool_memory: usize,
     /// Least fee that the pool takes, in satoshi for 1000 virtual bytes.
     pub mempool_min_fee: u64,
+    /// What they pay, and what of them the next block takes.
+    pub demand: Demand,
     /// Memory of the coins that are not in the database alone.
     pub coin_table: usize,
     /// Size of the block and undo files.
@@ -113,6 +123,20 @@ pub struct Numbers {
     pub uptime: u64,
 }
 
+/// A number, or several of a kind, that go up and down.
+struct Gauge {
+    /// With its unit.
+    name: &'static str,
+    about: &'static str,
+    values: Values,
+}
+
+enum Values {
+    One(f64),
+    /// By the label of this name.
+    By(&'static str, Vec<(String, f64)>),
+}
+
 impl Numbers {
     /// Asks the node's threads, on one that may block.
     pub(super) fn gather(rpc: &Rpc, node: &NodeHandle) -> Result<Numbers> {
@@ -124,6 +148,7 @@ impl Numbers {
         let tree = node.tree().read();
         let (tip, best) = (tree.node(tree.tip()), tree.node(tree.best_header()));
         let pool = node.mempool().read();
+        let median_time = median_time_past(&tree.branch(tree.tip()));
         let progress = blockchain::progress(&tree, node.params().spacing);
         let to_come = f64::from(tip.height) / progress.max(f64::MIN_POSITIVE) - f64::from(tip.height);
         let left = Some(to_come).filter(|_| initial_download).and_then(|blocks| node.bottleneck().seconds_for(blocks));
@@ -142,6 +167,7 @@ impl Numbers {
             mempool_vsize: pool.vsize(),
             mempool_memory: pool.memory(),
             mempool_min_fee: pool.min_fee(now().into()).max(pool.policy().min_relay_fee),
+            demand: Demand::of(&pool, &rpc.config.block_limits, tip.height + 1, median_time),
             coin_table,
             block_files: files.iter().map(|(_, bytes)| bytes).sum(),
             disk_free: node.store().free_space()?,
@@ -159,43 +185,66 @@ impl Numbers {
     /// In the text format of Prometheus.
     fn to_text(&self) -> String {
         let mut text = String::new();
-        let mut all = |name: &str, kind: &str, about: &str, values: &[(&str, f64)]| {
-            let mut line = |line: std::fmt::Arguments| text.write_fmt(line).expect("a string takes what is written");
-            line(format_args!("# HELP groat_{name} {about}\n# TYPE groat_{name} {kind}\n"));
-            values.iter().for_each(|(label, value)| line(format_args!("groat_{name}{label} {value}\n")));
-        };
-        for (name, about, value) in self.gauges() {
-            all(name, "gauge", about, &[("", value)]);
+        let mut line = |line: std::fmt::Arguments| text.write_fmt(line).expect("a string takes what is written");
+        let received = ("received_bytes_total", "Bytes from peers since the start.", self.received);
+        let sent = ("sent_bytes_total", "Bytes to peers since the start.", self.sent);
+        for Gauge { name, about, values } in self.gauges() {
+            line(format_args!("# HELP groat_{name} {about}\n# TYPE groat_{name} gauge\n"));
+            match values {
+                Values::One(value) => line(format_args!("groat_{name} {value}\n")),
+                Values::By(key, values) => {
+                    values.iter().for_each(|(label, value)| {
+                        line(format_args!("groat_{name}{{{key}=\"{label}\"}} {value}\n"));
+                    });
+                }
+            }
         }
-        let peers = [("{direction=\"in\"}", self.peers_in as f64), ("{direction=\"out\"}", self.peers_out as f64)];
-        all("peers", "gauge", "Links with peers.", &peers);
-        all("received_bytes_total", "counter", "Bytes from peers since the start.", &[("", self.received as f64)]);
-        all("sent_bytes_total", "counter", "Bytes to peers since the start.", &[("", self.sent as f64)]);
+        for (name, about, value) in [received, sent] {
+            line(format_args!("# HELP groat_{name} {about}\n# TYPE groat_{name} counter\ngroat_{name} {value}\n"));
+        }
         text
     }
 
-    /// Those that go up and down: name with its unit, what it is, how much.
-    fn gauges(&self) -> Vec<(&'static str, &'static str, f64)> {
+    /// Those that go up and down.
+    fn gauges(&self) -> Vec<Gauge> {
+        let one = |name, about, value| Gauge { name, about, values: Values::One(value) };
+        let peers = [("in", self.peers_in), ("out", self.peers_out)];
+        let peers = peers.map(|(direction, count)| (direction.to_owned(), count as f64)).into();
+        let by_rate = RANGES.iter().zip(self.demand.by_rate).map(|(from, size)| (from.to_string(), size as f64));
         let mut all = vec![
-            ("chain_height_blocks", "Height of the proven tip.", f64::from(self.height)),
-            ("header_height_blocks", "Height of the best header.", f64::from(self.headers)),
-            ("sync_progress_ratio", "Part of the chain that is connected.", self.progress),
-            ("initial_download", "1 until the node has come near the network's tip.", self.initial_download.into()),
-            ("tip_age_seconds", "Time since the tip's own.", f64::from(self.tip_age)),
-            ("chain_transactions", "Transactions in all blocks up to the tip.", self.chain_transactions as f64),
-            ("mempool_transactions", "Transactions that wait for a block.", self.mempool_transactions as f64),
-            ("mempool_virtual_bytes", "Their virtual size.", self.mempool_vsize as f64),
-            ("mempool_memory_bytes", "Memory that they take.", self.mempool_memory as f64),
-            ("mempool_min_fee_sat_per_kvb", "Least fee that the pool takes.", self.mempool_min_fee as f64),
-            ("coin_table_memory_bytes", "Memory of the coins at hand.", self.coin_table as f64),
-            ("block_files_bytes", "Size of the block and undo files.", self.block_files as f64),
-            ("hash_rate_hashes_per_second", "What the built-in miner does.", self.hash_rate as f64),
-            ("wait_peers_ratio", "Part of the last minute in which the ledger had nothing to do.", self.shares.peers),
-            ("wait_disk_ratio", "Part of it in which the ledger waited for the disk.", self.shares.disk),
-            ("busy_cpu_ratio", "Part of it in which blocks were judged.", self.shares.cpu),
-            ("ledger_queue_requests", "Requests that wait for the ledger.", self.ledger_queue as f64),
-            ("rpc_calls", "Calls of the RPC that run.", self.rpc_calls as f64),
-            ("uptime_seconds", "Time since the interfaces began.", self.uptime as f64),
+            one("chain_height_blocks", "Height of the proven tip.", f64::from(self.height)),
+            one("header_height_blocks", "Height of the best header.", f64::from(self.headers)),
+            one("sync_progress_ratio", "Part of the chain that is connected.", self.progress),
+            one("initial_download", "1 until the node has come near the network's tip.", self.initial_download.into()),
+            one("tip_age_seconds", "Time since the tip's own.", f64::from(self.tip_age)),
+            one("chain_transactions", "Transactions in all blocks up to the tip.", self.chain_transactions as f64),
+            Gauge { name: "peers", about: "Links with peers.", values: Values::By("direction", peers) },
+            one("mempool_transactions", "Transactions that wait for a block.", self.mempool_transactions as f64),
+            one("mempool_virtual_bytes", "Their virtual size.", self.mempool_vsize as f64),
+            one("mempool_memory_bytes", "Memory that they take.", self.mempool_memory as f64),
+            one("mempool_min_fee_sat_per_kvb", "Least fee that the pool takes.", self.mempool_min_fee as f64),
+            Gauge {
+                name: "mempool_by_rate_virtual_bytes",
+                about: "Size of what pays so much in sat/vB, up to the next range.",
+                values: Values::By("from", by_rate.collect()),
+            },
+            one("next_block_transactions", "What the next block takes of them.", self.demand.next_transactions as f64),
+            one("next_block_virtual_bytes", "Their virtual size.", self.demand.next_vsize as f64),
+            one("next_block_fees_sat", "What they pay.", self.demand.next_fees as f64),
+            one("next_block_lowest_sat_per_kvb", "The lowest fee rate among them.", self.demand.next_lowest as f64),
+            one("coin_table_memory_bytes", "Memory of the coins at hand.", self.coin_table as f64),
+            one("block_files_bytes", "Size of the block and undo files.", self.block_files as f64),
+            one("hash_rate_hashes_per_second", "What the built-in miner does.", self.hash_rate as f64),
+            one(
+                "wait_peers_ratio",
+                "Part of the last minute in which the ledger had nothing to do.",
+                self.shares.peers,
+            ),
+            one("wait_disk_ratio", "Part of it in which the ledger waited for the disk.", self.shares.disk),
+            one("busy_cpu_ratio", "Part of it in which blocks were judged.", self.shares.cpu),
+            one("ledger_queue_requests", "Requests that wait for the ledger.", self.ledger_queue as f64),
+            one("rpc_calls", "Calls of the RPC that run.", self.rpc_calls as f64),
+            one("uptime_seconds", "Time since the interfaces began.", self.uptime as f64),
         ];
         let known = [
             ("disk_free_bytes", "Free space where the block files are.", self.disk_free),
@@ -203,7 +252,7 @@ impl Numbers {
             ("memory_limit_bytes", "Memory that the process may take.", self.memory_limit),
             ("sync_left_seconds", "Time that the rest of the first sync takes at this pace.", self.sync_left),
         ];
-        all.extend(known.into_iter().filter_map(|(name, about, value)| Some((name, about, value? as f64))));
+        all.extend(known.into_iter().filter_map(|(name, about, value)| Some(one(name, about, value? as f64))));
         all
     }
 
@@ -320,6 +369,7 @@ mod tests {
             mempool_vsize: 0,
             mempool_memory: 0,
             mempool_min_fee: 100,
+            demand: Demand { by_rate: [0, 0, 7, 0, 0, 0, 0, 0], ..Demand::default() },
             coin_table: 0,
             block_files: 0,
             disk_free: None,
@@ -338,6 +388,7 @@ mod tests {
         assert!(numbers(1, 100, 10_801).ready(600).is_err());
         let text = numbers(1, 100, 0).to_text();
         assert!(text.contains("# TYPE groat_peers gauge\ngroat_peers{direction=\"in\"} 1\n"), "{text}");
+        assert!(text.contains("groat_mempool_by_rate_virtual_bytes{from=\"2\"} 7\n"), "{text}");
         assert!(text.contains("groat_sent_bytes_total 2\n") && !text.contains("disk_free"), "{text}");
     }
 }

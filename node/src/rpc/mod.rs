@@ -7,7 +7,7 @@
 //! | `http` | paths, who may call, how long a body may be |
 //! | `turns` | how many calls run, and how much of their answers waits to be read |
 //! | `auth` | the cookie, users, their methods; what a browser's page may not do |
-//! | `metrics` | the node in numbers, for those who watch over it |
+//! | `metrics`, `demand` | the node in numbers, for those who watch over it; the mempool in a few of them |
 //! | `rest` | what is answered without a password under `/rest/` |
 //! | `request` | JSON-RPC: requests and replies of each version, batches, notifications |
 //! | `params` | parameters out of JSON, none of them twice |
@@ -38,6 +38,7 @@ mod bans;
 mod blockchain;
 mod coins;
 mod control;
+mod demand;
 mod deployments;
 mod descriptor;
 mod error;

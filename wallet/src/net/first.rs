@@ -12,7 +12,8 @@ use groat_chain::params::Params;
 use groat_chain::rules::branch::Branch;
 use groat_chain::template::{Place, Template};
 
-use crate::error::{Doing, Error, Result, failed};
+use super::interrupted;
+use crate::error::{Doing, Result, failed};
 
 /// Tries between two looks at whether to stop.
 const STRIDE: u32 = 1 << 14;
@@ -73,7 +74,7 @@ fn solve(template: &Template, stop: &AtomicBool) -> Result<Block> {
                 return Ok(template.block(header, coinbase));
             }
             if nonce % STRIDE == 0 && stop.load(Ordering::Relaxed) {
-                return Err(Error::Declined);
+                return Err(interrupted());
             }
         }
     }

@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::hex::DisplayHex;
 use bitcoin::secp256k1::rand::{Rng, rngs::OsRng};
-use bitcoin::{CompactTarget, Target};
+use bitcoin::{Amount, CompactTarget, Target};
 use groat_chain::params::Params;
 use serde_json::json;
 
 use crate::cli::NewNetwork;
 use crate::error::{Doing, Result, failed, usage};
-use crate::format::parse_amount;
+use crate::format::{btc, parse_amount};
 use crate::session::Session;
 use crate::sync::now;
 
@@ -42,20 +42,35 @@ pub fn new(session: &Session, plan: &NewNetwork) -> Result<()> {
     let params = Params::from_toml(&text).map_err(|error| usage(error.to_string()))?;
     let mut file =
         OpenOptions::new().write(true).create_new(true).open(&path).doing(format!("make {}", path.display()))?;
-    file.write_all(text.as_bytes()).doing(format!("write {}", path.display()))?;
+    if let Err(error) = file.write_all(text.as_bytes()) {
+        // Half a file would be another network.
+        let _ = std::fs::remove_file(&path);
+        return Err(failed(format!("cannot write {}: {error}", path.display())));
+    }
     let hash = sha256::Hash::hash(text.as_bytes()).to_string();
+    let era = |era: u32| (params.initial_subsidy >> era).saturating_mul(params.halving_interval.into());
+    let supply = (0..u64::BITS).map(era).fold(0, u64::saturating_add);
     let value = json!({
         "name": params.name, "file": path, "hash": hash, "genesis": params.genesis_hash,
-        "magic": params.magic.to_lower_hex_string(), "port": params.port, "rpc_port": params.rpc_port,
+        "supply_sat": supply, "magic": params.magic.to_lower_hex_string(), "port": params.port, "rpc_port": params.rpc_port,
     });
     session.show(&value, || {
         let file = path.display();
         format!(
             "{file} is the network {}; give the file to all who join.\n  Hash         {hash}\n  First block  {}\n  \
+             Coins        {} a block at first, {} in all\n  \
              Ports        {} for peers, {} for JSON-RPC\nStart it with: groat net up {file}",
-            params.name, params.genesis_hash, params.port, params.rpc_port
+            params.name,
+            params.genesis_hash,
+            btc(params.initial_subsidy),
+            btc(supply),
+            params.port,
+            params.rpc_port
         )
     });
+    if supply > Amount::MAX_MONEY.to_sat() {
+        session.warn("an amount can be 21,000,000 BTC at most, and there will be more coins than that: lower --subsidy or --halving");
+    }
     Ok(())
 }
 
@@ -81,7 +96,7 @@ impl Text {
         let halving = number(plan.halving, "Halve the subsidy after how many blocks?", "210000")?;
         let subsidy = match &plan.subsidy {
             Some(amount) => amount.clone(),
-            None => session.prompt.line_or("What do the first blocks give?", "50btc")?,
+            None => session.prompt.line_or("What does a block give at first (a bare number is satoshi)?", "50btc")?,
         };
         let subsidy = parse_amount(&subsidy)?.to_sat();
         let maturity = number(plan.maturity, "After how many blocks may mined coins be spent?", "100")?;

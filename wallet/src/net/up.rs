@@ -16,9 +16,9 @@ use bitcoin::secp256k1::rand::{RngCore, rngs::OsRng};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use super::{FAUCET, Home, STOP_LIMIT, Started, file_hash, first};
+use super::{FAUCET, Home, STOP_LIMIT, Started, file_hash, first, interrupted};
 use crate::cli::{KeyOptions, Up};
-use crate::error::{Doing, Error, Result, failed, usage};
+use crate::error::{Doing, Result, failed, usage};
 use crate::keys::{self, Kind};
 use crate::network::Network;
 use crate::rpc::Node;
@@ -48,8 +48,10 @@ pub fn up(session: &Session, options: &Up) -> Result<()> {
     let network = Network::load(&options.network)?;
     if network.params.signet_challenge.is_some() {
         return Err(failed(format!(
-            "{} is a signet, which only who has its key can mine: start its nodes with groatd",
-            network.name()
+            "{} is a signet, whose blocks need a signature that `net up` cannot give: start one node with `groatd --chain {} \
+             --mine-to ADDRESS --signet-key-file KEY`, further ones with --addnode",
+            network.name(),
+            options.network
         )));
     }
     let home = Home::of(session, network.name(), options.dir.as_deref());
@@ -73,7 +75,7 @@ pub fn up(session: &Session, options: &Up) -> Result<()> {
     }
     let mut nodes = Nodes { children: Vec::new(), home: &home };
     for number in 0..started.ports.len() {
-        let mut command = command(&groatd, &home, &started, number, options.open);
+        let mut command = command(&groatd, &home, &started, number, options);
         if number == 0 {
             command.arg("--mine-to").arg(address.to_string());
             if blocks.is_file() {
@@ -135,9 +137,7 @@ fn alone(home: &Home, network: &Network) -> Result<File> {
     let nodes = home.started().map_or(0, |started| started.ports.len());
     if lock.try_lock().is_err() || (0..nodes).any(|number| home.process(number, network).is_some()) {
         let (name, folder) = (network.name(), home.folder.display());
-        return Err(failed(format!(
-            "the network {name} is up already (in {folder}): `groat net down --net {name}` stops it"
-        )));
+        return Err(failed(format!("the network {name} is up already: `groat net down --dir {folder}` stops it")));
     }
     Ok(lock)
 }
@@ -158,35 +158,38 @@ fn take_file(home: &Home, file: &Path) -> Result<PathBuf> {
     std::path::absolute(&copy).doing(format!("find {}", copy.display()))
 }
 
-/// Node 0 takes the network's own ports if they are free, so that a node started by hand finds it; all others any free ones.
+/// Node 0 takes the network's own ports, so that a node started by hand finds it; each further one those two above. Where
+/// they are taken it has any others.
 fn choose_ports(session: &Session, network: &Network, options: &Up) -> Result<Vec<(u16, u16)>> {
     let listen = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
     // They are held until all are chosen.
     let mut held = Vec::new();
-    let mut any = || -> Result<u16> {
-        let listener = listen(0).doing("find a free port")?;
-        let port = listener.local_addr().doing("find a free port")?.port();
-        held.push(listener);
-        Ok(port)
+    let mut hold = |wanted: [Option<u16>; 2]| -> Option<[u16; 2]> {
+        let listeners = [listen(wanted[0]?).ok()?, listen(wanted[1]?).ok()?];
+        let ports = listeners.each_ref().map(|listener| listener.local_addr().map(|address| address.port()));
+        held.extend(listeners);
+        let [Ok(port), Ok(rpc_port)] = ports else { return None };
+        Some([port, rpc_port])
     };
-    let (port, rpc_port) = (network.params.port, network.params.rpc_port);
     let mut ports = Vec::new();
-    match (listen(port), listen(rpc_port)) {
-        (Ok(_), Ok(_)) => ports.push((port, rpc_port)),
-        (first, _) => {
-            let taken = if first.is_err() { port } else { rpc_port };
-            if options.open {
+    for number in 0..options.nodes {
+        let own = [network.params.port, network.params.rpc_port].map(|port| port.checked_add(2 * number));
+        let [port, rpc_port] = match hold(own) {
+            Some(ports) => ports,
+            None if number == 0 && options.open => {
+                let [port, rpc_port] = [network.params.port, network.params.rpc_port];
                 return Err(failed(format!(
-                    "port {taken} of {} is taken: stop what listens there, or give the network's file another one",
+                    "port {port} or {rpc_port} of {} is taken: stop what listens there, or give the network's file others",
                     network.name()
                 )));
             }
-            session.say(&format!("Port {taken} of {} is taken, so node 0 has others.", network.name()));
-            ports.push((any()?, any()?));
-        }
+            None => hold([Some(0); 2]).ok_or_else(|| failed("this machine has no free port left"))?,
+        };
+        ports.push((port, rpc_port));
     }
-    for _ in 1..options.nodes {
-        ports.push((any()?, any()?));
+    let [port, rpc_port] = [network.params.port, network.params.rpc_port];
+    if ports[0] != (port, rpc_port) {
+        session.say(&format!("Port {port} or {rpc_port} is taken, so node 0 has others."));
     }
     Ok(ports)
 }
@@ -211,19 +214,25 @@ fn faucet(session: &Session, home: &Home) -> Result<Address> {
 }
 
 /// The command line of a node; it is linked with all before it.
-fn command(groatd: &Path, home: &Home, started: &Started, number: usize, open: bool) -> Command {
+fn command(groatd: &Path, home: &Home, started: &Started, number: usize, options: &Up) -> Command {
     let (port, rpc_port) = started.ports[number];
     let mut command = Command::new(groatd);
     command.args(["--chain", &started.chain, "--datadir"]).arg(home.node(number));
     command.args(["--connect=0", "--listen=1", "--natpmp=0", "--listenonion=0", "--printtoconsole=0"]);
     command.args([format!("--port={port}"), format!("--rpcport={rpc_port}")]);
-    if !(open && number == 0) {
+    if !(options.open && number == 0) {
         command.arg(format!("--bind=127.0.0.1:{port}"));
     }
     let before = &started.ports[..number];
     command.args(before.iter().map(|(port, _)| format!("--addnode=127.0.0.1:{port}")));
     // A signal from the terminal comes here alone: the nodes are stopped in order.
-    command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null());
+    command.process_group(0).stdout(Stdio::null());
+    if options.detach {
+        command.stdin(Stdio::null());
+    } else {
+        // However this process ends, the nodes see it.
+        command.arg("--stopateof=1").stdin(Stdio::piped());
+    }
     command
 }
 
@@ -277,7 +286,7 @@ impl Nodes<'_> {
             while !session.node().and_then(ready).unwrap_or(false) {
                 self.check()?;
                 if stop.load(Ordering::Relaxed) {
-                    return Err(Error::Declined);
+                    return Err(interrupted());
                 }
                 if begun.elapsed() > START_LIMIT {
                     let folder = self.home.node(number).join(&network.params.folder);
@@ -329,16 +338,31 @@ fn show(session: &Session, options: &Up, home: &Home, started: &Started, network
             lines.push(format!("  node {number}   peers 127.0.0.1:{port}   RPC 127.0.0.1:{rpc_port}{mines}"));
         }
         let (port, rpc_port) = started.ports[0];
-        let (file, node) = (&options.network, home.node(0));
-        let dir = options.dir.as_ref().map_or(String::new(), |dir| format!(" --dir {}", dir.display()));
-        let host = if options.open { "THIS-HOST" } else { "127.0.0.1" };
-        lines.push(format!("Join    groatd --chain {file} --addnode {host}:{port}"));
+        let file = &options.network;
+        let dir = match &options.dir {
+            Some(dir) => format!(" --dir {}", dir.display()),
+            None => session.datadir_option(),
+        };
+        let mut node = match &options.dir {
+            Some(_) => format!(" --datadir {}", home.node(0).display()),
+            None => session.datadir_option(),
+        };
+        if rpc_port != network.params.rpc_port {
+            node += &format!(" --rpc 127.0.0.1:{rpc_port}");
+        }
+        lines.push(if options.open {
+            format!("Join    groatd --chain {file} --addnode THIS-HOST:{port}")
+        } else {
+            // On this machine, where the network's own ports are taken.
+            let free = rpc_port.saturating_add(2 * options.nodes);
+            format!(
+                "Join    groatd --chain {file} --datadir joined --listen=0 --rpcport {free} --addnode 127.0.0.1:{port}"
+            )
+        });
+        lines.push(format!("Wallet  groat create NAME --chain {file}{node}"));
         lines.push(format!("Pay     groat net pay ADDRESS 1btc{dir}"));
         lines.push(format!("Watch   groat net status{dir}"));
-        lines.push(format!(
-            "        groat status --chain {file} --datadir {} --rpc 127.0.0.1:{rpc_port}",
-            node.display()
-        ));
+        lines.push(format!("        groat status --chain {file}{node}"));
         lines.push(if options.detach { format!("Stop    groat net down{dir}") } else { "Stop    Ctrl-C".into() });
         lines.join("\n")
     });
