@@ -24,5 +24,7 @@ mod rpc_keys;
 mod shapes;
 mod vectors;
 mod wallet;
+mod wallet_disk;
+mod wallet_json;
 mod wallet_safety;
 mod wallet_terminal;
