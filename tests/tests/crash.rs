@@ -226,11 +226,11 @@ fn cut_newest_log(db: &Path, random: &mut ChaCha8Rng) {
 }
 
 /// A file system of its own for a test, taken away when dropped.
-struct Mount(tempfile::TempDir);
+pub struct Mount(tempfile::TempDir);
 
 impl Mount {
     /// Mounts with these arguments to `mount`. None says "SKIPPED": it takes root, and a system that allows it.
-    fn new(arguments: &[&str]) -> Option<Mount> {
+    pub fn new(arguments: &[&str]) -> Option<Mount> {
         let folder = tempfile::tempdir().unwrap();
         let mounted = Command::new("mount").args(arguments).arg(folder.path()).output();
         match mounted {
@@ -246,7 +246,7 @@ impl Mount {
         }
     }
 
-    fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.0.path()
     }
 

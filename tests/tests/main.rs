@@ -26,5 +26,7 @@ mod status;
 mod structure;
 mod vectors;
 mod wallet;
+mod wallet_disk;
+mod wallet_json;
 mod wallet_safety;
 mod wallet_terminal;

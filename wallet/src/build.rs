@@ -23,12 +23,10 @@ use crate::keys::Account;
 use crate::network::Network;
 use crate::rpc::Node;
 use crate::session::Session;
-use crate::store::Store;
+use crate::store::{COINBASE_MATURITY, Store};
 
 /// Blocks that a payment may take when nothing else is said.
 const DEFAULT_WITHIN: u16 = 6;
-/// Core's `COINBASE_MATURITY`; a network of one's own may have another.
-const COINBASE_MATURITY: u32 = 100;
 /// Fee rate in sat/vB where the node has no estimate.
 const FALLBACK_SAT_VB: u64 = 1;
 /// Core: `MAX_STANDARD_TX_WEIGHT`.

@@ -10,7 +10,7 @@ use crate::cli::FeeOptions;
 use crate::error::{Doing, Error, Result, failed, usage};
 use crate::format::sat_vb;
 use crate::rpc::Node;
-use crate::send::{Done, complete};
+use crate::send::Outgoing;
 use crate::session::Session;
 use crate::store::Store;
 use crate::wallets::must_sign;
@@ -100,17 +100,20 @@ pub fn bump(session: &Session, txid: &str, fee: &FeeOptions) -> Result<()> {
             }
             other => other,
         })?;
-        let done = Done { replaces: Some(waiting.txid.to_string()), method: Some("replacement") };
-        let new = complete(session, &mut store, &node, psbt, &to, Some(rate), &done)?;
+        let new = Outgoing { to, rate: Some(rate), ..replacement(psbt, &waiting) };
+        let new = new.sign_and_send(session, &mut store, &node)?;
         if let Some(label) = store.label("tx", &waiting.txid.to_string())? {
-            store.set_label("tx", &new, &label)?;
+            store.set_label("tx", &new.to_string(), &label)?;
         }
         return Ok(());
     }
     session.say(&format!("It is pulled along by a child that pays for both, {} sat/vB together (CPFP).", sat_vb(rate)));
     let psbt = child(session, &mut store, &node, &waiting, rate)?;
-    let done = Done { replaces: None, method: Some("child") };
-    complete(session, &mut store, &node, psbt, &[], None, &done).map(drop)
+    Outgoing { method: Some("child"), ..Outgoing::new(psbt) }.sign_and_send(session, &mut store, &node).map(drop)
+}
+
+fn replacement(psbt: Psbt, of: &Waiting) -> Outgoing {
+    Outgoing { replaces: Some(of.txid), method: Some("replacement"), ..Outgoing::new(psbt) }
 }
 
 fn is_change(store: &Store, script: &bitcoin::Script) -> bool {
@@ -166,8 +169,7 @@ pub fn cancel(session: &Session, txid: &str, fee: &FeeOptions) -> Result<()> {
         other => other,
     }
     .map_err(|error| build::explain(session, &store, error, true))?;
-    let done = Done { replaces: Some(waiting.txid.to_string()), method: Some("replacement") };
-    complete(session, &mut store, &node, psbt, &[], None, &done).map(drop)
+    replacement(psbt, &waiting).sign_and_send(session, &mut store, &node).map(drop)
 }
 
 /// How a returning transaction is paid for.

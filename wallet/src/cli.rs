@@ -330,6 +330,9 @@ pub enum PsbtCommand {
     Show {
         /// The PSBT
         psbt: String,
+        /// Show it as a QR code too, for a machine that is not linked with this one
+        #[arg(long)]
+        qr: bool,
     },
     /// Add this wallet's signatures; needs no node
     Sign {

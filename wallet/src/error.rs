@@ -70,6 +70,13 @@ pub trait Doing<T> {
 
 impl<T, E: Display> Doing<T> for std::result::Result<T, E> {
     fn doing(self, what: impl Display) -> Result<T> {
-        self.map_err(|error| failed(format!("cannot {what}: {error}")))
+        self.map_err(|error| {
+            let text = error.to_string();
+            // In the words of the system, and in those of SQLite.
+            if text.contains("No space left on device") || text.contains("disk is full") {
+                return failed(format!("cannot {what}: the disk is full; make room and try again"));
+            }
+            failed(format!("cannot {what}: {text}"))
+        })
     }
 }

@@ -3,6 +3,8 @@
 use std::fmt::Write;
 
 use bitcoin::{Amount, FeeRate};
+use qrcode::render::unicode::Dense1x2;
+use qrcode::{EcLevel, QrCode};
 
 use crate::error::{Result, failed, usage};
 
@@ -113,6 +115,13 @@ pub fn rate_of(fee: u64, vsize: u64) -> f64 {
 pub fn in_fours(address: &str) -> String {
     let letters: Vec<char> = address.chars().collect();
     letters.chunks(4).map(String::from_iter).collect::<Vec<_>>().join(" ")
+}
+
+/// A QR code of half blocks, as a terminal shows it. None: it is too much for one.
+pub fn qr_code(text: &str) -> Option<String> {
+    // The lowest correction holds the most, and a screen is not torn.
+    let code = QrCode::with_error_correction_level(text, EcLevel::L).ok()?;
+    Some(code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build())
 }
 
 /// Text of others without what a terminal would obey: control characters and changes of direction become `?`, but for

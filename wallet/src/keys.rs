@@ -201,8 +201,8 @@ fn private() -> Error {
 pub mod tests {
     use std::path::PathBuf;
 
-    use bdk_wallet::KeychainKind;
-    use bdk_wallet::Wallet;
+    use bdk_wallet::miniscript::{Descriptor, DescriptorPublicKey};
+    use bdk_wallet::{KeychainKind, Wallet};
     use serde_json::Value;
 
     use super::*;
@@ -257,6 +257,29 @@ pub mod tests {
         ] {
             assert_eq!(address(kind, keychain, index), expected, "{kind:?} {keychain:?} {index}");
         }
+    }
+
+    /// The words, places and addresses that `vectors/addresses.py` had from another library.
+    #[test]
+    fn the_same_words_give_the_same_addresses_in_bip_utils_and_miniscript() {
+        let mut checked = 0;
+        for line in include_str!("../vectors/addresses.txt").lines() {
+            let [chain, kind, change, index, expected, words, passphrase] =
+                line.split('\t').collect::<Vec<_>>().try_into().unwrap();
+            let (network, index) = (Network::load(chain).unwrap(), index.parse().unwrap());
+            let kind = if kind == Kind::Segwit.name() { Kind::Segwit } else { Kind::Taproot };
+            let account = Account::new(&parse_words(words).unwrap(), passphrase, kind, &network).unwrap();
+            let [external, internal] = account.public.clone();
+            let descriptor: Descriptor<DescriptorPublicKey> =
+                account.public[usize::from(change == "1")].parse().unwrap();
+            let derived = descriptor.at_derivation_index(index).unwrap().address(network.kind).unwrap();
+            assert_eq!(derived.to_string(), expected, "by miniscript: {line}");
+            let wallet = Wallet::create(external, internal).network(network.kind).create_wallet_no_persist().unwrap();
+            let keychain = if change == "1" { KeychainKind::Internal } else { KeychainKind::External };
+            assert_eq!(wallet.peek_address(keychain, index).address.to_string(), expected, "by the wallet: {line}");
+            checked += 1;
+        }
+        assert_eq!(checked, 126);
     }
 
     #[test]

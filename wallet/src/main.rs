@@ -6,9 +6,9 @@
 //! | `cli`, `session` | the command line; what a command works with |
 //! | `network`, `rpc` | the chain; the node |
 //! | `keys`, `seed`, `store`, `condense` | words and descriptors; the secret at rest; the wallet's folder; long histories |
-//! | `sync`, `filters` | blocks and mempool into the wallet |
+//! | `sync`, `filters`, `mempool` | blocks and mempool into the wallet |
 //! | `wallets`, `receive`, `history`, `labels` | commands about a wallet and what it has |
-//! | `send`, `build`, `bump`, `psbt`, `message` | commands that make transactions and signatures |
+//! | `send`, `build`, `summary`, `bump`, `psbt`, `message` | commands that make transactions and signatures |
 //! | `net` | a network of one's own: its file, its nodes on this machine |
 //! | `status`, `control` | what the node is doing; other commands about it, and about this program |
 //! | `error`, `format`, `prompt` | exit codes; amounts, dates, tables; questions |
@@ -24,6 +24,7 @@ mod format;
 mod history;
 mod keys;
 mod labels;
+mod mempool;
 mod message;
 mod net;
 mod network;
@@ -36,6 +37,7 @@ mod send;
 mod session;
 mod status;
 mod store;
+mod summary;
 mod sync;
 mod wallets;
 

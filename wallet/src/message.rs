@@ -26,8 +26,8 @@ use crate::session::Session;
 
 /// How a signature of the simple form begins.
 const PREFIX: &str = "smp";
-/// How those of the other two forms begin: a whole transaction, a PSBT with proofs of funds.
-const OTHER_PREFIXES: [&str; 2] = ["ful", "pof"];
+/// How those of the other two forms begin, and what they are.
+const OTHER_FORMS: [(&str, &str); 2] = [("ful", "of the full form, a whole transaction"), ("pof", "a proof of funds")];
 /// Tag of the hash of a message.
 const TAG: &[u8] = b"BIP0322-signed-message";
 
@@ -104,10 +104,18 @@ pub fn sign(session: &Session, address: &str, message: &str) -> Result<()> {
 /// Fails unless `signature` is one of `address` over `message`. Older ones have no prefix.
 fn check(network: &Network, address: &str, message: &str, signature: &str) -> Result<()> {
     let script = network.parse_script(address)?;
-    if script.witness_version().is_none() || OTHER_PREFIXES.iter().any(|prefix| signature.starts_with(prefix)) {
-        return Err(failed("only the simple form is read here (BIP322, of segwit and taproot addresses)"));
-    }
     let signature = signature.trim();
+    if let Some((prefix, form)) = OTHER_FORMS.iter().find(|(prefix, _)| signature.starts_with(prefix)) {
+        return Err(failed(format!(
+            "this signature is {form} (BIP322, {prefix:?}), which is not supported: ask for one of the simple form ({PREFIX:?})"
+        )));
+    }
+    if script.witness_version().is_none() {
+        return Err(failed(format!(
+            "{address} is neither a segwit nor a taproot address, and signatures of older ones are not supported \
+             (BIP322's full form, and `signmessage` of Bitcoin Core, which `groat rpc verifymessage` checks)"
+        )));
+    }
     let bytes = STANDARD.decode(signature.strip_prefix(PREFIX).unwrap_or(signature));
     let bytes = bytes.map_err(|_| failed("the signature is not base64: copy it again"))?;
     let witness: Witness =

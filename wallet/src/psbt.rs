@@ -2,24 +2,35 @@
 //!
 //! [BIP-0174]: https://github.com/bitcoin/bips/blob/master/bip-0174.mediawiki
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use bitcoin::psbt::Psbt;
-use bitcoin::{Address, OutPoint};
+use bdk_wallet::KeychainKind;
+use bdk_wallet::miniscript::ForEachKey;
+use bitcoin::bip32::{ChildNumber, DerivationPath, KeySource};
+use bitcoin::psbt::{self, Psbt};
+use bitcoin::secp256k1::PublicKey;
+use bitcoin::taproot::TapLeafHash;
+use bitcoin::{OutPoint, Script, ScriptBuf, TxOut, XOnlyPublicKey};
 use serde_json::{Value, json};
 
 use crate::build;
 use crate::cli::PsbtCommand;
 use crate::error::{Doing, Result, failed};
-use crate::format::sat;
-use crate::send::{Done, deliver};
+use crate::format::{btc, grouped, qr_code, sat};
+use crate::send::Outgoing;
 use crate::session::Session;
+use crate::store::Store;
+use crate::summary::{percent, warn_of_percent};
 use crate::wallets::read_file;
 
 /// How every PSBT begins in base64.
 const BASE64_START: &str = "cHNidP";
 /// How every PSBT begins in bytes.
 const MAGIC: &[u8] = b"psbt\xff";
+
+/// Letters that the largest QR code holds (ISO 18004: version 40, bytes, level L).
+const QR_LETTERS: u32 = 2953;
 
 /// `groat psbt ...`.
 pub fn run(session: &Session, command: &PsbtCommand) -> Result<()> {
@@ -36,15 +47,22 @@ pub fn run(session: &Session, command: &PsbtCommand) -> Result<()> {
             session.say("Its coins are locked until it is sent; `groat coins --unlock` frees them.");
             print(session, &psbt)
         }
-        PsbtCommand::Show { psbt } => {
+        PsbtCommand::Show { psbt, qr } => {
             let psbt = read(psbt)?;
-            show(session, &psbt)
+            let view = View::new(session, session.open_if_any()?.as_ref(), &psbt);
+            let code = if *qr { Some(as_qr(&psbt)?) } else { None };
+            session
+                .show(&view.json(), || [Some(view.text()), code].into_iter().flatten().collect::<Vec<_>>().join("\n"));
+            view.warn(session);
+            Ok(())
         }
         PsbtCommand::Sign { psbt } => {
             let mut psbt = read(psbt)?;
             let store = session.open()?;
             let account = store.account(&session.network, &session.prompt)?;
-            session.say(&text(session, &psbt)?);
+            let view = View::new(session, Some(&store), &psbt);
+            session.say(&view.text());
+            view.warn(session);
             session.prompt.confirm("Sign?")?;
             let before = signatures(&psbt);
             build::sign(&account, &mut psbt)?;
@@ -77,7 +95,7 @@ pub fn run(session: &Session, command: &PsbtCommand) -> Result<()> {
             let psbt = read(psbt)?;
             let (mut store, node, _) = session.synced_alone()?;
             let inputs: Vec<OutPoint> = psbt.unsigned_tx.input.iter().map(|input| input.previous_output).collect();
-            deliver(session, &mut store, &node, psbt, &[], None, &Done::default())?;
+            Outgoing::new(psbt).send(session, &mut store, &node)?;
             for outpoint in inputs {
                 store.wallet.unlock_outpoint(outpoint);
             }
@@ -121,58 +139,203 @@ fn signatures(psbt: &Psbt) -> usize {
     psbt.inputs.iter().map(of).sum()
 }
 
+/// It as a QR code.
+fn as_qr(psbt: &Psbt) -> Result<String> {
+    let text = psbt.to_string();
+    qr_code(&text).ok_or_else(|| {
+        let count = grouped(text.len() as u64);
+        failed(format!(
+            "this PSBT has {count} letters, and a QR code holds {QR_LETTERS} at most: hand it on as a file \
+             (what `groat psbt` prints, `> FILE`)"
+        ))
+    })
+}
+
 /// What it spends, if it says so.
-fn spent(psbt: &Psbt, at: usize) -> Option<&bitcoin::TxOut> {
+fn spent(psbt: &Psbt, at: usize) -> Option<&TxOut> {
     let input = &psbt.inputs[at];
     let vout = psbt.unsigned_tx.input[at].previous_output.vout as usize;
     input.witness_utxo.as_ref().or_else(|| input.non_witness_utxo.as_ref()?.output.get(vout))
 }
 
-fn name(session: &Session, script: &bitcoin::Script) -> String {
-    session.network.address(script).as_ref().map_or_else(|| script.to_string(), Address::to_string)
+/// Keys and their paths, of version 0 and of taproot.
+type Plain = BTreeMap<PublicKey, KeySource>;
+type Taproot = BTreeMap<XOnlyPublicKey, (Vec<TapLeafHash>, KeySource)>;
+
+/// What a PSBT says of the keys of an input or an output.
+struct Keys<'a> {
+    /// Keys with their paths, those of taproot too.
+    paths: Vec<(XOnlyPublicKey, &'a DerivationPath)>,
+    witness_script: Option<&'a ScriptBuf>,
 }
 
-fn text(session: &Session, psbt: &Psbt) -> Result<String> {
-    let mut lines = Vec::new();
-    for (at, input) in psbt.unsigned_tx.input.iter().enumerate() {
-        let amount = spent(psbt, at).map_or("unknown amount".into(), |output| sat(output.value.to_sat()));
-        lines.push(format!("  From    {}  {amount}", input.previous_output));
+impl<'a> Keys<'a> {
+    fn new(plain: &'a Plain, taproot: &'a Taproot, witness_script: &'a Option<ScriptBuf>) -> Keys<'a> {
+        let plain = plain.iter().map(|(key, (_, path))| (key.x_only_public_key().0, path));
+        let taproot = taproot.iter().map(|(key, (_, (_, path)))| (*key, path));
+        Keys { paths: plain.chain(taproot).collect(), witness_script: witness_script.as_ref() }
     }
-    for output in &psbt.unsigned_tx.output {
-        lines.push(format!("  To      {}  {}", name(session, &output.script_pubkey), sat(output.value.to_sat())));
-    }
-    let fee = build::fee_of(psbt).map_or("unknown".into(), sat);
-    lines.push(format!("  Fee     {fee}"));
-    lines.push(format!("  Signed  {} signatures", signatures(psbt)));
-    Ok(lines.join("\n"))
 }
 
-fn show(session: &Session, psbt: &Psbt) -> Result<()> {
-    let inputs: Vec<Value> = (0..psbt.inputs.len())
-        .map(|at| {
-            let output = spent(psbt, at);
-            json!({
-                "outpoint": psbt.unsigned_tx.input[at].previous_output,
-                "amount_sat": output.map(|output| output.value.to_sat()),
-                "address": output.map(|output| name(session, &output.script_pubkey)),
-            })
+/// Whose a coin is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    /// The wallet's alone.
+    Wallet,
+    /// That of several keys, of which the wallet has one.
+    Shared,
+    Others,
+}
+
+impl Owner {
+    /// Of a coin with this script. What a PSBT says only tells where to look: the wallet derives its keys itself.
+    fn of(store: &Store, script: &Script, keys: &Keys<'_>) -> Owner {
+        if store.wallet.is_mine(script.to_owned()) {
+            return Owner::Wallet;
+        }
+        let inner = keys.witness_script.filter(|inner| inner.to_p2wsh() == *script);
+        let mut owner = Owner::Others;
+        for (key, path) in &keys.paths {
+            let Some(&ChildNumber::Normal { index }) = path.into_iter().last() else { continue };
+            for keychain in [KeychainKind::External, KeychainKind::Internal] {
+                let descriptor = store.wallet.public_descriptor(keychain);
+                let Ok(derived) = descriptor.derived_descriptor(store.wallet.secp_ctx(), index) else { continue };
+                if derived.script_pubkey() == *script {
+                    return Owner::Wallet;
+                }
+                let own = derived.for_any_key(|own| own.inner.x_only_public_key().0 == *key);
+                if own && inner.is_some_and(|inner| holds(inner, key)) {
+                    owner = Owner::Shared;
+                }
+            }
+        }
+        owner
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Owner::Wallet => "wallet",
+            Owner::Shared => "shared",
+            Owner::Others => "others",
+        }
+    }
+}
+
+/// Whether a script pushes this key.
+fn holds(script: &Script, key: &XOnlyPublicKey) -> bool {
+    let pushed = |push: &[u8]| push.len() == 33 && push[1..] == key.serialize();
+    script
+        .instructions()
+        .flatten()
+        .any(|instruction| instruction.push_bytes().is_some_and(|push| pushed(push.as_bytes())))
+}
+
+/// An address, its amount, and whose it is, where there is a wallet to tell.
+struct Coin {
+    address: String,
+    amount: u64,
+    owner: Option<Owner>,
+}
+
+impl Coin {
+    fn json(&self) -> Value {
+        json!({"address": self.address, "amount_sat": self.amount, "owner": self.owner.map(Owner::name)})
+    }
+}
+
+/// What a PSBT does, as far as the wallet can tell; without a wallet nothing is known to be ours.
+struct View<'a> {
+    psbt: &'a Psbt,
+    chain: &'a str,
+    /// The coin of each input, where it is said.
+    inputs: Vec<Option<Coin>>,
+    outputs: Vec<Coin>,
+    fee: Option<u64>,
+}
+
+impl<'a> View<'a> {
+    fn new(session: &'a Session, store: Option<&Store>, psbt: &'a Psbt) -> View<'a> {
+        let coin = |output: &TxOut, keys: &Keys<'_>| {
+            let address = session.network.address(&output.script_pubkey);
+            Coin {
+                address: address.map_or_else(|| output.script_pubkey.to_string(), |address| address.to_string()),
+                amount: output.value.to_sat(),
+                owner: store.map(|store| Owner::of(store, &output.script_pubkey, keys)),
+            }
+        };
+        let input = |(at, input): (usize, &psbt::Input)| {
+            let keys = Keys::new(&input.bip32_derivation, &input.tap_key_origins, &input.witness_script);
+            spent(psbt, at).map(|output| coin(output, &keys))
+        };
+        let output = |(output, known): (&TxOut, &psbt::Output)| {
+            coin(output, &Keys::new(&known.bip32_derivation, &known.tap_key_origins, &known.witness_script))
+        };
+        View {
+            psbt,
+            chain: session.network.name(),
+            inputs: psbt.inputs.iter().enumerate().map(input).collect(),
+            outputs: psbt.unsigned_tx.output.iter().zip(&psbt.outputs).map(output).collect(),
+            fee: build::fee_of(psbt).ok(),
+        }
+    }
+
+    /// What goes to others; all, where nothing does.
+    fn paid(&self) -> u64 {
+        let sum = |back: bool| -> u64 {
+            let some = self.outputs.iter().filter(|coin| back || coin.owner != Some(Owner::Wallet));
+            some.map(|coin| coin.amount).sum()
+        };
+        if sum(false) > 0 { sum(false) } else { sum(true) }
+    }
+
+    fn text(&self) -> String {
+        let spends = self.psbt.unsigned_tx.input.iter().zip(&self.inputs).map(|(input, coin)| {
+            let amount = coin.as_ref().map_or("unknown amount".into(), |coin| sat(coin.amount));
+            let whose = match coin.as_ref().and_then(|coin| coin.owner) {
+                Some(Owner::Others) => "   of others",
+                Some(Owner::Shared) => "   this wallet has one of its keys",
+                Some(Owner::Wallet) | None => "",
+            };
+            format!("  From    {}  {amount}{whose}", input.previous_output)
+        });
+        let pays = self.outputs.iter().map(|coin| {
+            let (what, whose) = match coin.owner {
+                Some(Owner::Wallet) => ("Change", "   back to this wallet"),
+                Some(Owner::Shared) => ("To", "   this wallet has one of its keys"),
+                Some(Owner::Others) | None => ("To", ""),
+            };
+            let Coin { address, amount, .. } = coin;
+            format!("  {what:<8}{address} ({})  {}   {}{whose}", self.chain, sat(*amount), btc(*amount))
+        });
+        let fee = self.fee.map_or("unknown: an input comes without its amount".into(), |fee| {
+            format!("{}   {} %", sat(fee), percent(fee, self.paid()))
+        });
+        let end = [format!("  Fee     {fee}"), format!("  Signed  {} signatures", signatures(self.psbt))];
+        spends.chain(pays).chain(end).collect::<Vec<_>>().join("\n")
+    }
+
+    fn json(&self) -> Value {
+        let inputs = self.psbt.unsigned_tx.input.iter().zip(&self.inputs).map(|(input, coin)| {
+            let none = || json!({"address": null, "amount_sat": null, "owner": null});
+            let mut value = coin.as_ref().map_or_else(none, Coin::json);
+            value["outpoint"] = json!(input.previous_output);
+            value
+        });
+        json!({
+            "txid": self.psbt.unsigned_tx.compute_txid(),
+            "inputs": inputs.collect::<Vec<_>>(),
+            "outputs": self.outputs.iter().map(Coin::json).collect::<Vec<_>>(),
+            "fee_sat": self.fee,
+            "signatures": signatures(self.psbt),
+            "complete": build::finalize(&mut self.psbt.clone()).is_ok(),
         })
-        .collect();
-    let outputs =
-        psbt.unsigned_tx.output.iter().map(
-            |output| json!({"address": name(session, &output.script_pubkey), "amount_sat": output.value.to_sat()}),
-        );
-    let value = json!({
-        "txid": psbt.unsigned_tx.compute_txid(),
-        "inputs": inputs,
-        "outputs": outputs.collect::<Vec<_>>(),
-        "fee_sat": build::fee_of(psbt).ok(),
-        "signatures": signatures(psbt),
-        "complete": build::finalize(&mut psbt.clone()).is_ok(),
-    });
-    let text = text(session, psbt)?;
-    session.show(&value, || text);
-    Ok(())
+    }
+
+    fn warn(&self, session: &Session) {
+        if let Some(fee) = self.fee {
+            warn_of_percent(session, percent(fee, self.paid()));
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,12 +2,10 @@
 
 use bdk_wallet::KeychainKind;
 use bitcoin::Amount;
-use qrcode::QrCode;
-use qrcode::render::unicode::Dense1x2;
 use serde_json::json;
 
-use crate::error::{Doing, Result};
-use crate::format::{in_fours, parse_amount};
+use crate::error::Result;
+use crate::format::{in_fours, parse_amount, qr_code};
 use crate::session::Session;
 use crate::store::{LOOKAHEAD, Store};
 
@@ -31,7 +29,10 @@ pub fn receive(session: &Session, new: bool, amount: Option<&str>, label: Option
         "address": address, "uri": uri, "index": index,
         "amount_sat": amount.map(Amount::to_sat), "label": label,
     });
-    let code = if qr { Some(qr_code(&address, &uri)?) } else { None };
+    let code = if qr { qr_code(&qr_text(&address, &uri)) } else { None };
+    if qr && code.is_none() {
+        session.warn("the label is too long for a QR code");
+    }
     session.show(&value, || {
         let shown = if session.tty() { in_fours(&address) } else { address.clone() };
         let link = (amount.is_some() || label.is_some()).then_some(uri.clone());
@@ -47,11 +48,13 @@ fn next_address(store: &mut Store, new: bool) -> Result<(u32, String)> {
         for info in unused {
             let address = info.address.to_string();
             if store.label("addr", &address)?.is_none() {
+                store.check_address(&info)?;
                 return Ok((info.index, address));
             }
         }
     }
     let info = store.wallet.reveal_next_address(KeychainKind::External);
+    store.check_address(&info)?;
     Ok((info.index, info.address.to_string()))
 }
 
@@ -71,12 +74,10 @@ fn percent_encoded(text: &str) -> String {
     text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
-/// The link as a QR code of half blocks. Bech32 may be in upper case, and such a code is smaller.
-fn qr_code(address: &str, uri: &str) -> Result<String> {
+/// What the QR code of a link holds: bech32 may be in upper case, and such a code is smaller.
+fn qr_text(address: &str, uri: &str) -> String {
     let small = uri.to_ascii_lowercase() == *uri && !uri.contains('?');
-    let text = if small { format!("BITCOIN:{}", address.to_ascii_uppercase()) } else { uri.to_owned() };
-    let code = QrCode::new(text).doing("make a QR code")?;
-    Ok(code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build())
+    if small { format!("BITCOIN:{}", address.to_ascii_uppercase()) } else { uri.to_owned() }
 }
 
 /// `groat addresses`.

@@ -93,6 +93,15 @@ impl Session {
         Store::open(&self.wallets(), &self.wallet_name()?, &self.network)
     }
 
+    /// The wallet meant, for what is better seen with one and can do without.
+    pub fn open_if_any(&self) -> Result<Option<Store>> {
+        if self.options.wallet.is_none() && store::names(&self.wallets())?.len() != 1 {
+            Ok(None)
+        } else {
+            self.open().map(Some)
+        }
+    }
+
     /// The node.
     pub fn node(&self) -> Result<Node> {
         let Options { rpc, rpc_cookie, .. } = &self.options;

@@ -1,19 +1,17 @@
 //! A wallet on disk: a folder with the public part (`wallet.sqlite`) and the secret (`seed.enc`), both readable by the
 //! owner alone, and a lock while a command works with it. Knows no node.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bdk_wallet::chain::ChainPosition;
-use bdk_wallet::chain::ConfirmationBlockTime;
+use bdk_wallet::chain::{BlockId, ChainPosition, ConfirmationBlockTime, local_chain};
 use bdk_wallet::rusqlite::{Connection, OptionalExtension, params};
-use bdk_wallet::{ChangeSet, KeychainKind, Wallet, WalletPersister};
-
-use bitcoin::Txid;
+use bdk_wallet::{AddressInfo, ChangeSet, KeychainKind, LoadError, Wallet, WalletPersister};
+use bitcoin::{BlockHash, Txid};
 
 use crate::condense::condense;
 use crate::error::{Doing, Result, failed, usage};
@@ -22,8 +20,14 @@ use crate::network::Network;
 use crate::prompt::Prompt;
 use crate::seed;
 
+/// What is said of a wallet whose first block is not the chain's.
+const OTHER_CHAIN: &str = "or of another chain";
+/// The public part of a wallet.
+const DATABASE: &str = "wallet.sqlite";
 /// Scripts beyond the last one used that are recognised: addresses given away and not yet paid.
 pub const LOOKAHEAD: u32 = 200;
+/// Core's `COINBASE_MATURITY`; a network of one's own may have another.
+pub const COINBASE_MATURITY: u32 = 100;
 /// How long a command waits for another one that has the wallet.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -97,7 +101,7 @@ pub fn names(wallets: &Path) -> Result<Vec<String>> {
     let Ok(entries) = std::fs::read_dir(wallets) else { return Ok(Vec::new()) };
     let mut names: Vec<String> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.join("wallet.sqlite").is_file())
+        .filter(|path| path.join(DATABASE).is_file())
         .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
         // One that is being made, or deleted.
         .filter(|name| !name.starts_with('.'))
@@ -167,7 +171,7 @@ impl Store {
             .doing(format!("make {}", aside.display()))?;
         // Held by another `create` of this name, or left by one that was stopped.
         let lock = lock(&aside, Duration::ZERO)?;
-        for name in ["wallet.sqlite", "wallet.sqlite-journal"] {
+        for name in [DATABASE, "wallet.sqlite-journal"] {
             let _ = std::fs::remove_file(aside.join(name));
         }
         let made = Store::fill(&aside, network, plan)
@@ -187,7 +191,7 @@ impl Store {
         if let Some(seed) = &plan.seed {
             write_private(&folder.join("seed.enc"), seed)?;
         }
-        let path = folder.join("wallet.sqlite");
+        let path = folder.join(DATABASE);
         write_private(&path, "")?;
         let mut database = open_database(&path)?;
         let create = match plan.internal {
@@ -225,7 +229,7 @@ impl Store {
 
     fn open_within(wallets: &Path, name: &str, network: &Network, patience: Duration) -> Result<Store> {
         let folder = wallets.join(name);
-        let path = folder.join("wallet.sqlite");
+        let path = folder.join(DATABASE);
         if !path.is_file() {
             return Err(failed(format!(
                 "there is no wallet {name:?} in {}: `groat list` shows all",
@@ -268,7 +272,7 @@ impl Store {
     pub fn copy_to(&self, folder: &Path) -> Result<()> {
         let doing = || format!("write {}", folder.display());
         std::fs::DirBuilder::new().mode(0o700).create(folder).doing(doing())?;
-        for name in ["seed.enc", "wallet.sqlite"] {
+        for name in ["seed.enc", DATABASE] {
             let (from, to) = (self.folder.join(name), folder.join(name));
             if from.is_file() {
                 let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&to).doing(doing())?;
@@ -280,15 +284,37 @@ impl Store {
         sync_folder(folder)
     }
 
+    /// All blocks that are remembered, the last one first. `wallet` holds few of them.
+    pub fn blocks(&mut self) -> Result<Vec<(u32, BlockHash)>> {
+        let known = self.database.transaction().doing("read the wallet")?;
+        let known = local_chain::ChangeSet::from_sqlite(&known).doing("read the wallet")?;
+        Ok(known.blocks.into_iter().rev().filter_map(|(height, hash)| Some((height, hash?))).collect())
+    }
+
+    /// Whether a transaction is in no block.
+    pub fn has_waiting(&self) -> bool {
+        let blocks: BTreeSet<BlockId> = self.wallet.checkpoints().map(|checkpoint| checkpoint.block_id()).collect();
+        let confirmed = |anchor: &ConfirmationBlockTime| blocks.contains(&anchor.block_id);
+        self.wallet.tx_graph().full_txs().any(|node| !node.anchors.iter().any(confirmed))
+    }
+
     /// Forgets the blocks from this height on; genesis stays.
     pub fn forget_from(&mut self, height: u32, network: &Network) -> Result<()> {
         self.save()?;
-        let known = Connection::initialize(&mut self.database).doing("read the wallet")?;
-        let stale = known.local_chain.blocks.range(height.max(1)..).map(|(height, _)| (*height, None));
+        let stale = self.blocks()?.into_iter().map(|(height, _)| height).take_while(|known| *known >= height.max(1));
         let mut change = ChangeSet::default();
-        change.local_chain.blocks.extend(stale);
+        change.local_chain.blocks.extend(stale.map(|height| (height, None)));
         Connection::persist(&mut self.database, &change).doing("write the wallet")?;
         self.reload(network)
+    }
+
+    /// Derives an address again: scripts are kept in the file, and what is paid to a damaged one is lost.
+    pub fn check_address(&self, info: &AddressInfo) -> Result<()> {
+        let derived = self.wallet.public_descriptor(info.keychain).at_derivation_index(info.index);
+        if derived.doing("derive the address")?.script_pubkey() == info.address.script_pubkey() {
+            return Ok(());
+        }
+        Err(damaged(&self.folder.join(DATABASE), &format!("address {} is not the one that its keys give", info.index)))
     }
 
     /// Height at which a transaction is confirmed; none while it waits.
@@ -421,24 +447,26 @@ fn open_database(path: &Path) -> Result<Connection> {
 
 fn load(database: &mut Connection, network: &Network) -> std::result::Result<(Wallet, HashMap<Txid, u32>), String> {
     let mut stored = Connection::initialize(database).map_err(|error| error.to_string())?;
-    let heights = condense(&mut stored);
+    // The library knows Bitcoin's own maturity.
+    let heights = condense(&mut stored, network.params.coinbase_maturity.max(COINBASE_MATURITY));
     let wallet = Wallet::load()
         .check_network(network.kind)
         .check_genesis_hash(network.genesis())
         .lookahead(LOOKAHEAD)
         .use_spk_cache(true)
         .load_wallet_no_persist(stored)
-        .map_err(|error| error.to_string())?
+        .map_err(|error| match error {
+            LoadError::Mismatch(mismatch) => format!("{OTHER_CHAIN}: {mismatch}"),
+            other => other.to_string(),
+        })?
         .ok_or("there is no wallet in it")?;
     Ok((wallet, heights))
 }
 
 fn damaged(path: &Path, text: &str) -> crate::error::Error {
-    if text.contains("mismatch") {
-        return failed(format!("{} is of another chain ({text}): give its chain with --chain", path.display()));
-    }
+    let hint = if text.contains(OTHER_CHAIN) { "; if so, give that chain with --chain" } else { "" };
     failed(format!(
-        "{} is damaged ({text}): move its folder away and make the wallet anew with `groat restore` and its words, \
+        "{} is damaged ({text}{hint}): move its folder away and make the wallet anew with `groat restore` and its words, \
          which `groat backup words` still shows",
         path.display()
     ))

@@ -1,15 +1,14 @@
-//! Brings a wallet up to the node's chain and mempool. Blocks are read from the wallet's last one or its birthday on,
-//! many in one exchange, and only those that filters point to where the node has filters; what was read is kept every few seconds, so that a stop at any point loses little.
+//! Brings a wallet up to the node's chain, and then its mempool. Blocks are read from the wallet's last one or its
+//! birthday on, many in one exchange, and only those that filters point to where the node has filters; what was read is
+//! kept every few seconds, so that a stop at any point loses little.
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bdk_wallet::KeychainKind;
 use bdk_wallet::chain::Indexer;
 use bdk_wallet::chain::indexer::keychain_txout::KeychainTxOutIndex;
-use bitcoin::hashes::Hash;
 use bitcoin::{Amount, Block, BlockHash, ScriptBuf, Transaction, Txid};
 use groat_chain::params::Params;
 use groat_chain::rules::pow::check_proof_of_work;
@@ -20,6 +19,7 @@ use serde_json::{Value, json};
 use crate::error::{Error, Result, failed};
 use crate::filters;
 use crate::format::grouped;
+use crate::mempool;
 use crate::network::Network;
 use crate::rpc::{Node, read};
 use crate::store::{Birthday, Store};
@@ -27,9 +27,9 @@ use crate::store::{Birthday, Store};
 /// Blocks below the tip of which each is remembered, so that a reorganisation is followed without reading more again.
 const REMEMBERED: u32 = 100;
 /// Bytes of hexadecimal digits that one exchange should bring.
-const EXCHANGE: usize = 16 << 20;
+pub const EXCHANGE: usize = 16 << 20;
 /// Blocks or transactions in one exchange at most.
-const MAX_BATCH: u32 = 500;
+pub const MAX_BATCH: u32 = 500;
 /// Part of the blocks, as its reciprocal, from which on filters do not pay.
 const DENSE: usize = 16;
 /// Blocks in the first exchange, when their size is not known yet.
@@ -38,8 +38,6 @@ const FIRST_BATCH: u32 = 16;
 const SAVE_EVERY: Duration = Duration::from_secs(2);
 /// Seconds that a block's time may lie before the time of what it holds. Core: `TIMESTAMP_WINDOW`.
 const TIMESTAMP_WINDOW: u64 = 2 * 60 * 60;
-/// Reasons of refusal that say that a payment's coins are spent otherwise (Core: the reject reasons).
-const CONFLICTS: [&str; 4] = ["missingorspent", "missing-inputs", "txn-mempool-conflict", "insufficient fee"];
 /// How often the chain is read again because it changed in between.
 const ATTEMPTS: usize = 10;
 
@@ -63,7 +61,7 @@ struct ChainInfo {
 /// Reads new blocks and the mempool. Gives the height of the tip.
 pub fn sync(store: &mut Store, node: &Node, network: &Network) -> Result<u32> {
     // Read first: what leaves the mempool for a block from now on is in the blocks that are read next.
-    let mempool: BTreeSet<Txid> = node.call("getrawmempool", json!([]))?;
+    let waiting: BTreeSet<Txid> = node.call("getrawmempool", json!([]))?;
     for _ in 0..ATTEMPTS {
         let target = node_height(store, node)?;
         rewind(store, node, network)?;
@@ -72,7 +70,7 @@ pub fn sync(store: &mut Store, node: &Node, network: &Network) -> Result<u32> {
         if height > known + REMEMBERED {
             store.reload(network)?;
         }
-        sync_mempool(store, node, &mempool)?;
+        mempool::sync(store, node, &waiting)?;
         return Ok(height);
     }
     Err(Error::Node(format!("the node's chain changed {ATTEMPTS} times while it was read: try again")))
@@ -111,7 +109,7 @@ fn sync_blocks(store: &mut Store, node: &Node, network: &Network, target: u32) -
         return Ok(Some(target));
     }
     let (mut next, count) = (first, target + 1 - first);
-    let bar = progress(u64::from(count));
+    let bar = progress("blocks", u64::from(count));
     let (begun, mut saved) = (Instant::now(), Instant::now());
     // Of the last blocks each is remembered, so these are read whole.
     let mut filters = next + REMEMBERED < target && filters::served(node)?;
@@ -244,7 +242,7 @@ fn check_block(block: &Block, hash: &BlockHash, params: &Params) -> std::result:
 }
 
 /// Sums of amounts are taken without a check from here on.
-fn pays_what_can_be(transaction: &Transaction) -> bool {
+pub fn pays_what_can_be(transaction: &Transaction) -> bool {
     let mut amounts = transaction.output.iter().map(|output| output.value);
     let sum = amounts.try_fold(Amount::ZERO, |sum, amount| sum.checked_add(amount));
     sum.is_some_and(|sum| sum <= Amount::MAX_MONEY)
@@ -259,24 +257,29 @@ fn unavailable(height: u32, error: &Error) -> Error {
 
 /// Takes back the blocks that are no longer in the node's chain.
 fn rewind(store: &mut Store, node: &Node, network: &Network) -> Result<()> {
-    let known: Vec<(u32, BlockHash)> =
-        store.wallet.checkpoints().map(|checkpoint| (checkpoint.height(), checkpoint.hash())).collect();
-    let mut stale = None;
-    let mut checked = 0;
+    let tip = store.wallet.latest_checkpoint().block_id();
+    // Nearly always it is still there.
+    if common(node, &[(tip.height, tip.hash)])?.is_some() {
+        return Ok(());
+    }
+    let (known, mut checked, mut some) = (store.blocks()?, 0, 1);
     while checked < known.len() {
-        // Nearly always the first one is still there.
-        let some = &known[checked..known.len().min((checked * 2).max(checked + 1))];
-        let answers = node.batch("getblockhash", some.iter().map(|(height, _)| json!([height])))?;
-        for ((height, hash), answer) in some.iter().zip(answers) {
-            let same = answer.is_ok_and(|answer| answer == json!(hash));
-            if same {
-                return stale.map_or(Ok(()), |lowest| store.forget_from(lowest, network));
-            }
-            stale = Some(*height);
+        some = (some * 2).min(known.len() - checked);
+        if let Some(height) = common(node, &known[checked..checked + some])? {
+            return store.forget_from(height + 1, network);
         }
-        checked += some.len();
+        checked += some;
     }
     Err(failed("the node has none of the wallet's blocks: is it on the same chain?"))
+}
+
+/// Height of the first of these blocks that is in the node's chain.
+fn common(node: &Node, blocks: &[(u32, BlockHash)]) -> Result<Option<u32>> {
+    let answers = node.batch("getblockhash", blocks.iter().map(|(height, _)| json!([height])))?;
+    let same = |((_, hash), answer): &(&(u32, BlockHash), Result<Value>)| {
+        answer.as_ref().is_ok_and(|answer| *answer == json!(hash))
+    };
+    Ok(blocks.iter().zip(answers).find(same).map(|((height, _), _)| *height))
 }
 
 /// The first height that can matter to the wallet.
@@ -311,109 +314,14 @@ pub fn height_at(node: &Node, time: u64, tip: u32) -> Result<u32> {
     Ok(low)
 }
 
-/// The start of an id, as the wallet remembers what it has looked at.
-fn short(txid: &Txid) -> u64 {
-    let [bytes, ..] = txid.as_byte_array().as_chunks().0 else { return 0 };
-    u64::from_le_bytes(*bytes)
-}
-
-/// Marks a transaction as waiting. One that was dropped before must be seen later than that.
-pub fn take_waiting(store: &mut Store, transactions: impl IntoIterator<Item = Transaction>) {
-    let now = now();
-    let graph = store.wallet.tx_graph();
-    let seen: Vec<(Transaction, u64)> = transactions
-        .into_iter()
-        .map(|transaction| {
-            let dropped = graph.get_last_evicted(transaction.compute_txid());
-            (transaction, now.max(dropped.map_or(0, |dropped| dropped + 1)))
-        })
-        .collect();
-    store.wallet.apply_unconfirmed_txs(seen);
-}
-
-/// Marks a transaction as one that waits no more.
-pub fn drop_waiting(store: &mut Store, txids: &[Txid]) {
-    // The library goes through the whole history, even for none.
-    if txids.is_empty() {
-        return;
-    }
-    let now = now();
-    let graph = store.wallet.tx_graph();
-    let last_seen = |txid: Txid| graph.get_tx_node(txid).and_then(|node| node.last_seen).unwrap_or(0);
-    let dropped: Vec<(Txid, u64)> = txids.iter().map(|txid| (*txid, now.max(last_seen(*txid)))).collect();
-    store.wallet.apply_evicted_txs(dropped);
-}
-
-fn sync_mempool(store: &mut Store, node: &Node, all: &BTreeSet<Txid>) -> Result<()> {
-    let seen = store.seen_mempool()?;
-    let new: Vec<Txid> = all.iter().filter(|txid| seen.binary_search(&short(txid)).is_err()).copied().collect();
-    let (mut transactions, mut missed) = (Vec::<Transaction>::new(), BTreeSet::new());
-    for some in new.chunks(MAX_BATCH as usize) {
-        let answers = node.batch("getrawtransaction", some.iter().map(|txid| json!([txid])))?;
-        for (txid, answer) in some.iter().zip(answers) {
-            // One that is gone by now is in a block, or does not matter.
-            let text = answer.ok().and_then(|answer| answer.as_str().map(str::to_owned));
-            let read = text.and_then(|text| bitcoin::consensus::encode::deserialize_hex::<Transaction>(&text).ok());
-            match read.filter(|read| read.compute_txid() == *txid && pays_what_can_be(read)) {
-                Some(transaction) => transactions.push(transaction),
-                None => drop(missed.insert(*txid)),
-            }
-        }
-    }
-    take_waiting(store, transactions);
-    let gone: Vec<Arc<Transaction>> = store
-        .wallet
-        .transactions()
-        .filter(|known| !known.chain_position.is_confirmed() && !all.contains(&known.tx_node.txid))
-        .map(|known| known.tx_node.tx)
-        .collect();
-    let ours = |transaction: &Arc<Transaction>| store.wallet.sent_and_received(transaction).0 > Amount::ZERO;
-    let (mut ours, mut dropped): (Vec<_>, Vec<_>) = gone.into_iter().partition(ours);
-    // One that spends what another pays can only come after it: what is refused is offered again while others get in.
-    loop {
-        let (count, mut refused) = (ours.len(), Vec::new());
-        for transaction in ours {
-            if !offer_again(node, &transaction)? {
-                refused.push(transaction);
-            }
-        }
-        if refused.is_empty() || refused.len() == count {
-            dropped.extend(refused);
-            break;
-        }
-        ours = refused;
-    }
-    let dropped: Vec<Txid> = dropped.iter().map(|transaction| transaction.compute_txid()).collect();
-    drop_waiting(store, &dropped);
-    store.save()?;
-    // What was not to be had is asked for again.
-    let mut seen: Vec<u64> = all.difference(&missed).map(short).collect();
-    seen.sort_unstable();
-    store.set_seen_mempool(&seen)
-}
-
-/// Offers a payment of ours again that has left the node's mempool, so that it is not taken for undone while others may
-/// still mine it. False: its coins are spent by another one, and it can never be.
-fn offer_again(node: &Node, transaction: &Transaction) -> Result<bool> {
-    let hex = bitcoin::consensus::encode::serialize_hex(transaction);
-    match node.call::<Txid>("sendrawtransaction", json!([hex])) {
-        Ok(txid) => {
-            eprintln!("Payment {txid} waits, and the node did not have it: it was sent again.");
-            Ok(true)
-        }
-        Err(Error::Rpc { message, .. }) => Ok(!CONFLICTS.iter().any(|reason| message.contains(reason))),
-        Err(other) => Err(other),
-    }
-}
-
-/// A bar with what is left, on a terminal, where it takes more than a moment.
-fn progress(blocks: u64) -> ProgressBar {
-    if blocks < 50 || !std::io::stderr().is_terminal() {
+/// A bar with what is left, on a terminal. One of few steps stays hidden.
+pub fn progress(what: &str, steps: u64) -> ProgressBar {
+    if steps < 50 || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("Reading blocks {bar:30} {pos}/{len}  {per_sec}  {eta} left");
-    let bar = ProgressBar::new(blocks);
-    if let Ok(style) = style {
+    let bar = ProgressBar::new(steps);
+    let form = format!("Reading {what} {{bar:30}} {{pos}}/{{len}}  {{per_sec}}  {{eta}} left");
+    if let Ok(style) = ProgressStyle::with_template(&form) {
         bar.set_style(style);
     }
     bar

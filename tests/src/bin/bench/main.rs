@@ -10,6 +10,7 @@ mod race;
 mod rpc;
 mod signatures;
 mod sync;
+mod wallet;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -35,6 +36,8 @@ enum Bench {
     Mine(mine::Mine),
     /// Asks groatd and bitcoind the same by RPC and REST, in turn.
     Rpc(rpc::Calls),
+    /// Runs the wallet's commands with a long history.
+    Wallet(wallet::Wallet),
 }
 
 fn main() -> Result<()> {
@@ -45,5 +48,6 @@ fn main() -> Result<()> {
         Bench::Mempool(mempool) => mempool::run(&mempool),
         Bench::Mine(mine) => mine::run(&mine),
         Bench::Rpc(calls) => rpc::run(&calls),
+        Bench::Wallet(wallet) => wallet::run(&wallet),
     }
 }
