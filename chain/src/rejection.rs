@@ -37,9 +37,6 @@ pub enum Rejection {
     /// Known, and known to be invalid.
     #[error("duplicate-invalid")]
     DuplicateInvalid,
-    /// Its branch has too little work to be stored.
-    #[error("too-little-chainwork")]
-    TooLittleChainwork,
 
     // Blocks, without coins.
     /// The coinbase carries no valid answer to the signet challenge (BIP325).
@@ -283,8 +280,7 @@ impl Rejection {
             TimeTooNew => Blame::Future,
             PrevBlkNotFound => Blame::Missing,
             DuplicateInvalid => Blame::Duplicate,
-            TooLittleChainwork
-            | Version
+            Version
             | TxSize
             | TxSizeSmall
             | ScriptsigSize

@@ -1,12 +1,13 @@
 //! A real bitcoind for tests: on loopback, in a folder of its own, gone when dropped. And the few lines of JSON-RPC
 //! that talk to it. Knows nothing of Groat.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -33,18 +34,27 @@ pub fn peers() -> Option<PathBuf> {
     None
 }
 
-/// A loopback port that nobody listens on at the moment: never the same twice, and none that the system gives to a link
-/// that leaves (on Linux those begin at 32768).
+/// A loopback port that nobody listens on at the moment: none that was given lately, here or by another process of tests
+/// that runs beside this one, and none that the system gives to a link that leaves (on Linux those begin at 32768).
 pub fn free_port() -> u16 {
-    const FIRST: u64 = 10_000;
-    const MANY: u64 = 22_000;
+    const FIRST: u16 = 10_000;
     /// Apart: bitcoind may take the port after its own as well.
-    const STEP: u64 = 3;
-    static TAKEN: AtomicU64 = AtomicU64::new(0);
+    const STEP: u16 = 3;
+    /// Ports of one process.
+    const SPAN: u16 = 2_000;
+    /// How many processes have ports of their own.
+    const SPANS: u16 = 11;
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    static HELD: OnceLock<(u16, Option<File>)> = OnceLock::new();
+    let (span, _) = HELD.get_or_init(|| {
+        let held = (0..SPANS).find_map(|span| {
+            let file = File::create(std::env::temp_dir().join(format!("groat-tests-ports-{span}"))).ok()?;
+            file.try_lock().ok().map(|()| (span, Some(file)))
+        });
+        held.unwrap_or((std::process::id() as u16 % SPANS, None))
+    });
     loop {
-        // Another process begins elsewhere.
-        let number = u64::from(std::process::id()) * 1009 + TAKEN.fetch_add(1, Ordering::Relaxed) * STEP;
-        let port = (FIRST + number % MANY) as u16;
+        let port = FIRST + span * SPAN + TAKEN.fetch_add(STEP, Ordering::Relaxed) % SPAN;
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return port;
         }
@@ -136,10 +146,14 @@ impl Bitcoind {
         }
     }
 
-    /// Stops it in order, so that its state is on disk, and hands back the folder.
+    /// Stops it in order, so that its state is on disk, and hands back the folder. Panics unless it ends with status 0 and
+    /// nothing on standard error.
     pub fn stop(mut self) -> tempfile::TempDir {
         self.call("stop", json!([]));
-        self.process.wait().expect("a child can be waited for");
+        let status = self.process.wait().expect("a child can be waited for");
+        let mut said = String::new();
+        let _ = self.process.stderr.take().expect("stderr is piped").read_to_string(&mut said);
+        assert!(status.success() && said.is_empty(), "bitcoind ended with {status} and said: {said}");
         std::mem::replace(&mut self.folder, empty_folder())
     }
 }
@@ -218,12 +232,20 @@ impl Rpc {
             body.len()
         );
         let mut place = self.connection.lock().expect("no call panics while it holds the connection");
-        let mut connection = match place.take() {
-            Some(connection) => connection,
-            None => BufReader::new(TcpStream::connect(self.address)?),
+        let ask = |connection: &mut BufReader<TcpStream>| {
+            connection.get_mut().write_all(request.as_bytes())?;
+            read_answer(connection)
         };
-        connection.get_mut().write_all(request.as_bytes())?;
-        let (status, body) = read_answer(&mut connection)?;
+        // The server closes a connection that was silent for long; then the call has not reached it.
+        let kept = place.take().and_then(|mut kept| ask(&mut kept).ok().map(|answer| (kept, answer)));
+        let (connection, (status, body)) = match kept {
+            Some(answered) => answered,
+            None => {
+                let mut connection = BufReader::new(TcpStream::connect(self.address)?);
+                let answer = ask(&mut connection)?;
+                (connection, answer)
+            }
+        };
         *place = Some(connection);
         let answer: Value = serde_json::from_slice(&body)
             .map_err(|_| std::io::Error::other(format!("{status}: {}", String::from_utf8_lossy(&body))))?;

@@ -6,6 +6,7 @@ mod compact;
 mod config;
 mod crash;
 mod differential;
+mod end_to_end;
 mod events;
 mod hostile;
 mod http;

@@ -406,7 +406,8 @@ fn a_network_of_five_agrees_after_a_partition_and_a_restart() {
     };
     let begun = Instant::now();
     let (mut paid, mut step) = (0, 0);
-    while begun.elapsed() < long {
+    // On a slow machine a payment takes long, and the last step comes late.
+    while begun.elapsed() < long || (step < 3 && begun.elapsed() < PATIENCE) {
         let rpc = nodes[0].rpc.address().to_string();
         paid += u64::from(wallet(&["send", ELSEWHERE, "0.01btc"], &rpc).0 == Some(0));
         // A connection that is silent for long is closed.

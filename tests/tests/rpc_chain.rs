@@ -402,7 +402,13 @@ fn many_calls_wait_for_a_block_and_others_are_answered_meanwhile() {
                 scope.spawn(move || rpc.call(method, params).unwrap())
             })
             .collect();
-        std::thread::sleep(Duration::from_millis(300));
+        // One that comes after the block would wait for the next one.
+        let come = || pair.groat.call("getrpcinfo", json!([]))["active_commands"].as_array().unwrap().len();
+        let begun = Instant::now();
+        while come() < 41 {
+            assert!(begun.elapsed() < PATIENCE, "{} calls of 40 wait; {}", come() - 1, repeat());
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let begun = Instant::now();
         assert_eq!(pair.groat.call("getblockcount", json!([])), json!(height));
         assert!(begun.elapsed() < Duration::from_secs(5), "another call waited {:?}; {}", begun.elapsed(), repeat());

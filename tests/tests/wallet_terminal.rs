@@ -61,13 +61,31 @@ impl Terminal {
     }
 
     fn type_line(&mut self, text: &str) {
-        // A hidden line is read with echo off, which is so a moment after its question is shown.
-        std::thread::sleep(Duration::from_millis(100));
         writeln!(self.keys, "{text}").unwrap();
+    }
+
+    /// Waits until the terminal shows nothing of what is typed: so it is a moment after a secret was asked for.
+    fn wait_for_secrecy(&self) {
+        let begun = Instant::now();
+        loop {
+            // What runs in the terminal is the child of `script`.
+            let id = self.process.id();
+            let child = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+            let terminal = format!("/proc/{}/fd/0", child.split_whitespace().next().unwrap_or_default());
+            let state = Command::new("stty").args(["-F", &terminal, "-a"]).output().unwrap();
+            if String::from_utf8_lossy(&state.stdout).split_whitespace().any(|word| word == "-echo") {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "the terminal shows what is typed\n{}\n{}", self.shown, repeat());
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     fn answer(&mut self, question: &str, text: &str) -> String {
         let before = self.expect(question);
+        if SECRETS.contains(&question) {
+            self.wait_for_secrecy();
+        }
         self.type_line(text);
         before
     }
@@ -86,6 +104,9 @@ impl Drop for Terminal {
         let _ = self.process.kill();
     }
 }
+
+/// The questions whose answers are not to be seen.
+const SECRETS: [&str; 4] = ["Choose a wallet password: ", "The same again: ", "BIP39 passphrase: ", "Wallet password: "];
 
 /// 24 words, of which the first 12 have a checksum that fits.
 const DOUBTFUL: [&str; 2] = [

@@ -2,6 +2,7 @@
 //! its indexes are always those that its transactions make.
 
 mod in_flight;
+mod refused;
 mod verdicts;
 
 use std::collections::BTreeMap;
@@ -699,6 +700,13 @@ fn a_replacement_conflicts_with_a_hundred_clusters_at_most() {
     }
     let of = |count: usize| transaction(&coins[..count], &[1000]);
     assert_eq!(node.accept(&of(101)).unwrap_err(), Rejection::TooManyPotentialReplacements);
+    {
+        // So many with the other child of a parent of version 3 are more than such a transaction has room for.
+        let pool = node.pool.read();
+        let all: BTreeSet<Key> = pool.by_txid.values().copied().collect();
+        let refusal = pool.check_replacement(pool.entry(*all.first().unwrap()), &all, true).unwrap_err();
+        assert_eq!(refusal.rejection, Rejection::TooManyPotentialReplacementsSibling);
+    }
     assert_eq!(node.accept(&of(100)).unwrap().replaced.len(), 100);
     node.check();
     node.mine(node.tip(), &[of(100)]);

@@ -101,7 +101,7 @@ fn check_input_value(so_far: u64, coin: &Coin) -> Result<u64, Rejection> {
 /// The inputs are worth no less than the outputs ([`Rejection::BadTxnsInBelowout`] `bad-txns-in-belowout`), and the
 /// rest, the fee, is no more than [`MAX_MONEY`] ([`Rejection::BadTxnsFeeOutofrange`] `bad-txns-fee-outofrange`; the
 /// rules before it leave nothing for this one). Original release.
-fn check_fee(value_in: u64, value_out: u64) -> Result<Amount, Rejection> {
+pub(super) fn check_fee(value_in: u64, value_out: u64) -> Result<Amount, Rejection> {
     match value_in.checked_sub(value_out) {
         None => Err(Rejection::BadTxnsInBelowout),
         Some(fee) if fee > MAX_MONEY => Err(Rejection::BadTxnsFeeOutofrange),

@@ -179,19 +179,15 @@ mod tests {
         let status = Arc::new(Status::new(crate::wire::Transport::Detecting));
         let mut held: Vec<Place> = (0..MAX_HALF_OPEN).map(|_| table.take(None).expect("it counts nobody")).collect();
         held[0].is_for(status.clone());
-        let begun = Instant::now();
+        let oldest = table.table.lock().held[&0].since;
         table.room().await;
-        let waited = begun.elapsed();
-        assert!(
-            (GRACE..GRACE * 3).contains(&(waited + Duration::from_millis(100))),
-            "the oldest went after {waited:?}"
-        );
+        assert!(oldest.elapsed() >= GRACE, "the oldest went after {:?}", oldest.elapsed());
         assert!(status.has_ended(), "the oldest link goes on");
         assert_eq!(table.len(), MAX_HALF_OPEN - 1);
         held.push(table.take(None).expect("it counts nobody"));
         held.remove(1);
-        let begun = Instant::now();
-        table.room().await;
-        assert!(begun.elapsed() < GRACE / 2, "a place that is free is given at once");
+        let mut room = std::pin::pin!(table.room());
+        let now = room.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+        assert!(now.is_ready(), "a place that is free is given at once");
     }
 }

@@ -300,9 +300,9 @@ mod tests {
     #[test]
     fn who_does_not_take_an_answer_is_left() {
         const BYTES: usize = 64 << 20;
-        let patience = Some(Duration::from_millis(200));
-        let (address, _end) = server(Bounds { patience, links: 4 }, BYTES);
-        for (wait, whole) in [(Duration::ZERO, true), (Duration::from_secs(2), false)] {
+        let slow = Duration::from_secs(2);
+        for (patience, wait, whole) in [(slow * 30, Duration::ZERO, true), (slow / 10, slow, false)] {
+            let (address, _end) = server(Bounds { patience: Some(patience), links: 4 }, BYTES);
             let mut link = TcpStream::connect(address).expect("it listens");
             link.write_all(ASK).expect("it reads");
             std::thread::sleep(wait);

@@ -97,7 +97,8 @@ fn waited(rpc: &Rpc, args: &Args) -> Answer {
 /// wrong.
 pub async fn wait_for_tip(rpc: &Rpc, body: &[u8]) {
     let Ok(node) = rpc.node() else { return };
-    let Some((goal, limit)) = goal_of(body, node) else { return };
+    let Some((method, goal, limit)) = goal_of(body, node) else { return };
+    let _noted = rpc.calls.note(method);
     let (mut tips, mut stopping) = (node.tips(), node.stopping());
     let reached = async {
         // Looked at before and after each change: the tip is published before it is told of.
@@ -117,8 +118,9 @@ pub async fn wait_for_tip(rpc: &Rpc, body: &[u8]) {
     }
 }
 
-/// What the body of a call waits for; none if it is no such call. Calls in a batch do not wait.
-fn goal_of(body: &[u8], node: &NodeHandle) -> Option<(Goal, Option<Duration>)> {
+/// The method of the body of a call, what it waits for, and how long; none if it is no such call. Calls in a batch do not
+/// wait.
+fn goal_of(body: &[u8], node: &NodeHandle) -> Option<(&'static str, Goal, Option<Duration>)> {
     /// Bytes that such a call has at most, and many others have not.
     const MAX_REQUEST: usize = 4096;
     const NAME: &[u8] = b"waitfor";
@@ -128,5 +130,6 @@ fn goal_of(body: &[u8], node: &NodeHandle) -> Option<(Goal, Option<Duration>)> {
     let mut call: Value = serde_json::from_slice(body).ok()?;
     let method = METHODS.iter().find(|method| call["method"] == method.name)?;
     let args = Args::new(method.args, call["params"].take()).ok()??;
-    Goal::of(&args, node).ok()
+    let (goal, limit) = Goal::of(&args, node).ok()?;
+    Some((method.name, goal, limit))
 }

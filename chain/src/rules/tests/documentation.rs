@@ -39,54 +39,97 @@ fn rows(page: &str) -> Vec<Vec<&str>> {
     rows.filter(|cells| cells.len() == 5 && cells[0] != "rule").collect()
 }
 
+/// The bodies of all functions of this name: from there to the brace that stands below its `fn`.
+fn bodies<'a>(source: &'a str, name: &str) -> Vec<&'a str> {
+    let heads = [format!("fn {name}("), format!("fn {name}<")];
+    let mut found = Vec::new();
+    for at in heads.iter().flat_map(|head| source.match_indices(head.as_str())).map(|(at, _)| at) {
+        let line = source[..at].rfind('\n').map_or(0, |end| end + 1);
+        let indent = source[line..at].len() - source[line..at].trim_start().len();
+        let end = format!("\n{}}}", &source[line..line + indent]);
+        let length = source[at..].find(&end).unwrap_or(source.len() - at);
+        found.push(&source[at..at + length]);
+    }
+    found
+}
+
+/// Whether a word stands in the text.
+fn has_word(text: &str, word: &str) -> bool {
+    let is_part = |letter: Option<char>| letter.is_some_and(|letter| letter.is_alphanumeric() || letter == '_');
+    text.match_indices(word).any(|(at, _)| {
+        !is_part(text[..at].chars().next_back()) && !is_part(text[at + word.len()..].chars().next())
+    })
+}
+
+/// All rejections: the reason, and the name in the enum.
+fn rejections(source: &str) -> Vec<(&str, &str)> {
+    let parts = source.split("#[error(\"").skip(1).filter_map(|rest| rest.split_once("\")]\n"));
+    parts.map(|(reason, rest)| (reason, rest.trim_start().split(['(', ',']).next().unwrap_or_default())).collect()
+}
+
+/// The source of the module that a path names: of its file, of all files of its folder, or of both.
+fn module(path: &str) -> String {
+    let path = format!("chain/src/{}", path.replace("::", "/"));
+    let mut files = if repository().join(&path).is_dir() { sources(&path) } else { Vec::new() };
+    files.extend(Some(repository().join(path + ".rs")).filter(|file| file.exists()));
+    files.retain(|file| !file.components().any(|part| part.as_os_str() == "tests"));
+    files.iter().map(|file| read(file)).collect()
+}
+
 #[test]
-fn every_row_names_what_exists() {
+fn every_row_is_whole_and_names_what_exists() {
     let page = read(&repository().join("docs/RULES.md"));
-    let rejections = read(&repository().join("chain/src/rejection.rs"));
+    let source = read(&repository().join("chain/src/rejection.rs"));
+    let rejections = rejections(&source);
     let tests: String = ["chain/src", "tests/tests"].into_iter().flat_map(sources).map(|path| read(&path)).collect();
     let rows = rows(&page);
-    assert!(rows.len() > 40, "the page has {} rows", rows.len());
+    assert!(rows.len() > 80, "the page has {} rows", rows.len());
+    let mut given = BTreeSet::new();
     for cells in rows {
+        let rule = cells[0];
+        assert!(!rule.is_empty() && !cells[3].is_empty(), "{cells:?}: no rule, or it comes from nowhere");
+        let (mut code, mut asked) = (String::new(), String::new());
         for function in quoted(cells[1]) {
-            let (module, name) = function.rsplit_once("::").unwrap_or((function, ""));
-            let path = format!("chain/src/{}", module.replace("::", "/"));
-            let mut files = if repository().join(&path).is_dir() { sources(&path) } else { Vec::new() };
-            files.extend(Some(repository().join(path + ".rs")).filter(|file| file.exists()));
-            assert!(!files.is_empty(), "{}: no module {module}", cells[0]);
-            let signature = format!("fn {name}(");
-            let generic = format!("fn {name}<");
-            let defines = |source: &str| source.contains(&signature) || source.contains(&generic);
-            let defined = name.is_empty() || files.iter().any(|file| defines(&read(file)));
-            assert!(defined, "{}: no function {function}", cells[0]);
+            let (path, name) = function.rsplit_once("::").unwrap_or((function, ""));
+            let module = module(path);
+            let found = bodies(&module, name);
+            assert!(!found.is_empty(), "{rule}: no function {function}");
+            code.extend(found);
         }
-        for reason in quoted(cells[2]) {
-            assert!(rejections.contains(&format!("#[error(\"{reason}\")]")), "{}: no reason {reason}", cells[0]);
-        }
+        assert!(!code.is_empty(), "{rule}: no function");
         for test in quoted(cells[4]) {
-            assert!(tests.contains(&format!("fn {test}(")), "{}: no test {test}", cells[0]);
+            let found = bodies(&tests, test);
+            assert!(!found.is_empty(), "{rule}: no test {test}");
+            asked.extend(found);
         }
+        assert!(!asked.is_empty(), "{rule}: no test");
+        for reason in quoted(cells[2]) {
+            let named: Vec<&str> = rejections.iter().filter(|(text, _)| *text == reason).map(|(_, name)| *name).collect();
+            assert!(!named.is_empty(), "{rule}: no reason {reason}");
+            let gives: Vec<&str> = named.iter().filter(|name| has_word(&code, name)).copied().collect();
+            assert!(!gives.is_empty(), "{rule}: none of {} gives {reason}", cells[1]);
+            given.extend(gives);
+            let is_asked = named.iter().any(|name| has_word(&asked, name)) || asked.contains(reason);
+            assert!(is_asked, "{rule}: none of {} asks for {reason}", cells[4]);
+        }
+    }
+    for (reason, name) in rejections {
+        assert!(given.contains(name), "docs/RULES.md has no row with a function that gives {name}: {reason}");
     }
 }
 
 #[test]
-fn every_rejection_and_every_rule_has_a_row() {
+fn every_check_has_a_row() {
     let page = read(&repository().join("docs/RULES.md"));
-    let rows = rows(&page);
-    let listed = |column: usize| rows.iter().flat_map(|cells| quoted(cells[column])).collect::<BTreeSet<_>>();
-    let rejections = read(&repository().join("chain/src/rejection.rs"));
-    let reasons: Vec<_> = rejections.split("#[error(\"").skip(1).filter_map(|rest| rest.split("\")]").next()).collect();
-    assert!(reasons.len() > 40, "{} reasons", reasons.len());
-    for reason in reasons {
-        assert!(listed(2).contains(reason), "docs/RULES.md does not list the reason {reason}");
-    }
+    let listed: BTreeSet<&str> = rows(&page).iter().flat_map(|cells| quoted(cells[1])).collect();
     let folder = repository().join("chain/src/rules");
     for file in sources("chain/src/rules").iter().filter(|file| file.parent() == Some(&folder)) {
         let module = file.file_stem().expect("a file").to_string_lossy().into_owned();
         let source = read(file);
         for name in source.split("fn ").skip(1).filter_map(|rest| rest.split(['(', '<']).next()) {
             let function = format!("rules::{module}::{name}");
-            let listed = listed(1).contains(function.as_str());
-            assert!(listed || !name.starts_with("check_"), "docs/RULES.md does not list {function}");
+            let is_listed = listed.contains(function.as_str());
+            assert!(is_listed || !name.starts_with("check_"), "docs/RULES.md does not list {function}");
         }
     }
 }

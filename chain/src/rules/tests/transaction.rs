@@ -149,3 +149,9 @@ fn a_coinbase_is_spent_after_a_hundred_blocks() {
     let verdict = check_inputs(&pay(&[outpoint(0), outpoint(1)], &[1]), &coins, 51, &regtest());
     assert_eq!(verdict, Err(Rejection::BadTxnsInputvaluesOutofrange));
 }
+
+#[test]
+fn a_fee_is_within_all_money() {
+    assert_eq!(check_fee(MAX_MONEY, 0), Ok(Amount::from_sat(MAX_MONEY)));
+    assert_eq!(check_fee(MAX_MONEY + 1, 0), Err(Rejection::BadTxnsFeeOutofrange));
+}
