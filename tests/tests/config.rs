@@ -275,7 +275,8 @@ fn what_a_stored_chain_does_not_fit_is_said_in_cores_words() {
             // bitcoind leaves the first word out here.
             said.stderr.trim_end().trim_start_matches("Error: ").to_owned()
         };
-        let starts = [&[late][..], &[late, "-mocktime=1500000000", "-prune=1"], &["-testactivationheight=segwit@5", "-prune=1"]];
+        let starts =
+            [&[late][..], &[late, "-mocktime=1500000000", "-prune=1"], &["-testactivationheight=segwit@5", "-prune=1"]];
         starts.map(again)
     });
     assert_eq!(said[1], said[0], "groatd (left), bitcoind (right); {}", repeat());

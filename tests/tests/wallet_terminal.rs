@@ -106,7 +106,8 @@ impl Drop for Terminal {
 }
 
 /// The questions whose answers are not to be seen.
-const SECRETS: [&str; 4] = ["Choose a wallet password: ", "The same again: ", "BIP39 passphrase: ", "Wallet password: "];
+const SECRETS: [&str; 4] =
+    ["Choose a wallet password: ", "The same again: ", "BIP39 passphrase: ", "Wallet password: "];
 
 /// 24 words, of which the first 12 have a checksum that fits.
 const DOUBTFUL: [&str; 2] = [

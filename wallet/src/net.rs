@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::cli::{FeeOptions, NetCommand, Which};
+use crate::cli::{NetCommand, Which};
 use crate::error::{Doing, Error, Result, failed, usage};
 use crate::format::grouped;
 use crate::network::Network;

@@ -362,9 +362,8 @@ impl Mixed {
         self.all_hold(&left);
         let tip = self.tip(0);
         self.all_reach(&tip);
-        let stats = |node| -> Stats {
-            serde_json::from_value(self.call(node, "gettxoutsetinfo", json!(["muhash"]))).unwrap()
-        };
+        let stats =
+            |node| -> Stats { serde_json::from_value(self.call(node, "gettxoutsetinfo", json!(["muhash"]))).unwrap() };
         let first = stats(0);
         for node in self.running() {
             let name = self.name(node);

@@ -56,9 +56,8 @@ fn bodies<'a>(source: &'a str, name: &str) -> Vec<&'a str> {
 /// Whether a word stands in the text.
 fn has_word(text: &str, word: &str) -> bool {
     let is_part = |letter: Option<char>| letter.is_some_and(|letter| letter.is_alphanumeric() || letter == '_');
-    text.match_indices(word).any(|(at, _)| {
-        !is_part(text[..at].chars().next_back()) && !is_part(text[at + word.len()..].chars().next())
-    })
+    text.match_indices(word)
+        .any(|(at, _)| !is_part(text[..at].chars().next_back()) && !is_part(text[at + word.len()..].chars().next()))
 }
 
 /// All rejections: the reason, and the name in the enum.
@@ -104,7 +103,8 @@ fn every_row_is_whole_and_names_what_exists() {
         }
         assert!(!asked.is_empty(), "{rule}: no test");
         for reason in quoted(cells[2]) {
-            let named: Vec<&str> = rejections.iter().filter(|(text, _)| *text == reason).map(|(_, name)| *name).collect();
+            let named: Vec<&str> =
+                rejections.iter().filter(|(text, _)| *text == reason).map(|(_, name)| *name).collect();
             assert!(!named.is_empty(), "{rule}: no reason {reason}");
             let gives: Vec<&str> = named.iter().filter(|name| has_word(&code, name)).copied().collect();
             assert!(!gives.is_empty(), "{rule}: none of {} gives {reason}", cells[1]);
