@@ -9,7 +9,6 @@ use std::time::{Duration, Instant, SystemTime};
 use bitcoin::block::{Header, Version};
 use bitcoin::consensus::encode::serialize_hex;
 use bitcoin::{Block, CompactTarget, Target, TxMerkleNode};
-use groat_tests::bitcoind::free_port;
 use groat_tests::groatd::{Groatd, binary, repeat, signal, wide};
 use groat_tests::regtest;
 use groat_tests::running::{PATIENCE, Running};
@@ -265,15 +264,9 @@ fn states(folder: &Path) -> Vec<String> {
 fn a_network_comes_up_pays_is_joined_and_goes_down_whole() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    let port = loop {
-        let port = free_port();
-        if port < u16::MAX {
-            break port;
-        }
-    };
-    let ports = [port.to_string(), free_port().to_string()];
-    let options = ["--maturity", "12", "--spacing", "5", "--port", &ports[0], "--rpc-port", &ports[1]];
-    let file = new(folder, "mine", &options);
+    // Its ports are below those that others on this machine are given.
+    let made = ask(folder, &["net", "new", "mine", "--maturity", "12", "--spacing", "5"]);
+    let (port, file) = (made["port"].as_u64().unwrap() as u16, folder.join("mine.toml").display().to_string());
     let begun = Instant::now();
     let up = Up::start(folder, &[&file, "--nodes", "3"]);
     wait_until("three nodes run", || run(folder, &["net", "status"]).0 == Some(0) && states(folder) == ["runs"; 3]);
@@ -355,9 +348,15 @@ fn an_interrupt_at_any_moment_leaves_nothing_running() {
             );
         }
     }
-    let up = Up::start(folder, &["short.toml", "--nodes", "2"]);
-    wait_until("two nodes run", || states(folder) == ["runs"; 2]);
-    up.end("KILL");
+    let started = || {
+        let up = Up::start(folder, &["short.toml", "--nodes", "2"]);
+        wait_until("two nodes run", || states(folder) == ["runs"; 2]);
+        up
+    };
+    let mut up = started();
+    assert_eq!(ask(folder, &["net", "down"])["stopped"], json!(2));
+    assert!(up.0.wait().unwrap().success(), "expected: `net up` ends well after `net down`; {}", repeat());
+    started().end("KILL");
     wait_until("nodes end with the `net up` that was killed", || states(folder) == ["stopped"; 2]);
 }
 

@@ -206,6 +206,7 @@ fn down(session: &Session, home: &Home) -> Result<()> {
     let stopped = running.len();
     session.show(&json!({"network": network.name(), "stopped": stopped}), || match stopped {
         0 => format!("Nothing of {} was running.", network.name()),
+        1 => format!("Stopped 1 node of {}.", network.name()),
         _ => format!("Stopped {} nodes of {}.", stopped, network.name()),
     });
     Ok(())

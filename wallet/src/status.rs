@@ -48,6 +48,7 @@ struct Status {
     network: Value,
     mining: Value,
     pool: Value,
+    peers: Vec<Value>,
     demand: Option<Demand>,
     /// Seconds since its start.
     uptime: u64,
@@ -129,6 +130,7 @@ impl Status {
             name: session.network.name().to_owned(),
             network: node.call("getnetworkinfo", empty.clone())?,
             mining: node.call("getmininginfo", empty.clone())?,
+            peers: node.call("getpeerinfo", empty.clone())?,
             uptime: node.call("uptime", empty)?,
             demand: Demand::ask(&own, node)?,
             chain,
@@ -142,9 +144,13 @@ impl Status {
         is_true(&self.chain["initialblockdownload"])
     }
 
-    /// Links that came in, and those that the node made.
-    fn peers(&self) -> [u64; 2] {
-        ["connections_in", "connections_out"].map(|key| whole(&self.network[key]))
+    /// Links that came in, those that the node made, and those whose peer has not said yet who it is.
+    fn peers(&self) -> [usize; 3] {
+        let count = |inbound, known| {
+            let counts = |peer: &&Value| is_true(&peer["inbound"]) == inbound && (whole(&peer["version"]) > 0) == known;
+            self.peers.iter().filter(counts).count()
+        };
+        [count(true, true), count(false, true), count(true, false) + count(false, false)]
     }
 
     /// Bytes, or nothing where the node does not tell.
@@ -168,10 +174,11 @@ impl Status {
     fn advice(&self) -> String {
         let budget = self.own("memory_limit_bytes").filter(|limit| *limit > 0);
         let tight = self.own("resident_memory_bytes").zip(budget).is_some_and(|(used, limit)| used > limit / 10 * 9);
+        let lonely = self.peers()[..2] == [0, 0];
         let limited = self.shares().filter(|_| self.syncing());
         match limited {
-            _ if self.peers() == [0, 0] && Params::by_name(&self.name).is_none() => "there are no peers, so nothing new comes in: name one with --addnode; it must run, and have the same file".into(),
-            _ if self.peers() == [0, 0] => "there are no peers, so nothing new comes in: check this machine's network, or name a peer with --addnode".into(),
+            _ if lonely && Params::by_name(&self.name).is_none() => "there are no peers, so nothing new comes in: name one with --addnode; it must run, and have the same file".into(),
+            _ if lonely => "there are no peers, so nothing new comes in: check this machine's network, or name a peer with --addnode".into(),
             _ if !self.warnings().is_empty() => "look at the warnings: they come first".into(),
             _ if self.own("disk_free_bytes").is_some_and(|free| free < LITTLE_SPACE) => "the disk is nearly full: give it room, or keep fewer blocks with --prune".into(),
             _ if tight => "memory is nearly used up: give the node less with --dbcache, or the machine more".into(),
@@ -192,7 +199,7 @@ impl Status {
         let next = demand.map(|next| {
             json!({"transactions": next.next_transactions, "vsize_vb": next.next_vsize, "fees_sat": next.next_fees, "lowest_sat_vb": next.next_lowest})
         });
-        let [peers_in, peers_out] = self.peers();
+        let [peers_in, peers_out, _] = self.peers();
         let limits = self
             .shares()
             .map(|[peers, disk, cpu]| json!({"peers_percent": peers, "disk_percent": disk, "cpu_percent": cpu}));
@@ -234,8 +241,9 @@ impl Status {
                 line("Limited", format!("{peers} % waiting for peers, {disk} % for the disk, {cpu} % processor"));
             }
         }
-        let [inbound, outbound] = self.peers();
-        line("Peers", format!("{} ({inbound} in, {outbound} out)", inbound + outbound));
+        let [inbound, outbound, unknown] = self.peers();
+        let unknown = if unknown > 0 { format!(", {unknown} more not heard yet") } else { String::new() };
+        line("Peers", format!("{} ({inbound} in, {outbound} out{unknown})", inbound + outbound));
         line(
             "Mempool",
             format!("{} transactions, {} vB", grouped(whole(&self.pool["size"])), grouped(whole(&self.pool["bytes"]))),
@@ -250,11 +258,16 @@ impl Status {
             if !parts.is_empty() {
                 line("", format!("by sat/vB  {}", parts.join(", ")));
             }
+            let next = grouped(blocks + 1);
             let count = demand.next_transactions.map_or(String::new(), |count| format!("{} of them, ", grouped(count)));
-            let Demand { next_vsize: size, next_lowest: rate, .. } = *demand;
-            let from = if size > 0 { format!(", from {rate} sat/vB on") } else { String::new() };
-            let (next, size, fees) = (grouped(blocks + 1), grouped(size), btc(demand.next_fees));
-            line("Next", format!("block {next} takes {count}{size} vB, {fees} in fees{from}"));
+            let (size, fees, rate) = (grouped(demand.next_vsize), btc(demand.next_fees), demand.next_lowest);
+            line(
+                "Next",
+                match demand.next_vsize {
+                    0 => format!("block {next} has nothing to take yet"),
+                    _ => format!("block {next} takes {count}{size} vB, {fees} in fees, from {rate} sat/vB on"),
+                },
+            );
         }
         let own_rate = self.own("hash_rate_hashes_per_second").filter(|rate| *rate > 0);
         let here = own_rate.map_or(String::new(), |own| format!(", {} here", hashes(own as f64)));
@@ -324,9 +337,10 @@ fn hashes(rate: f64) -> String {
 mod tests {
     use super::*;
 
-    fn status(own: Value, chain: Value, peers: u32) -> Status {
-        let (name, network, mining) = ("regtest".into(), json!({"connections_in": peers}), json!({}));
-        Status { name, chain, network, mining, pool: json!({}), demand: None, uptime: 0, left: None, own }
+    fn status(own: Value, chain: Value, peers: usize) -> Status {
+        let (name, network, mining) = ("regtest".into(), json!({}), json!({}));
+        let peers = vec![json!({"inbound": true, "version": 70016}); peers];
+        Status { name, chain, network, mining, pool: json!({}), peers, demand: None, uptime: 0, left: None, own }
     }
 
     #[test]

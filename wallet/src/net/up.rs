@@ -90,8 +90,7 @@ pub fn up(session: &Session, options: &Up) -> Result<()> {
         nodes.children.clear();
         return Ok(());
     }
-    while !stop.load(Ordering::Relaxed) {
-        nodes.check()?;
+    while !stop.load(Ordering::Relaxed) && nodes.all_run()? {
         std::thread::sleep(PAUSE);
     }
     session.say("Stopping the nodes ...");
@@ -251,10 +250,13 @@ impl Nodes<'_> {
         Ok(())
     }
 
-    /// Fails when a node has ended, with what it said.
-    fn check(&mut self) -> Result<()> {
+    /// Whether no node was stopped, as `net down` does. Fails when one has failed, with what it said.
+    fn all_run(&mut self) -> Result<bool> {
         for (number, child) in self.children.iter_mut().enumerate() {
             if let Some(status) = child.try_wait().doing("look after a node")? {
+                if status.success() {
+                    return Ok(false);
+                }
                 let said = std::fs::read_to_string(self.home.node(number).join("stderr")).unwrap_or_default();
                 let why = said
                     .lines()
@@ -263,7 +265,7 @@ impl Nodes<'_> {
                 return Err(failed(format!("node {number} has ended ({why}), so all are stopped")));
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Waits until every node answers, knows the first blocks, and is linked with all others.
@@ -284,8 +286,7 @@ impl Nodes<'_> {
                 Ok(links + 1 >= count && blocks > height)
             };
             while !session.node().and_then(ready).unwrap_or(false) {
-                self.check()?;
-                if stop.load(Ordering::Relaxed) {
+                if !self.all_run()? || stop.load(Ordering::Relaxed) {
                     return Err(interrupted());
                 }
                 if begun.elapsed() > START_LIMIT {
@@ -356,7 +357,8 @@ fn show(session: &Session, options: &Up, home: &Home, started: &Started, network
             // On this machine, where the network's own ports are taken.
             let free = rpc_port.saturating_add(2 * options.nodes);
             format!(
-                "Join    groatd --chain {file} --datadir joined --listen=0 --rpcport {free} --addnode 127.0.0.1:{port}"
+                "Join    groatd --chain {file} --datadir joined --listen=0 --rpcport {free} --addnode 127.0.0.1:{port}\n        \
+                 (from other machines: start this with --open)"
             )
         });
         lines.push(format!("Wallet  groat create NAME --chain {file}{node}"));
