@@ -2,6 +2,8 @@
 //! signatures. Sends nothing.
 
 use std::collections::BTreeSet;
+use std::iter::Peekable;
+use std::slice::Iter;
 
 use bdk_wallet::coin_selection::InsufficientFunds;
 use bdk_wallet::error::CreateTxError;
@@ -53,7 +55,7 @@ pub fn parse_payments(network: &Network, texts: &[String]) -> Result<Vec<Payment
     let mut payments = Vec::new();
     let mut texts = texts.iter().peekable();
     while let Some(whom) = texts.next() {
-        let (mut payment, link) = parse_target(network, whom)?;
+        let (mut payment, link) = parse_target(network, &joined(network, whom, &mut texts))?;
         // What follows is an amount unless it can only be the next address.
         let next = texts.next_if(|text| payment.amount.is_none() || is_amount(text));
         match (next, payment.amount) {
@@ -87,6 +89,18 @@ pub fn parse_payments(network: &Network, texts: &[String]) -> Result<Vec<Payment
         return Err(usage("only one can be paid max, which is all that is left"));
     }
     Ok(payments)
+}
+
+/// An address as a terminal shows it, in blocks of four, is put together again.
+fn joined(network: &Network, first: &str, rest: &mut Peekable<Iter<'_, String>>) -> String {
+    let (mut whole, mut ahead) = (first.split_whitespace().collect::<String>(), rest.clone());
+    while !first.contains(':') && network.parse_address(&whole).is_err() {
+        // What was typed is what the complaint is about.
+        let Some(next) = ahead.next_if(|text| text.len() <= 4) else { return first.to_owned() };
+        whole.push_str(next);
+    }
+    *rest = ahead;
+    if first.contains(':') { first.to_owned() } else { whole }
 }
 
 fn is_amount(text: &str) -> bool {
@@ -183,6 +197,9 @@ fn rate_of_btc_kvb(rate: f64) -> FeeRate {
 
 /// Coins that wait in the mempool and came from somebody else: whoever sent them may still take them back.
 fn foreign_and_waiting(store: &Store) -> Vec<OutPoint> {
+    if !store.has_waiting() {
+        return Vec::new();
+    }
     let own = |outpoint: &OutPoint| {
         let made = store.wallet.tx_graph().get_tx(outpoint.txid);
         made.is_some_and(|made| store.wallet.sent_and_received(&made).0 > Amount::ZERO)
@@ -408,6 +425,11 @@ mod tests {
             parse(&[&link, ADDRESS, "5ksat"]).unwrap(),
             [(Some(100_000), Some("A b".into())), (Some(5000), None)]
         );
+        // As it is copied from a terminal, with quotes and without.
+        let fours = crate::format::in_fours(ADDRESS);
+        assert_eq!(parse(&[&fours, "1000"]).unwrap(), [(Some(1000), None)]);
+        let blocks: Vec<&str> = fours.split(' ').chain(["1000", ADDRESS, "5ksat"]).collect();
+        assert_eq!(parse(&blocks).unwrap(), [(Some(1000), None), (Some(5000), None)]);
         let upper = format!("BITCOIN:{}", ADDRESS.to_uppercase());
         assert_eq!(parse(&[&upper, "1000"]).unwrap(), [(Some(1000), None)]);
     }

@@ -29,6 +29,9 @@ pub fn balance(session: &Session) -> Result<()> {
         let lines = shown.map(|(name, amount)| format!("{name:<10}{:>22}   {}", sat(*amount), btc(*amount)));
         lines.collect::<Vec<_>>().join("\n")
     });
+    if session.tty() && confirmed + pending + immature == 0 {
+        session.say("Nothing yet: `groat receive` shows an address to be paid at.");
+    }
     Ok(())
 }
 

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use bdk_wallet::KeychainKind;
 use bdk_wallet::miniscript::ForEachKey;
+use bdk_wallet::{KeychainKind, Wallet};
 use bitcoin::bip32::{ChildNumber, DerivationPath, KeySource};
 use bitcoin::psbt::{self, Psbt};
 use bitcoin::secp256k1::PublicKey;
@@ -178,7 +178,7 @@ impl<'a> Keys<'a> {
 }
 
 /// Whose a coin is.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owner {
     /// The wallet's alone.
     Wallet,
@@ -189,8 +189,8 @@ enum Owner {
 
 impl Owner {
     /// Of a coin with this script. What a PSBT says only tells where to look: the wallet derives its keys itself.
-    fn of(store: &Store, script: &Script, keys: &Keys<'_>) -> Owner {
-        if store.wallet.is_mine(script.to_owned()) {
+    fn of(wallet: &Wallet, script: &Script, keys: &Keys<'_>) -> Owner {
+        if wallet.is_mine(script.to_owned()) {
             return Owner::Wallet;
         }
         let inner = keys.witness_script.filter(|inner| inner.to_p2wsh() == *script);
@@ -198,8 +198,8 @@ impl Owner {
         for (key, path) in &keys.paths {
             let Some(&ChildNumber::Normal { index }) = path.into_iter().last() else { continue };
             for keychain in [KeychainKind::External, KeychainKind::Internal] {
-                let descriptor = store.wallet.public_descriptor(keychain);
-                let Ok(derived) = descriptor.derived_descriptor(store.wallet.secp_ctx(), index) else { continue };
+                let descriptor = wallet.public_descriptor(keychain);
+                let Ok(derived) = descriptor.derived_descriptor(wallet.secp_ctx(), index) else { continue };
                 if derived.script_pubkey() == *script {
                     return Owner::Wallet;
                 }
@@ -260,7 +260,7 @@ impl<'a> View<'a> {
             Coin {
                 address: address.map_or_else(|| output.script_pubkey.to_string(), |address| address.to_string()),
                 amount: output.value.to_sat(),
-                owner: store.map(|store| Owner::of(store, &output.script_pubkey, keys)),
+                owner: store.map(|store| Owner::of(&store.wallet, &output.script_pubkey, keys)),
             }
         };
         let input = |(at, input): (usize, &psbt::Input)| {
@@ -341,8 +341,73 @@ impl<'a> View<'a> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests may panic")]
 mod tests {
+    use bdk_wallet::miniscript::psbt::PsbtOutputExt;
+    use bdk_wallet::miniscript::{DefiniteDescriptorKey, Descriptor, DescriptorPublicKey};
+
     use super::*;
     use crate::keys::tests::vectors;
+    use crate::keys::{Account, Kind, new_words};
+    use crate::network::Network;
+
+    /// Far beyond the addresses that a wallet looks for unasked.
+    const FAR: u32 = 100_000;
+
+    /// The script of an output and what a PSBT says of it, for this descriptor.
+    fn output(descriptor: &str) -> (ScriptBuf, psbt::Output) {
+        let descriptor: Descriptor<DescriptorPublicKey> = descriptor.parse().unwrap();
+        let definite: Descriptor<DefiniteDescriptorKey> = descriptor.at_derivation_index(FAR).unwrap();
+        let mut output = psbt::Output::default();
+        output.update_with_descriptor_unchecked(&definite).unwrap();
+        (definite.script_pubkey(), output)
+    }
+
+    #[test]
+    fn an_output_is_ours_when_its_keys_give_it_and_not_when_it_only_says_so() {
+        let network = Network::load("regtest").unwrap();
+        for kind in [Kind::Segwit, Kind::Taproot] {
+            let account = Account::new(&new_words(12).unwrap(), "", kind, &network).unwrap();
+            let stranger = Account::new(&new_words(12).unwrap(), "", kind, &network).unwrap();
+            let [external, internal] = account.public.clone();
+            let wallet = Wallet::create(external, internal).network(network.kind).create_wallet_no_persist().unwrap();
+            let owner = |script: &Script, known: &psbt::Output| {
+                let keys = Keys::new(&known.bip32_derivation, &known.tap_key_origins, &known.witness_script);
+                Owner::of(&wallet, script, &keys)
+            };
+            let (script, known) = output(&account.public[1]);
+            assert!(!wallet.is_mine(script.clone()), "expected: too far to be known unasked");
+            assert_eq!(owner(&script, &known), Owner::Wallet, "{kind:?}");
+            assert_eq!(owner(&script, &psbt::Output::default()), Owner::Others, "expected: nothing says where to look");
+            let (foreign, _) = output(&stranger.public[1]);
+            assert_eq!(owner(&foreign, &known), Owner::Others, "expected: what it says is not believed");
+
+            if kind == Kind::Segwit {
+                let key = |account: &Account| account.public[1][5..].trim_end_matches(')').to_owned();
+                let (shared, known) = output(&format!("wsh(multi(1,{},{}))", key(&account), key(&stranger)));
+                assert_eq!(owner(&shared, &known), Owner::Shared);
+                assert_eq!(owner(&foreign, &known), Owner::Others, "expected: its script is another one");
+            }
+        }
+    }
+
+    #[test]
+    fn a_psbt_is_a_qr_code_as_long_as_one_holds_it() {
+        let psbt = |outputs: usize| {
+            let output =
+                TxOut { value: bitcoin::Amount::from_sat(1), script_pubkey: ScriptBuf::from_bytes(vec![0; 34]) };
+            let transaction = bitcoin::Transaction {
+                version: bitcoin::transaction::Version::TWO,
+                lock_time: bitcoin::absolute::LockTime::ZERO,
+                input: Vec::new(),
+                output: vec![output; outputs],
+            };
+            Psbt::from_unsigned_tx(transaction).unwrap()
+        };
+        assert!(as_qr(&psbt(2)).unwrap().contains('\u{2580}'));
+        let most = (1..).take_while(|count| psbt(*count).to_string().len() <= QR_LETTERS as usize).last().unwrap();
+        assert!(as_qr(&psbt(most)).is_ok(), "expected: {QR_LETTERS} letters fit");
+        let said = as_qr(&psbt(most + 1)).unwrap_err().to_string();
+        assert!(said.contains("2953 at most") && said.contains("as a file"), "{said}");
+    }
 
     #[test]
     fn bip174_vectors_are_read_or_refused() {

@@ -320,7 +320,7 @@ pub fn progress(what: &str, steps: u64) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new(steps);
-    let form = format!("Reading {what} {{bar:30}} {{pos}}/{{len}}  {{per_sec}}  {{eta}} left");
+    let form = format!("Reading {what} {{bar:30}} {{pos}}/{{len}}  {{eta}} left");
     if let Ok(style) = ProgressStyle::with_template(&form) {
         bar.set_style(style);
     }

@@ -204,11 +204,11 @@ fn generate(bench: &Wallet, descriptor: &Descriptor<DescriptorPublicKey>, path: 
         }
         let reward = regtest::output(regtest::subsidy(height).to_sat(), anyone.clone());
         let coinbase = regtest::coinbase(height, 0, vec![reward]);
-        if height < 3 {
-            mined.push((OutPoint::new(coinbase.compute_txid(), 0), regtest::subsidy(height).to_sat()));
-        }
         transactions.insert(0, coinbase);
         let block = regtest::block(tip, now - (bench.blocks - height) * SPACING, transactions);
+        if height < 3 {
+            mined.push((OutPoint::new(block.txdata[0].compute_txid(), 0), regtest::subsidy(height).to_sat()));
+        }
         tip = block.block_hash();
         write(&block)?;
     }
