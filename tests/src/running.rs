@@ -87,6 +87,15 @@ impl Running {
         line.unwrap_or_else(|| panic!("groatd has ended\n{}", self.all()))
     }
 
+    /// How long its threads and this one have stood in line for a processor: what other programs on the machine cost.
+    pub fn starved(&self) -> Duration {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).into_iter().flatten().flatten();
+        let files = tasks.map(|task| task.path().join("schedstat")).chain(["/proc/thread-self/schedstat".into()]);
+        // Nanoseconds that it ran, and those that it could have run.
+        let waited = files.filter_map(|file| std::fs::read_to_string(file).ok()?.split(' ').nth(1)?.parse::<u64>().ok());
+        Duration::from_nanos(waited.sum())
+    }
+
     /// Sends a signal by its name, as `kill` takes it.
     pub fn signal(&self, name: &str) {
         signal(&self.process, name);

@@ -75,6 +75,21 @@ fn module(path: &str) -> String {
     files.iter().map(|file| read(file)).collect()
 }
 
+/// The tests of the rules speak of limits by their names: here is what they are.
+#[test]
+fn constants_have_cores_values() {
+    use crate::rules::{block::*, connect::*, deployment::*, header::*, inputs::*, sigops::*, transaction::*};
+    assert_eq!((MEDIAN_TIME_SPAN, MAX_FUTURE_BLOCK_TIME, MAX_TIMEWARP), (11, 7_200, 600));
+    assert_eq!((MAX_BLOCK_WEIGHT, WITNESS_SCALE_FACTOR, MINIMUM_WITNESS_COMMITMENT), (4_000_000, 4, 38));
+    assert_eq!(WITNESS_COMMITMENT_HEAD, [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed]);
+    assert_eq!((MAX_MONEY, MAX_BLOCK_SIGOPS_COST), (2_100_000_000_000_000, 80_000));
+    assert_eq!((LOCKTIME_THRESHOLD, SEQUENCE_LOCKTIME_DISABLE_FLAG), (500_000_000, 0x8000_0000));
+    assert_eq!((SEQUENCE_LOCKTIME_TYPE_FLAG, SEQUENCE_LOCKTIME_MASK), (0x0040_0000, 0xffff));
+    assert_eq!((SEQUENCE_LOCKTIME_GRANULARITY, BIP34_IMPLIES_BIP30_LIMIT), (9, 1_983_702));
+    assert_eq!((VERSIONBITS_TOP_BITS, VERSIONBITS_TOP_MASK, VERSIONBITS_NUM_BITS), (0x2000_0000, 0xe000_0000, 5));
+    assert_eq!(crate::rules::signet::SIGNET_HEADER, [0xec, 0xc7, 0xda, 0xa2]);
+}
+
 #[test]
 fn every_row_is_whole_and_names_what_exists() {
     let page = read(&repository().join("docs/RULES.md"));
