@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bitcoin::hashes::Hash;
 use bitcoin::hashes::sha256::Hash as Sha256;
 use groat_tests::bitcoind::{Bitcoind, Rpc, chain_folder, free_port, peers};
-use groat_tests::groatd::{Groatd, Said, binary, repeat};
+use groat_tests::groatd::{Groatd, Said, binary, repeat, signal_to};
 use groat_tests::running::{PATIENCE, Running};
 use serde_json::{Value, json};
 
@@ -275,7 +275,8 @@ fn what_a_stored_chain_does_not_fit_is_said_in_cores_words() {
             // bitcoind leaves the first word out here.
             said.stderr.trim_end().trim_start_matches("Error: ").to_owned()
         };
-        let starts = [&[late][..], &[late, "-mocktime=1500000000", "-prune=1"], &["-testactivationheight=segwit@5", "-prune=1"]];
+        let starts =
+            [&[late][..], &[late, "-mocktime=1500000000", "-prune=1"], &["-testactivationheight=segwit@5", "-prune=1"]];
         starts.map(again)
     });
     assert_eq!(said[1], said[0], "groatd (left), bitcoind (right); {}", repeat());
@@ -324,7 +325,7 @@ fn a_daemon_leaves_its_number_and_takes_it_away() {
     };
     let mode = std::fs::metadata(groatd.chain_folder().join("debug.log")).unwrap().permissions().mode();
     assert_eq!(mode & 0o077, 0, "debug.log is not its owner's alone: {mode:o}; {}", repeat());
-    assert!(Command::new("kill").arg(number.trim()).status().unwrap().success(), "pid {number:?}; {}", repeat());
+    signal_to(number.trim(), "TERM");
     while file.exists() {
         assert!(begun.elapsed() < PATIENCE, "{} stays; {}", file.display(), repeat());
         std::thread::sleep(Duration::from_millis(20));
