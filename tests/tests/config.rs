@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bitcoin::hashes::Hash;
 use bitcoin::hashes::sha256::Hash as Sha256;
 use groat_tests::bitcoind::{Bitcoind, Rpc, chain_folder, free_port, peers};
-use groat_tests::groatd::{Groatd, Said, binary, repeat};
+use groat_tests::groatd::{Groatd, Said, binary, repeat, signal_to};
 use groat_tests::running::{PATIENCE, Running};
 use serde_json::{Value, json};
 
@@ -325,7 +325,7 @@ fn a_daemon_leaves_its_number_and_takes_it_away() {
     };
     let mode = std::fs::metadata(groatd.chain_folder().join("debug.log")).unwrap().permissions().mode();
     assert_eq!(mode & 0o077, 0, "debug.log is not its owner's alone: {mode:o}; {}", repeat());
-    assert!(Command::new("kill").arg(number.trim()).status().unwrap().success(), "pid {number:?}; {}", repeat());
+    signal_to(number.trim(), "TERM");
     while file.exists() {
         assert!(begun.elapsed() < PATIENCE, "{} stays; {}", file.display(), repeat());
         std::thread::sleep(Duration::from_millis(20));
