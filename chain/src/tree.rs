@@ -2,7 +2,7 @@
 //! Judges nothing (`rules` does) and reads no disk: the ledger fills it from the store's records at a start.
 
 use std::cell::Cell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::BuildHasher;
 
 use bitcoin::block::{Header, Version};
@@ -358,8 +358,9 @@ impl Tree {
     }
 
     fn complete(&mut self, id: Id) {
-        let mut queue = vec![id];
-        while let Some(id) = queue.pop() {
+        // Those that waited follow in the order in which they came: the first seen wins.
+        let mut queue = VecDeque::from([id]);
+        while let Some(id) = queue.pop_front() {
             let before = self.node(id).parent().map_or(0, |parent| self.node(parent).chain_tx);
             let sequence = self.next_sequence;
             self.next_sequence = sequence.checked_add(1).expect("fewer than 2^31 blocks become complete");
