@@ -105,7 +105,7 @@ fn flags(random: &mut ChaCha8Rng) -> Flags {
 }
 
 /// Changes something about a spend after it was signed.
-fn spoil(spend: &mut Spend, random: &mut ChaCha8Rng) {
+pub fn spoil(spend: &mut Spend, random: &mut ChaCha8Rng) {
     let Spend { transaction, coins, index } = spend;
     let other = random.random_range(0..coins.len());
     let input = &mut transaction.input[*index];
@@ -157,7 +157,8 @@ fn spoil_witness(elements: &mut Vec<Vec<u8>>, random: &mut ChaCha8Rng) {
     }
 }
 
-fn spoil_bytes(bytes: &mut Vec<u8>, random: &mut ChaCha8Rng) {
+/// Changes one byte or bit, or how many there are.
+pub fn spoil_bytes(bytes: &mut Vec<u8>, random: &mut ChaCha8Rng) {
     let at = random.random_range(0..=bytes.len());
     match random.random_range(0..4) {
         0 => bytes.insert(at, random.random()),

@@ -3,7 +3,7 @@
 //!
 //! Not here, for no regtest block can show them: `bad-txns-oversize` (such a block is `bad-blk-length` first),
 //! `bad-txns-inputvalues-outofrange`, `bad-txns-fee-outofrange` and `bad-txns-accumulated-fee-outofrange` (they take
-//! more money than there is), `time-timewarp-attack` and `bad-signet-blksig` (other networks).
+//! more money than there is), `bad-signet-blksig` (another network).
 
 mod activation;
 mod blocks;
@@ -11,7 +11,9 @@ mod forks;
 mod scripts;
 mod transactions;
 
-use bitcoin::consensus::encode::serialize;
+use bitcoin::block::Header;
+use bitcoin::consensus::encode::{serialize, serialize_hex};
+use bitcoin::hex::DisplayHex;
 use bitcoin::opcodes::Opcode;
 use bitcoin::opcodes::all::OP_PUSHNUM_1;
 use bitcoin::script::ScriptBuf;
@@ -33,22 +35,56 @@ pub trait Judge {
     /// Hands a block in, in network serialization. Fine when it is the new tip or is kept for later; else the reject
     /// reason in Core's words.
     fn submit(&mut self, block: &[u8]) -> Result<(), String>;
+    /// Hands a header in alone. Fine when it is known then and may be valid; else the reject reason in Core's words.
+    fn header(&mut self, header: &Header) -> Result<(), String>;
+    /// Does as the operator says with a block; an error when it does not know it.
+    fn mark(&mut self, mark: Mark, block: BlockHash) -> Result<(), String>;
     /// Hash of the best block.
     fn tip(&mut self) -> BlockHash;
     /// MuHash of the coins at the tip, as Core displays it.
     fn muhash(&mut self) -> String;
 }
 
+/// What an operator may say of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// It is invalid (`invalidateblock`).
+    Invalid,
+    /// It is not invalid, nor are its ancestors and descendants (`reconsiderblock`).
+    Reconsidered,
+    /// It comes before others of the same work (`preciousblock`).
+    Precious,
+}
+
+/// What [`Judge::mark`] says of a block that is not known.
+pub const UNKNOWN_BLOCK: &str = "Block not found";
+
 impl Judge for Bitcoind {
     fn submit(&mut self, block: &[u8]) -> Result<(), String> {
-        let hex: String = block.iter().map(|byte| format!("{byte:02x}")).collect();
-        match self.rpc().call("submitblock", json!([hex])) {
+        match self.rpc().call("submitblock", json!([block.to_lower_hex_string()])) {
             Ok(answer) => match answer.as_str() {
                 None | Some("inconclusive") => Ok(()),
                 Some(reason) => Err(reason.into()),
             },
             Err(error) => Err(error.message),
         }
+    }
+
+    fn header(&mut self, header: &Header) -> Result<(), String> {
+        let answer = self.rpc().call("submitheader", json!([serialize_hex(header)]));
+        answer.map(drop).map_err(|error| match error.message.starts_with("Must submit previous header") {
+            true => "prev-blk-not-found".into(),
+            false => error.message,
+        })
+    }
+
+    fn mark(&mut self, mark: Mark, block: BlockHash) -> Result<(), String> {
+        let method = match mark {
+            Mark::Invalid => "invalidateblock",
+            Mark::Reconsidered => "reconsiderblock",
+            Mark::Precious => "preciousblock",
+        };
+        self.rpc().call(method, json!([block])).map(drop).map_err(|error| error.message)
     }
 
     fn tip(&mut self) -> BlockHash {
@@ -67,6 +103,8 @@ pub struct Scenario {
     pub name: &'static str,
     /// Activation heights that differ from regtest's, by the names of `-testactivationheight`.
     pub activation: &'static [(&'static str, u32)],
+    /// Whether the judges hold to BIP94, as `-test=bip94` makes a regtest do.
+    pub bip94: bool,
     /// The blocks.
     pub steps: Vec<Step>,
 }
@@ -87,6 +125,7 @@ impl Scenario {
     /// The options of a bitcoind that judges this scenario. With one thread it would judge scripts before the rest.
     pub fn options(&self) -> Vec<String> {
         let mut options = vec![format!("-mocktime={NOW}"), "-par=2".into()];
+        options.extend(self.bip94.then(|| "-test=bip94".into()));
         options.extend(self.activation.iter().map(|(name, height)| format!("-testactivationheight={name}@{height}")));
         options
     }
@@ -101,6 +140,7 @@ pub fn scenarios() -> Vec<Scenario> {
         forks::scenario(),
         activation::heights(),
         activation::repeated_coinbases(),
+        blocks::timewarp(),
     ]
 }
 
@@ -129,7 +169,7 @@ impl Builder {
     /// Stands on the genesis block.
     fn bare(name: &'static str, activation: &'static [(&'static str, u32)]) -> Builder {
         Builder {
-            scenario: Scenario { name, activation, steps: vec![] },
+            scenario: Scenario { name, activation, bip94: false, steps: vec![] },
             tip: regtest::genesis().block_hash(),
             height: 0,
             coins: vec![],

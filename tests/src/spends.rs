@@ -24,6 +24,14 @@ pub struct Spend {
     pub index: usize,
 }
 
+impl Spend {
+    /// Gives the coin of the signed input another script.
+    fn lock(&mut self, script: &[u8]) {
+        let coin = &mut self.coins[self.index];
+        *coin = Coin::from_parts(coin.value().to_sat(), script, 0, false);
+    }
+}
+
 /// How a script is put into an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wrap {
@@ -75,19 +83,25 @@ impl Maker {
     /// A spend of a random kind. Most are valid under all consensus flags; some lack only a detail.
     pub fn spend(&self, random: &mut ChaCha8Rng) -> Spend {
         let mut spend = unsigned(random);
+        self.fill(&mut spend, random);
+        spend
+    }
+
+    /// Chooses the script of the coin that the signed input spends, and signs. The rest of the spend is given, and
+    /// what is drawn does not depend on it: with the same draws an outpoint that is known only later gets the same coin.
+    pub fn fill(&self, spend: &mut Spend, random: &mut ChaCha8Rng) {
         match random.random_range(0..10) {
-            0 => self.witness_key_hash(&mut spend, random),
-            1 => self.taproot_key_path(&mut spend, random),
-            2 => self.signature_in_script(&mut spend, random),
-            3 if random.random_ratio(1, 4) => unknown_program(&mut spend, random),
+            0 => self.witness_key_hash(spend, random),
+            1 => self.taproot_key_path(spend, random),
+            2 => self.signature_in_script(spend, random),
+            3 if random.random_ratio(1, 4) => unknown_program(spend, random),
             _ => {
                 let wraps = [Wrap::Bare, Wrap::P2sh, Wrap::P2wsh, Wrap::P2shP2wsh, Wrap::Leaf, Wrap::Leaf];
                 let wrap = wraps[random.random_range(0..wraps.len())];
                 let (script, unlock) = self.script(wrap, random);
-                self.wrap(&mut spend, wrap, script, &unlock, random);
+                self.wrap(spend, wrap, script, &unlock, random);
             }
         }
-        spend
     }
 
     /// A key as scripts hold it: mostly compressed, in old scripts also uncompressed or hybrid.
@@ -256,7 +270,7 @@ impl Maker {
                 [&[OP_1, 32], &key.serialize()[..]].concat()
             }
         };
-        spend.coins[spend.index] = Coin::from_parts(random.random_range(0..2_100_000_000_000_000), &output, 0, false);
+        spend.lock(&output);
         let annex = (wrap == Wrap::Leaf && random.random_ratio(1, 6)).then(|| annex(random));
         let mut elements = Vec::new();
         for item in unlock {
@@ -302,7 +316,7 @@ impl Maker {
         let program = [&[OP_0, 20][..], hash.as_byte_array()].concat();
         let nested = random.random();
         let output = if nested { p2sh(&program) } else { program.clone() };
-        spend.coins[spend.index] = Coin::from_parts(random.random_range(0..1 << 50), &output, 0, false);
+        spend.lock(&output);
         let code = [&[OP_DUP, OP_HASH160, 20][..], hash.as_byte_array(), &[OP_EQUALVERIFY, OP_CHECKSIG]].concat();
         let signature = self.ecdsa(spend, at, &code, true, random);
         let input = &mut spend.transaction.input[spend.index];
@@ -315,7 +329,7 @@ impl Maker {
     fn taproot_key_path(&self, spend: &mut Spend, random: &mut ChaCha8Rng) {
         let pair = &self.keys[random.random_range(0..self.keys.len())];
         let output = [&[OP_1, 32], &pair.x_only_public_key().0.serialize()[..]].concat();
-        spend.coins[spend.index] = Coin::from_parts(random.random_range(0..1 << 50), &output, 0, false);
+        spend.lock(&output);
         let annex = random.random_ratio(1, 4).then(|| annex(random));
         let hashed = TaprootSpend { annex: annex.as_deref().map(taproot::annex_hash), leaf: None };
         let signature = self.schnorr(spend, pair, hashed, random);
@@ -407,7 +421,7 @@ fn unknown_program(spend: &mut Spend, random: &mut ChaCha8Rng) {
     let program = [&[version, program.len() as u8][..], &program].concat();
     let nested = random.random();
     let output = if nested { p2sh(&program) } else { program.clone() };
-    spend.coins[spend.index] = Coin::from_parts(random.random_range(0..1 << 50), &output, 0, false);
+    spend.lock(&output);
     let input = &mut spend.transaction.input[spend.index];
     let elements: Vec<Vec<u8>> = (0..random.random_range(0..4)).map(|_| bytes(random, 70)).collect();
     input.witness = Witness::from_slice(&elements);

@@ -2,6 +2,7 @@
 //! them.
 
 use std::cmp::Reverse;
+use std::collections::VecDeque;
 
 use super::{Id, Status, Tree};
 use crate::store::FilePos;
@@ -51,8 +52,9 @@ impl Tree {
     }
 
     fn complete(&mut self, id: Id) {
-        let mut queue = vec![id];
-        while let Some(id) = queue.pop() {
+        // Those that waited follow in the order in which they came: the first seen wins.
+        let mut queue = VecDeque::from([id]);
+        while let Some(id) = queue.pop_front() {
             let before = self.node(id).parent().map_or(0, |parent| self.node(parent).chain_tx);
             let sequence = self.next_sequence;
             self.next_sequence = sequence.checked_add(1).expect("fewer than 2^31 blocks become complete");

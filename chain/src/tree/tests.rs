@@ -173,3 +173,20 @@ fn a_header_costs_at_most_200_bytes() {
         size_of::<Node>()
     );
 }
+
+#[test]
+fn of_children_that_waited_for_their_parent_the_first_seen_wins() {
+    let mut tree = Tree::new(&child(BlockHash::all_zeros(), 0, EASY));
+    tree.set_block(Id::GENESIS, pos(0), 1, 200);
+    let add = |tree: &mut Tree, parent: Id, salt: u32| {
+        let header = child(tree.node(parent).hash, salt, EASY);
+        tree.insert(&header, header.block_hash(), parent)
+    };
+    let parent = add(&mut tree, Id::GENESIS, 1);
+    let [later, first] = [2, 3].map(|salt| add(&mut tree, parent, salt));
+    // Whichever header was there first: what counts is when the block came.
+    for (number, id) in [(1, first), (2, later), (3, parent)] {
+        tree.set_block(id, pos(number), 1, 200);
+    }
+    assert_eq!(tree.candidate(), first, "both became complete at once, and this one came before the other");
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bitcoin::block::Header;
-use bitcoin::consensus::encode::{deserialize, deserialize_hex, serialize, serialize_hex};
+use bitcoin::consensus::encode::{deserialize_hex, deserialize_partial, serialize, serialize_hex};
 use bitcoin::{Amount, Block, ScriptBuf, Transaction, Txid, Witness};
 use groat_chain::ledger::Proposal;
 use groat_chain::mempool::{Chosen, Selected};
@@ -129,7 +129,7 @@ fn submitblock(rpc: &Rpc, args: &Args) -> Answer {
 
 /// Some miners leave the coinbase's reserved value out: it is zeros then. Core: `UpdateUncommittedBlockStructures`.
 pub fn with_reserved_value(node: &NodeHandle, bytes: Vec<u8>) -> Vec<u8> {
-    let Ok(mut block) = deserialize::<Block>(&bytes) else { return bytes };
+    let Ok((mut block, _)) = deserialize_partial::<Block>(&bytes) else { return bytes };
     let Some(coinbase) = block.txdata.first().filter(|first| first.is_coinbase()) else { return bytes };
     let commits = witness_commitment(coinbase).is_some() && coinbase.input[0].witness.is_empty();
     let tree = node.tree().read();

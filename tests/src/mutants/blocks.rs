@@ -2,7 +2,7 @@
 
 use bitcoin::block::Version;
 use bitcoin::hashes::Hash;
-use bitcoin::opcodes::all::{OP_CHECKSIG, OP_ENDIF, OP_IF, OP_PUSHBYTES_0, OP_PUSHNUM_1};
+use bitcoin::opcodes::all::*;
 use bitcoin::script::{Builder as ScriptBuilder, ScriptBuf};
 use bitcoin::{Amount, Block, CompactTarget, Target, TxMerkleNode, Witness};
 
@@ -55,6 +55,33 @@ fn headers(builder: &mut Builder) {
             regtest::mine(&mut block.header);
         });
     }
+}
+
+/// BIP94: the first block of a retarget period is no more than ten minutes behind its parent. On regtest a period has
+/// 144 blocks.
+pub fn timewarp() -> Scenario {
+    let mut builder = Builder::new("timewarp", &[]);
+    builder.scenario.bip94 = true;
+    let at = |mut block: Block, time: u32| {
+        block.header.time = time;
+        regtest::mine(&mut block.header);
+        block
+    };
+    while builder.height < 142 {
+        let block = builder.empty();
+        builder.accept("before the period ends", &block);
+    }
+    let late = regtest::time_at(160);
+    let last = at(builder.empty(), late);
+    builder.accept("the last of a period, far ahead", &last);
+    let first = builder.empty();
+    let old = builder.median_time_past();
+    builder.refuse("not later than the median", &at(first.clone(), old), "time-too-old");
+    builder.refuse("a second too far behind", &at(first.clone(), late - 601), "time-timewarp-attack");
+    builder.accept("ten minutes behind", &at(first, late - 600));
+    let second = at(builder.empty(), regtest::time_at(144));
+    builder.accept("only the first of a period is held to it", &second);
+    builder.scenario
 }
 
 fn merkle(builder: &mut Builder) {
@@ -142,6 +169,22 @@ fn sizes(builder: &mut Builder) {
     builder.case_on(block, "signature operations cost at most 80,000, witness included", "bad-blk-sigops", |block| {
         sigops(block, 9_001);
     });
+    // Those of a redeem script cost four each: with 20 keys said, 20; said by no small number, 20 as well.
+    let (zero, one, three) = (OP_PUSHBYTES_0, OP_PUSHNUM_1, OP_PUSHNUM_3);
+    for (name, count, ops) in [
+        ("a small number says how many keys", 3, vec![zero, OP_IF, three, OP_CHECKMULTISIG, OP_ENDIF, one]),
+        ("no small number says so", 20, vec![zero, OP_IF, OP_CHECKMULTISIGVERIFY, OP_ENDIF, one]),
+    ] {
+        let redeem = code(&ops);
+        let coin = builder.fund(vec![redeem.to_p2sh()]).remove(0).0;
+        let mut block = builder.valid();
+        let mut spend = pay(coin, 100_000);
+        spend.input[0].script_sig = regtest::push(redeem.as_bytes());
+        spend.output[0].script_pubkey = vec![OP_CHECKSIG.to_u8(); 11_000 - count].into();
+        add(&mut block, spend);
+        sigops(&mut block, 9_000);
+        builder.case_on(block, &format!("P2SH counts where {name}"), "bad-blk-sigops", |block| sigops(block, 9_001));
+    }
 }
 
 fn coinbases(builder: &mut Builder) {

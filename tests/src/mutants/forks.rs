@@ -53,7 +53,10 @@ fn out_of_order(builder: &mut Builder) {
     builder.refuse("a mutated block is not remembered", &stripped, "bad-witness-nonce-size");
     let child = on(parent.block_hash(), builder.height + 2, 0);
     builder.step("a child waits for its parent", serialize(&child), Ok(()));
-    // The parent brings both; the steps are recorded with the tip as it is then.
+    // Of two that wait the one that came first wins.
+    let later = on(parent.block_hash(), builder.height + 2, 1);
+    builder.step("another child waits too", serialize(&later), Ok(()));
+    // The parent brings them; the steps are recorded with the tip as it is then.
     builder.accept("a parent comes after its child", &parent);
     builder.scenario.steps.last_mut().expect("just recorded").tip = child.block_hash();
     builder.accept("", &child);

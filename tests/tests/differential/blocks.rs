@@ -1,64 +1,10 @@
 //! Valid blocks and mutants of them: every judge gives the same verdict in the same words, and ends at the same tip
 //! with the same coins.
 
-use std::sync::Arc;
-
-use bitcoin::BlockHash;
-use groat_chain::ledger::{Accepted, Incoming, Ledger, Options};
-use groat_chain::params::{Params, RegtestOptions, parse_activation_height};
-use groat_chain::pool::Pool;
-use groat_chain::stats::{CoinCount, HashKind};
-use groat_chain::store::mem::MemStore;
 use groat_tests::bitcoind::{Bitcoind, peers};
-use groat_tests::mutants::{Judge, NOW, Scenario, scenarios};
+use groat_tests::mutants::{Judge, Scenario, scenarios};
 
-/// Groat's ledger in memory.
-struct Groat(Ledger);
-
-impl Groat {
-    fn new(scenario: &Scenario, threads: usize) -> Groat {
-        let activation = scenario.activation.iter().map(|(name, height)| format!("{name}@{height}"));
-        let activation_heights = activation.map(|argument| parse_activation_height(&argument).unwrap()).collect();
-        let params = Params::regtest(&RegtestOptions { activation_heights, ..Default::default() });
-        let options = Options { assumed_valid: None, table_bytes: 1 << 24, prune: None };
-        let (store, pool) = (Arc::new(MemStore::new()), Arc::new(Pool::new(threads)));
-        Groat(Ledger::open(Arc::new(params), store, pool, options).unwrap())
-    }
-}
-
-impl Judge for Groat {
-    fn submit(&mut self, block: &[u8]) -> Result<(), String> {
-        let incoming = Incoming::decode(block.to_vec(), self.0.params()).map_err(|_| "Block decode failed")?;
-        let hash = incoming.block.hash;
-        match self.0.accept_block(incoming, None, NOW).unwrap() {
-            Ok(Accepted::New(_)) => {}
-            Ok(Accepted::Known(_)) => return Err("duplicate".into()),
-            Err(rejection) => return Err(rejection.to_string()),
-        }
-        let refused = self.0.activate_fully().unwrap();
-        match refused.into_iter().find(|(refused, _)| *refused == hash) {
-            Some((_, rejection)) => Err(rejection.to_string()),
-            None => Ok(()),
-        }
-    }
-
-    fn tip(&mut self) -> BlockHash {
-        let tree = self.0.tree();
-        let tree = tree.read();
-        tree.node(tree.tip()).hash
-    }
-
-    fn muhash(&mut self) -> String {
-        self.0.flush().unwrap();
-        let mut count = CoinCount::new(HashKind::Muhash, 0, self.tip());
-        let counted = self.0.store().for_each_coin(&mut |outpoint, coin| {
-            count.add(&outpoint, &coin);
-            true
-        });
-        counted.unwrap();
-        count.finish().hash.unwrap().to_string()
-    }
-}
+use super::judge::Groat;
 
 /// Hands every block of a scenario to every judge, and compares verdicts and tips after each; the coins too, or only
 /// at the end: to ask for them makes a judge write its cache, and a fault may hide in one that is never written.
@@ -146,6 +92,7 @@ fn mutants_break_every_rule_that_a_regtest_block_can_break() {
         "duplicate-invalid",
         "high-hash",
         "prev-blk-not-found",
+        "time-timewarp-attack",
         "time-too-new",
         "time-too-old",
         "unexpected-witness",

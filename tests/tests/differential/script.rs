@@ -3,11 +3,7 @@
 use groat_tests::fuzz_script::{Case, run};
 use groat_tests::spends::Maker;
 
-/// A number from the environment, for longer runs and other cases.
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name)
-        .map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} is no number: {value}")))
-}
+use super::setting;
 
 #[test]
 fn scripts_get_the_verdict_that_core_gives() {
