@@ -6,6 +6,8 @@
 pub struct Limits {
     /// Bytes of a peer's messages that wait for their turn, above which its socket is not read any more.
     pub inbox_bytes: usize,
+    /// Bytes of all peers' messages that wait, above which the peer goes that has most of them.
+    pub inbox_bytes_in_all: usize,
     /// Bytes queued to a peer and being read for it, above which its requests wait. Core: `-maxsendbuffer`.
     pub send_pause_bytes: usize,
     /// Blocks asked of one peer at a time. Core: `MAX_BLOCKS_IN_TRANSIT_PER_PEER`.
@@ -52,6 +54,8 @@ pub struct Limits {
     pub transaction_log: usize,
     /// Transactions announced by a peer and not here. Core: `MAX_PEER_TX_ANNOUNCEMENTS`.
     pub announced_transactions: usize,
+    /// Announcements of all peers, above which those that dialled us lose some: who has most first.
+    pub announced_in_all: usize,
     /// Transactions asked of a peer, above which its turn comes later. Core: `MAX_PEER_TX_REQUEST_IN_FLIGHT`.
     pub requested_transactions: usize,
     /// Refused transactions that are remembered until the tip changes. Core: `m_recent_rejects{120000}`.
@@ -61,6 +65,8 @@ pub struct Limits {
     /// Weight of transactions without their parents that each peer may fill. Core:
     /// `DEFAULT_RESERVED_ORPHAN_WEIGHT_PER_PEER`.
     pub orphan_weight_per_peer: u64,
+    /// Weight that all those may fill who dialled us; above it each has an equal part.
+    pub orphan_weight_in_all: u64,
     /// Announcements of such transactions, and tenths of their inputs. Core: `DEFAULT_MAX_ORPHANAGE_LATENCY_SCORE`.
     pub orphan_score: u64,
     /// Full outbound peers that are kept though their chain is behind.
@@ -72,6 +78,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             inbox_bytes: 256 * 1024,
+            inbox_bytes_in_all: 128 * 1024 * 1024,
             send_pause_bytes: 1_000_000,
             blocks_in_transit: 16,
             unjudged_block_bytes: 32 * 1024 * 1024,
@@ -95,10 +102,12 @@ impl Default for Limits {
             bans: 100_000,
             transaction_log: 20_000,
             announced_transactions: 5000,
+            announced_in_all: 500_000,
             requested_transactions: 100,
             recent_rejects: 120_000,
             recent_confirmed: 48_000,
             orphan_weight_per_peer: 404_000,
+            orphan_weight_in_all: 125 * 404_000,
             orphan_score: 3000,
             protected_outbound: 4,
         }
@@ -120,10 +129,12 @@ impl Limits {
             known_addresses: 10,
             address_answers: 2,
             orphan_weight_per_peer: 2000,
+            orphan_weight_in_all: 6000,
             orphan_score: 30,
             recent_confirmed: 8,
             transaction_log: 16,
             announced_transactions: 20,
+            announced_in_all: 60,
             requested_transactions: 4,
             recent_rejects: 8,
             ..Limits::default()

@@ -1,5 +1,6 @@
 //! Transactions whose parents are not here yet. All peers share one bound; when it is passed, the peer that takes most of
-//! its own share loses its oldest ones, so that nobody can push out another's. Core: `txorphanage.h`. Judges nothing.
+//! its own share loses its oldest ones, so that nobody can push out another's. However many dial us, their shares take
+//! nothing from those whom we dialled. Core: `txorphanage.h`. Judges nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,7 +11,13 @@ use groat_chain::block::Block;
 use groat_chain::mempool::policy::MAX_STANDARD_TX_WEIGHT;
 use rand::Rng;
 
+use crate::limits::Limits;
 use crate::protocol::PeerId;
+
+/// So many of a peer's orphans are looked through for children of a parent, the newest first.
+const MAX_LOOKED_THROUGH: usize = 200;
+/// Loads are compared in parts of a share this small.
+const WHOLE_SHARE: u64 = 1 << 20;
 
 /// A transaction with its ids.
 #[derive(Clone, Debug)]
@@ -51,6 +58,8 @@ impl Orphan {
 /// What one peer's announcements take.
 #[derive(Debug, Default)]
 struct Share {
+    /// It is one of those whom an attacker cannot have many of.
+    preferred: bool,
     weight: u64,
     score: u64,
     /// Those that are due last, older ones first.
@@ -63,6 +72,8 @@ pub(crate) struct Orphans {
     all: BTreeMap<Wtxid, Orphan>,
     spenders: BTreeSet<(OutPoint, Wtxid)>,
     shares: BTreeMap<PeerId, Share>,
+    /// Shares of preferred peers.
+    preferred: u64,
     /// Of all orphans, each counted once.
     weight: u64,
     /// One for each announcement, and what the inputs add.
@@ -70,21 +81,25 @@ pub(crate) struct Orphans {
     announced: u64,
     /// Weight that each peer may fill. Core: `DEFAULT_RESERVED_ORPHAN_WEIGHT_PER_PEER`.
     weight_per_peer: u64,
+    /// Weight that all peers may fill together that are not preferred.
+    weight_in_all: u64,
     /// Core: `DEFAULT_MAX_ORPHANAGE_LATENCY_SCORE`.
     most_score: u64,
 }
 
 impl Orphans {
-    pub(crate) fn new(weight_per_peer: u64, most_score: u64) -> Orphans {
+    pub(crate) fn new(limits: &Limits) -> Orphans {
         Orphans {
             all: BTreeMap::new(),
             spenders: BTreeSet::new(),
             shares: BTreeMap::new(),
+            preferred: 0,
             weight: 0,
             score: 0,
             announced: 0,
-            weight_per_peer,
-            most_score,
+            weight_per_peer: limits.orphan_weight_per_peer,
+            weight_in_all: limits.orphan_weight_in_all,
+            most_score: limits.orphan_score,
         }
     }
 
@@ -96,8 +111,13 @@ impl Orphans {
         self.all.get(wtxid).is_some_and(|orphan| orphan.announcers.contains_key(&peer))
     }
 
-    /// Keeps an orphan that this peer has.
-    pub(crate) fn add(&mut self, one: &Named, peer: PeerId) {
+    /// Peers that announced this orphan.
+    pub(crate) fn announcers(&self, wtxid: &Wtxid) -> usize {
+        self.all.get(wtxid).map_or(0, |orphan| orphan.announcers.len())
+    }
+
+    /// Keeps an orphan that this peer has. `preferred`: the peer is one of those whom an attacker cannot have many of.
+    pub(crate) fn add(&mut self, one: &Named, peer: PeerId, preferred: bool) {
         let weight = one.tx.weight().to_wu();
         if weight > MAX_STANDARD_TX_WEIGHT {
             return;
@@ -109,15 +129,18 @@ impl Orphans {
             self.spenders.extend(one.tx.input.iter().map(|input| (input.previous_output, one.wtxid)));
             self.all.insert(one.wtxid, orphan);
         }
-        self.add_announcer(&one.wtxid, peer);
+        self.add_announcer(&one.wtxid, peer, preferred);
     }
 
     /// Another peer has this orphan.
-    pub(crate) fn add_announcer(&mut self, wtxid: &Wtxid, peer: PeerId) {
+    pub(crate) fn add_announcer(&mut self, wtxid: &Wtxid, peer: PeerId, preferred: bool) {
         let Some(orphan) = self.all.get_mut(wtxid).filter(|orphan| !orphan.announcers.contains_key(&peer)) else {
             return;
         };
-        let share = self.shares.entry(peer).or_default();
+        let share = self.shares.entry(peer).or_insert_with(|| {
+            self.preferred += u64::from(preferred);
+            Share { preferred, ..Share::default() }
+        });
         self.announced += 1;
         orphan.announcers.insert(peer, self.announced);
         share.queue.insert((false, self.announced, *wtxid));
@@ -137,6 +160,7 @@ impl Orphans {
         share.score -= 1 + orphan.inputs_score();
         self.score -= 1;
         if share.queue.is_empty() {
+            self.preferred -= u64::from(share.preferred);
             self.shares.remove(&peer);
         }
         if orphan.announcers.is_empty() {
@@ -149,12 +173,32 @@ impl Orphans {
         }
     }
 
+    /// What the peers of each kind may fill together: weight and score. The others first, then the preferred ones, who
+    /// have half of the score if there are any. As long as nobody fills more than an equal part, the bounds hold.
+    fn parts(&self) -> [(u64, u64); 2] {
+        let (preferred, others) = (self.preferred, self.shares.len() as u64 - self.preferred);
+        let score = match (others, preferred) {
+            (_, 0) => 0,
+            (0, _) => self.most_score,
+            _ => self.most_score / 2,
+        };
+        let weight = (others * self.weight_per_peer).min(self.weight_in_all);
+        [(weight, self.most_score - score), (preferred * self.weight_per_peer, score)]
+    }
+
     /// Core: `LimitOrphans`.
     fn trim(&mut self) {
-        let score_per_peer = self.most_score / (self.shares.len() as u64).max(1);
-        while self.score > self.most_score || self.weight > self.weight_per_peer * (self.shares.len() as u64).max(1) {
-            // Both as parts of what a peer may have, brought to one denominator.
-            let load = |share: &Share| (share.score * self.weight_per_peer).max(share.weight * score_per_peer);
+        loop {
+            let parts = self.parts();
+            if self.score <= self.most_score && self.weight <= parts[0].0 + parts[1].0 {
+                return;
+            }
+            let counts = [self.shares.len() as u64 - self.preferred, self.preferred];
+            let load = |share: &Share| {
+                let kind = usize::from(share.preferred);
+                let ((weight, score), count) = (parts[kind], counts[kind] * WHOLE_SHARE);
+                (share.score * count).div_ceil(score.max(1)).max((share.weight * count).div_ceil(weight.max(1)))
+            };
             let worst = self.shares.iter().max_by_key(|(peer, share)| (load(share), **peer));
             let Some((peer, share)) = worst else { return };
             let (peer, oldest) = (*peer, share.queue.first().expect("no share is empty").2);
@@ -225,6 +269,7 @@ impl Orphans {
     /// This peer's orphans that spend from `parent`, newest first. Core: `GetChildrenFromSamePeer`.
     pub(crate) fn children(&self, parent: Txid, peer: PeerId) -> impl Iterator<Item = &Named> {
         let queue = self.shares.get(&peer).into_iter().flat_map(|share| share.queue.iter().rev());
+        let queue = queue.take(MAX_LOOKED_THROUGH);
         let is_child = move |one: &&Named| one.tx.input.iter().any(|input| input.previous_output.txid == parent);
         queue.filter_map(|(_, _, wtxid)| self.get(wtxid)).filter(is_child)
     }

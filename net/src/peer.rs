@@ -103,6 +103,15 @@ impl Answer {
     }
 }
 
+/// Entries for which an empty queue keeps its memory.
+const KEPT_ENTRIES: usize = 16;
+
+fn give_back<T>(queue: &mut VecDeque<T>) {
+    if queue.is_empty() && queue.capacity() > KEPT_ENTRIES {
+        *queue = VecDeque::new();
+    }
+}
+
 /// A link and all that is known of it.
 #[derive(Debug)]
 pub struct Peer {
@@ -153,7 +162,7 @@ pub struct Peer {
     /// When it last gave us a block that we did not have.
     pub last_block: Option<Micros>,
 
-    /// Messages that wait for their turn, with their length on the wire.
+    /// Messages that wait for their turn, with the bytes that each counts for.
     pub(crate) inbox: VecDeque<(Message, usize)>,
     pub(crate) inbox_bytes: usize,
     /// Work of the ledger that later messages of this peer wait for.
@@ -289,6 +298,14 @@ impl Peer {
     /// Bytes on their way to it, with those of answers that wait for their turn.
     pub(crate) fn to_come(&self) -> usize {
         self.queued + self.answers.iter().map(Answer::weight).sum::<usize>()
+    }
+
+    /// Gives memory back that a burst took: what is empty holds no more than a little.
+    pub(crate) fn rest(&mut self) {
+        give_back(&mut self.inbox);
+        give_back(&mut self.wanted);
+        give_back(&mut self.answers);
+        give_back(&mut self.filters);
     }
 
     /// Whether what it sends now has to wait for what it sent before.

@@ -99,6 +99,7 @@ impl Protocol {
             next_token: 0,
             pending: BTreeMap::new(),
             closing: Vec::new(),
+            inbox_bytes: 0,
             evicted: None,
         };
         Protocol {
@@ -163,6 +164,12 @@ impl Protocol {
     /// Transactions that wait for their parents, and announcements of them.
     pub fn orphans(&self) -> (usize, usize) {
         self.download.orphans()
+    }
+
+    /// Transactions that a peer announced and that are not here, and those asked of it.
+    #[cfg(test)]
+    pub(crate) fn load(&self, peer: PeerId) -> (usize, usize) {
+        self.download.load(peer)
     }
 
     /// When a deadline of a peer is.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bitcoin::hashes::siphash24;
 
+use crate::limits::Limits;
 use crate::message::GenTxid;
 use crate::protocol::PeerId;
 use crate::timers::{GETDATA_TX_INTERVAL, Micros, OVERLOADED_PEER_TX_DELAY};
@@ -60,6 +61,8 @@ struct Wanted {
 struct Load {
     announced: BTreeSet<Hash32>,
     requested: usize,
+    /// It is one of those whom an attacker cannot have many of: it keeps what it announced.
+    kept: bool,
 }
 
 /// What is known of an announcement's circumstances.
@@ -83,23 +86,29 @@ pub(crate) struct Requests {
     /// When which transaction has to be looked at; each once at most.
     due: BTreeSet<(Micros, Hash32)>,
     announcements: u64,
+    /// Announcements that there are.
+    count: usize,
     salt: (u64, u64),
     /// Announcements of a peer. Core: `MAX_PEER_TX_ANNOUNCEMENTS`.
     most_announced: usize,
+    /// Announcements of all peers.
+    most_in_all: usize,
     /// Requests under way, above which a peer's turn comes later. Core: `MAX_PEER_TX_REQUEST_IN_FLIGHT`.
     most_requested: usize,
 }
 
 impl Requests {
-    pub(crate) fn new(salt: (u64, u64), most_announced: usize, most_requested: usize) -> Requests {
+    pub(crate) fn new(salt: (u64, u64), limits: &Limits) -> Requests {
         Requests {
             by_tx: BTreeMap::new(),
             by_peer: BTreeMap::new(),
             due: BTreeSet::new(),
             announcements: 0,
+            count: 0,
             salt,
-            most_announced,
-            most_requested,
+            most_announced: limits.announced_transactions,
+            most_in_all: limits.announced_in_all,
+            most_requested: limits.requested_transactions,
         }
     }
 
@@ -124,21 +133,64 @@ impl Requests {
         trusted || self.by_peer.get(&peer).map_or(0, |load| load.announced.len()) + more <= self.most_announced
     }
 
+    /// Whether it would be news that a peer has this transaction, and there is room for it.
+    pub(crate) fn takes(&self, peer: PeerId, hash: &Hash32, trusted: bool) -> bool {
+        let known = |load: &Load| load.announced.contains(hash);
+        self.has_room(peer, 1, trusted) && !self.by_peer.get(&peer).is_some_and(known)
+    }
+
     /// A peer announced a transaction that is not here.
     pub(crate) fn announced(&mut self, peer: PeerId, id: GenTxid, around: Circumstances, now: Micros) {
         let hash = *id.bytes();
-        let room = self.has_room(peer, 1, around.trusted);
-        let load = self.by_peer.entry(peer).or_default();
-        if !room || !load.announced.insert(hash) {
+        if !self.takes(peer, &hash, around.trusted) {
             return;
         }
+        let load = self.by_peer.entry(peer).or_default();
+        load.announced.insert(hash);
+        load.kept = around.preferred || around.trusted;
         let overloaded = !around.trusted && load.requested >= self.most_requested;
         let from = now + around.delay + if overloaded { OVERLOADED_PEER_TX_DELAY } else { Duration::ZERO };
         self.announcements += 1;
         let Circumstances { preferred, patience, .. } = around;
         let (number, state) = (self.announcements, State::Candidate(from));
-        self.wanted(hash).announcements.push(Announcement { peer, id, number, preferred, patience, state });
+        let announcements = &mut self.wanted(hash).announcements;
+        if announcements.is_empty() {
+            // Of most transactions that nobody has there is one.
+            announcements.reserve_exact(1);
+        }
+        announcements.push(Announcement { peer, id, number, preferred, patience, state });
+        self.count += 1;
         self.look(hash, from);
+        self.trim(now);
+    }
+
+    /// Over the bound, of those that dialled us the one with most announcements loses half of them: who has few loses
+    /// none, however many others there are.
+    fn trim(&mut self, now: Micros) {
+        while self.count > self.most_in_all {
+            let loads = self.by_peer.iter().filter(|(_, load)| !load.kept && !load.announced.is_empty());
+            let Some((peer, load)) = loads.max_by_key(|(_, load)| load.announced.len()) else { return };
+            let (peer, half) = (*peer, load.announced.len().div_ceil(2));
+            let gone: Vec<Hash32> = load.announced.iter().take(half).copied().collect();
+            gone.iter().for_each(|hash| self.withdraw(peer, hash, now));
+        }
+    }
+
+    /// A peer's announcement is forgotten. Who was being asked is not waited for any more.
+    fn withdraw(&mut self, peer: PeerId, hash: &Hash32, now: Micros) {
+        let Some(wanted) = self.by_tx.get_mut(hash) else { return };
+        let of_peer = |one: &mut Announcement| one.peer == peer;
+        let Some(one) = wanted.announcements.extract_if(.., of_peer).next() else { return };
+        self.count -= 1;
+        let requested = matches!(one.state, State::Requested(_));
+        if requested {
+            wanted.wait = Micros(0);
+        }
+        if let Some(load) = self.by_peer.get_mut(&peer) {
+            load.announced.remove(hash);
+            load.requested -= usize::from(requested);
+        }
+        self.look(*hash, now);
     }
 
     /// When something has to be done next.
@@ -237,6 +289,7 @@ impl Requests {
         if let Some(due) = wanted.due {
             self.due.remove(&(due, *hash));
         }
+        self.count -= wanted.announcements.len();
         for one in &wanted.announcements {
             let Some(load) = self.by_peer.get_mut(&one.peer) else { continue };
             load.announced.remove(hash);
@@ -248,13 +301,14 @@ impl Requests {
     /// A peer is gone: others are asked for what it owed.
     pub(crate) fn on_gone(&mut self, peer: PeerId, now: Micros) {
         for hash in self.by_peer.remove(&peer).unwrap_or_default().announced {
-            let Some(wanted) = self.by_tx.get_mut(&hash) else { continue };
-            let of_peer = |one: &mut Announcement| one.peer == peer;
-            if wanted.announcements.extract_if(.., of_peer).any(|one| matches!(one.state, State::Requested(_))) {
-                wanted.wait = Micros(0);
-            }
-            self.look(hash, now);
+            self.withdraw(peer, &hash, now);
         }
+    }
+
+    /// Announcements of all peers that may lose some.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn announced_by_many(&self) -> usize {
+        self.by_peer.values().filter(|load| !load.kept).map(|load| load.announced.len()).sum()
     }
 
     /// Announcements of a peer, and requests to it under way.
@@ -284,7 +338,7 @@ mod tests {
     }
 
     fn requests() -> Requests {
-        Requests::new((1, 2), 5000, 100)
+        Requests::new((1, 2), &Limits::default())
     }
 
     fn run(requests: &mut Requests, now: Micros) -> BTreeMap<PeerId, Vec<GenTxid>> {
@@ -410,12 +464,50 @@ mod tests {
 
     #[test]
     fn announcements_of_a_peer_are_bounded() {
-        let mut requests = Requests::new((1, 2), 3, 100);
+        let mut requests = Requests::new((1, 2), &Limits { announced_transactions: 3, ..Limits::default() });
         for n in 0..10 {
             requests.announced(PeerId(1), id(n), DIALLED, at(0));
             requests.announced(PeerId(2), id(n), Circumstances { trusted: true, ..DIALLED }, at(0));
         }
         assert_eq!((requests.load(PeerId(1)).0, requests.load(PeerId(2)).0), (3, 10));
         assert!(requests.due.len() <= requests.by_tx.len(), "each transaction is looked at once at a time");
+        assert!(!requests.takes(PeerId(1), id(9).bytes(), false), "there is no room");
+        assert!(!requests.takes(PeerId(2), id(9).bytes(), true), "it said so before");
+    }
+
+    #[test]
+    fn announcements_of_all_are_bounded_and_who_has_few_loses_none() {
+        let limits = Limits { announced_transactions: 50, announced_in_all: 200, ..Limits::default() };
+        let mut requests = Requests::new((1, 2), &limits);
+        let own = |peer: u64, n: u64| {
+            let mut hash = [peer as u8; 32];
+            hash[..8].copy_from_slice(&n.to_le_bytes());
+            GenTxid::Wtxid(Wtxid::from_byte_array(hash))
+        };
+        let honest = [1, 2].map(PeerId);
+        for n in 0..10 {
+            requests.announced(honest[0], own(1, n), DIALLED, at(0));
+            requests.announced(honest[1], own(1, n), INBOUND, at(0));
+        }
+        (10..50).for_each(|n| requests.announced(honest[0], own(1, n), DIALLED, at(0)));
+        for n in 0..50 {
+            for flooder in 3..15 {
+                // Half of what they say is the same.
+                let said = own(if n % 2 == 0 { 100 } else { flooder }, n);
+                requests.announced(PeerId(flooder), said, INBOUND, at(0));
+                let count: usize = requests.by_tx.values().map(|wanted| wanted.announcements.len()).sum();
+                let by_peer: usize = requests.by_peer.values().map(|load| load.announced.len()).sum();
+                assert_eq!((requests.count, requests.count), (count, by_peer));
+                assert!(count <= limits.announced_in_all, "{count} announcements");
+            }
+        }
+        assert_eq!(honest.map(|peer| requests.load(peer).0), [50, 10], "nobody honest lost anything");
+        assert!((3..15).all(|flooder| requests.load(PeerId(flooder)).0 > 0), "each has its part");
+        // What is forgotten while it is asked for counts no more.
+        asked(&mut requests, 30);
+        (100..150).for_each(|n| requests.announced(PeerId(20), own(20, n), INBOUND, at(30)));
+        (3..21).chain([1, 2]).for_each(|peer| requests.on_gone(PeerId(peer), at(40)));
+        asked(&mut requests, 50);
+        assert_eq!((requests.count, requests.by_tx.len(), requests.by_peer.len(), requests.next()), (0, 0, 0, None));
     }
 }

@@ -10,8 +10,11 @@ use crate::guard::Guard;
 use crate::handshake;
 use crate::peer::{Peer, Peers};
 use crate::protocol::{Cx, PeerId, Policy, Reason};
-use crate::timers::{EVICTION_INTERVAL, Micros};
+use crate::timers::{EVICTION_INTERVAL, EVICTION_LOOK_INTERVAL, Micros};
 use crate::view::View;
+
+/// Inbound peers, with more of which one that has to go is looked for at most once in [`EVICTION_LOOK_INTERVAL`].
+const MANY: usize = 1000;
 
 /// Links that there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,8 +101,13 @@ pub(crate) fn admit(peers: &mut Peers, id: PeerId, guard: &Guard, view: &impl Vi
     if others < most {
         return true;
     }
-    let hasty = cx.core.evicted.is_some_and(|last| cx.now.since(last) < EVICTION_INTERVAL);
-    if cx.core.config.relay == Policy::Groat && hasty {
+    let pause = match cx.core.config.relay {
+        Policy::Groat => EVICTION_INTERVAL,
+        // To look through thousands takes a millisecond, and thousands may come in a second.
+        Policy::Core if others > MANY => EVICTION_LOOK_INTERVAL,
+        Policy::Core => Duration::ZERO,
+    };
+    if cx.core.evicted.is_some_and(|last| cx.now.since(last) < pause) {
         cx.disconnect(peer, Reason::NoSlot);
         return false;
     }
@@ -109,9 +117,7 @@ pub(crate) fn admit(peers: &mut Peers, id: PeerId, guard: &Guard, view: &impl Vi
     if let Some(peer) = peers.get_mut(&gone) {
         cx.disconnect(peer, reason);
     }
-    if gone != id {
-        cx.core.evicted = Some(cx.now);
-    }
+    cx.core.evicted = Some(cx.now);
     gone != id
 }
 

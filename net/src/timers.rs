@@ -135,6 +135,8 @@ pub(crate) const BLOCK_HEDGE_LOOK: Duration = Duration::from_secs(1);
 /// With Groat's own policy, an inbound peer has to go for another no more often than this: who comes and goes in haste
 /// only drives others out.
 pub(crate) const EVICTION_INTERVAL: Duration = Duration::from_secs(1);
+/// Where there are thousands of inbound peers, one that has to go is looked for no more often than this.
+pub(crate) const EVICTION_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A time until the next of events that come at random, `mean` apart on average. Integers only: floating point differs
 /// from machine to machine, and so would the simulator.

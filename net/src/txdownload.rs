@@ -24,6 +24,9 @@ use crate::timers::{
 };
 use crate::view::View;
 
+/// Requests for the parents of one orphan, of all peers together: thousands may announce one with thousands of inputs.
+const MAX_PARENT_REQUESTS: usize = 10_000;
+
 /// What need not be asked for.
 #[derive(Debug)]
 struct Seen {
@@ -65,9 +68,9 @@ impl TxDownload {
     pub(crate) fn new(limits: &Limits, rng: &mut impl Rng) -> TxDownload {
         let mut salt = || (rng.random(), rng.random());
         TxDownload {
-            requests: Requests::new(salt(), limits.announced_transactions, limits.requested_transactions),
+            requests: Requests::new(salt(), limits),
             seen: Seen {
-                orphans: Orphans::new(limits.orphan_weight_per_peer, limits.orphan_score),
+                orphans: Orphans::new(limits),
                 rejects: Recent::new(limits.recent_rejects, salt()),
                 reconsiderable: Recent::new(limits.recent_rejects, salt()),
                 confirmed: Recent::new(limits.recent_confirmed, salt()),
@@ -114,17 +117,15 @@ impl TxDownload {
         };
         if let Some(orphan) = orphan.cloned() {
             // Looking through many parents takes time: not for one who says the same again, or has no room for them.
-            let inputs = orphan.tx.input.len();
-            if self.seen.orphans.is_announced_by(&orphan.wtxid, peer.id)
-                || !self.requests.has_room(peer.id, inputs, peer.permissions.relay)
-            {
+            if !self.may_resolve(peer, &orphan.wtxid, orphan.tx.input.len()) {
                 return;
             }
             let missing = self.missing_parents(&orphan, view);
-            if !missing.is_empty() && self.ask_for_parents(peer, &orphan.wtxid, &missing, cx) {
-                self.seen.orphans.add_announcer(&orphan.wtxid, peer.id);
+            // Also where none is missing at present: it is looked through once for each peer.
+            if self.ask_for_parents(peer, &orphan.wtxid, &missing, cx) {
+                self.seen.orphans.add_announcer(&orphan.wtxid, peer.id, peer.is_preferred());
             }
-        } else if !self.seen.has(&id, true, view) {
+        } else if self.requests.takes(peer.id, id.bytes(), peer.permissions.relay) && !self.seen.has(&id, true, view) {
             let around = self.circumstances(peer, &id, cx.core.config.relay);
             self.requests.announced(peer.id, id, around, cx.now);
         }
@@ -135,11 +136,20 @@ impl TxDownload {
         orphan.parents().into_iter().filter(is_missing).collect()
     }
 
-    /// Asks a peer that has an orphan for its parents, as if it had announced them. False if it had its chance or has
-    /// announced too much. Core: `MaybeAddOrphanResolutionCandidate`.
+    /// Whether a peer that has an orphan may be asked for so many parents of it: not if it had its chance or has announced
+    /// too much; nor if many others are asked already, unless it is one of those whom an attacker cannot have many of.
+    fn may_resolve(&self, peer: &Peer, orphan: &Wtxid, parents: usize) -> bool {
+        let others = self.seen.orphans.announcers(orphan);
+        let crowded = others > 0 && !peer.is_preferred() && (others + 1) * parents > MAX_PARENT_REQUESTS;
+        !crowded
+            && self.requests.has_room(peer.id, parents, peer.permissions.relay)
+            && !self.seen.orphans.is_announced_by(orphan, peer.id)
+    }
+
+    /// Asks a peer that has an orphan for its parents, as if it had announced them. False if it may not be asked. Core:
+    /// `MaybeAddOrphanResolutionCandidate`.
     fn ask_for_parents(&mut self, peer: &Peer, orphan: &Wtxid, parents: &[Txid], cx: &mut Cx<'_>) -> bool {
-        let room = self.requests.has_room(peer.id, parents.len(), peer.permissions.relay);
-        if !room || self.seen.orphans.is_announced_by(orphan, peer.id) {
+        if !self.may_resolve(peer, orphan, parents.len()) {
             return false;
         }
         for parent in parents {
@@ -296,7 +306,7 @@ impl TxDownload {
             candidates.extend(self.requests.candidates(one.wtxid.as_byte_array()));
             for peer in candidates.iter().filter_map(|id| peers.get(id)) {
                 if self.ask_for_parents(peer, &one.wtxid, &missing, cx) {
-                    self.seen.orphans.add(one, peer.id);
+                    self.seen.orphans.add(one, peer.id, peer.is_preferred());
                 }
             }
         }
@@ -358,6 +368,12 @@ impl TxDownload {
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn load(&self, peer: PeerId) -> (usize, usize) {
         self.requests.load(peer)
+    }
+
+    /// Announcements of all peers that an attacker can have many of.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn announced_by_many(&self) -> usize {
+        self.requests.announced_by_many()
     }
 
     /// When something is due.

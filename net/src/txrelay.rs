@@ -17,7 +17,7 @@ use bitcoin::{Transaction, Txid, Witness, Wtxid};
 use groat_chain::block::Block;
 use rand::Rng;
 
-use crate::addr::Network;
+use crate::addr::{NetAddr, Network};
 use crate::bloom::BloomFilter;
 use crate::message::{GenTxid, MAX_INV_SZ, Message};
 use crate::peer::{Peer, Peers};
@@ -81,13 +81,21 @@ struct Latest {
     places: Vec<([u8; 32], usize)>,
 }
 
+/// How a peer came: over which network, and to which address of ours. Who came two ways must not see by the times at which
+/// it is told that we are one node. Core: `m_network_key`.
+type Way = (Network, Option<NetAddr>);
+
+fn way(peer: &Peer) -> Way {
+    (peer.network, peer.bind)
+}
+
 /// All that is relayed.
 #[derive(Debug)]
 pub(crate) struct TxRelay {
     log: Log,
-    /// When those who dialled us on a network are told next: all at once, so that many links teach a spy no more. None:
+    /// When those who dialled us the same way are told next: all at once, so that many links teach a spy no more. None:
     /// there is no news for them.
-    inbound: BTreeMap<Network, Option<Micros>>,
+    inbound: BTreeMap<Way, Option<Micros>>,
     /// Peers that we dialled for whom there is no news: no timer runs.
     resting: BTreeSet<PeerId>,
     /// Peers that are told at once, as the operator trusts them.
@@ -143,7 +151,7 @@ impl TxRelay {
     /// as long as if they had gone on all the time, and a peer without news costs nothing.
     pub(crate) fn wake(&mut self, peer: &Peer, cx: &mut Cx<'_>) {
         if peer.kind.is_inbound() {
-            let at = self.inbound.entry(peer.addr.host.network()).or_default();
+            let at = self.inbound.entry(way(peer)).or_default();
             at.get_or_insert_with(|| cx.now + exponential(INBOUND_INVENTORY_BROADCAST_INTERVAL, &mut cx.core.rng));
         } else if cx.core.timers.get(peer.id, Timer::Trickle).is_none() {
             self.resting.remove(&peer.id);
@@ -313,22 +321,16 @@ impl TxRelay {
             self.announce_again(peers, view, cx);
         }
         self.floor.look(peers, view, cx);
-        let due: Vec<Network> = self
-            .inbound
-            .iter()
-            .filter(|(_, at)| at.is_some_and(|at| at <= cx.now))
-            .map(|(network, _)| *network)
-            .collect();
-        for network in due {
-            let member = |peer: &&Peer| {
-                peer.kind.is_inbound() && peer.relay.bit.is_some() && peer.addr.host.network() == network
-            };
+        let is_due = |at: &Option<Micros>| at.is_some_and(|at| at <= cx.now);
+        let due: Vec<Way> = self.inbound.iter().filter(|(_, at)| is_due(at)).map(|(way, _)| *way).collect();
+        for due in due {
+            let member = |peer: &&Peer| peer.kind.is_inbound() && peer.relay.bit.is_some() && way(peer) == due;
             let group: Vec<PeerId> = peers.values().filter(member).map(|peer| peer.id).collect();
             if group.is_empty() {
-                self.inbound.remove(&network);
+                self.inbound.remove(&due);
                 continue;
             }
-            self.inbound.insert(network, None);
+            self.inbound.insert(due, None);
             self.burst(peers, &group, view, cx);
         }
     }

@@ -108,7 +108,7 @@ pub(super) async fn connect(target: &Target, proxies: &Proxies) -> Result<(TcpSt
                 let stream = through(proxy, TargetAddr::Domain(name.as_str().into(), *port)).await?;
                 return Ok((stream, NetAddr { host: NOWHERE, port: *port }));
             }
-            if proxies.no_lookups {
+            if proxies.no_lookups || is_hidden(name) {
                 return Err(Failed { tried: false });
             }
             for addr in resolve(name, *port, MAX_ADDRESSES).await {
@@ -119,6 +119,13 @@ pub(super) async fn connect(target: &Target, proxies: &Proxies) -> Result<(TcpSt
             Err(Failed { tried: true })
         }
     }
+}
+
+/// Whether the name is one of a hidden service, though a wrong one: asked of a name server it would tell whom the operator
+/// looks for (RFC 7686).
+fn is_hidden(name: &str) -> bool {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    [".onion", ".i2p"].iter().any(|end| name.ends_with(end))
 }
 
 /// Addresses of a name, as this machine resolves it; none if it cannot.
@@ -162,4 +169,22 @@ async fn through(proxy: Proxy, target: TargetAddr<'_>) -> Result<TcpStream, Fail
 fn credentials() -> (String, String) {
     let word = || format!("{:016x}", rand::rng().random::<u64>());
     (word(), word())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_name_of_a_hidden_service_is_asked_of_no_name_server() {
+        for (name, hidden) in [
+            ("expyuzz4wqqyqhjn.onion", true),
+            ("Typo.ONION.", true),
+            ("x.b32.i2p", true),
+            ("onion", false),
+            ("onion.example.com", false),
+        ] {
+            assert_eq!(is_hidden(name), hidden, "{name}");
+        }
+    }
 }

@@ -20,6 +20,10 @@ fn orphan(n: u64, spends: &[(u8, u32)], padding: usize) -> Named {
     }))
 }
 
+fn empty(orphan_weight_per_peer: u64, orphan_score: u64) -> Orphans {
+    Orphans::new(&Limits { orphan_weight_per_peer, orphan_score, ..Limits::default() })
+}
+
 fn rng() -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(1)
 }
@@ -50,49 +54,79 @@ fn check(orphans: &Orphans) {
     assert_eq!(orphans.count(), (orphans.all.len(), announcements));
     assert!(orphans.all.values().all(|orphan| !orphan.announcers.is_empty()));
     assert!(orphans.score <= orphans.most_score);
-    assert!(orphans.weight <= orphans.weight_per_peer * (orphans.shares.len() as u64).max(1));
+    let preferred = orphans.shares.values().filter(|share| share.preferred).count() as u64;
+    assert_eq!(orphans.preferred, preferred);
+    let others = orphans.shares.len() as u64 - preferred;
+    let most = preferred * orphans.weight_per_peer + orphans.weight_in_all.min(others * orphans.weight_per_peer);
+    assert!(orphans.weight <= most, "{} of {most}", orphans.weight);
 }
 
 #[test]
 fn a_flood_pushes_out_the_flooders_own_and_nobody_elses() {
-    let mut orphans = Orphans::new(404_000, 30);
+    let mut orphans = empty(404_000, 30);
     let honest: Vec<Named> = (0..5).map(|n| orphan(n, &[(n as u8, 0)], 0)).collect();
-    honest.iter().for_each(|one| orphans.add(one, PeerId(1)));
+    honest.iter().for_each(|one| orphans.add(one, PeerId(1), false));
     for n in 100..1000 {
-        orphans.add(&orphan(n, &[(200, n as u32)], 0), PeerId(2));
+        orphans.add(&orphan(n, &[(200, n as u32)], 0), PeerId(2), false);
         check(&orphans);
     }
     assert!(honest.iter().all(|one| orphans.is_announced_by(&one.wtxid, PeerId(1))));
     assert_eq!(orphans.count(), (30, 30), "the newest of the flood fill the rest");
     assert!(orphans.get(&orphan(999, &[(200, 999)], 0).wtxid).is_some());
     // Announcing the honest ones, too, does not help it to push them out.
-    honest.iter().for_each(|one| orphans.add_announcer(&one.wtxid, PeerId(2)));
-    (1000..2000).for_each(|n| orphans.add(&orphan(n, &[(200, n as u32)], 0), PeerId(2)));
+    honest.iter().for_each(|one| orphans.add_announcer(&one.wtxid, PeerId(2), false));
+    (1000..2000).for_each(|n| orphans.add(&orphan(n, &[(200, n as u32)], 0), PeerId(2), false));
     check(&orphans);
     assert!(honest.iter().all(|one| orphans.is_announced_by(&one.wtxid, PeerId(1))));
 }
 
 #[test]
+fn a_crowd_of_flooders_fills_no_more_than_the_crowds_part_and_takes_nothing_from_dialled_peers() {
+    let limits =
+        Limits { orphan_weight_per_peer: 40_000, orphan_weight_in_all: 100_000, orphan_score: 60, ..Limits::default() };
+    let mut orphans = Orphans::new(&limits);
+    // 20 small ones of a peer that we dialled, one of an honest peer that dialled us.
+    let dialled: Vec<Named> = (0..20).map(|n| orphan(n, &[(n as u8, 0)], 0)).collect();
+    dialled.iter().for_each(|one| orphans.add(one, PeerId(1), true));
+    let inbound = orphan(50, &[(50, 0)], 0);
+    orphans.add(&inbound, PeerId(2), false);
+    for n in 100..1000 {
+        let flooder = PeerId(10 + n % 30);
+        orphans.add(&orphan(n, &[(200, n as u32)], if n % 2 == 0 { 2000 } else { 0 }), flooder, false);
+        check(&orphans);
+    }
+    assert!(dialled.iter().all(|one| orphans.is_announced_by(&one.wtxid, PeerId(1))), "half of the score is theirs");
+    assert!(orphans.is_announced_by(&inbound.wtxid, PeerId(2)), "each peer that dialled us has its part");
+    assert!(orphans.count().0 > 40, "what dialled peers leave the others may use");
+    // Weight: many who dialled us have less each, those whom we dialled have as much as ever.
+    let mut orphans = Orphans::new(&Limits { orphan_score: 3000, ..limits });
+    orphans.add(&orphan(1, &[(1, 0)], 9_000), PeerId(1), true);
+    (100..200).for_each(|n| orphans.add(&orphan(n, &[(2, n as u32)], 1_000), PeerId(n), false));
+    check(&orphans);
+    assert!(orphans.weight > 120_000 && orphans.announcers(&orphan(1, &[(1, 0)], 9_000).wtxid) == 1);
+}
+
+#[test]
 fn many_inputs_and_much_weight_count_for_more() {
     let many: Vec<(u8, u32)> = (0..200).map(|vout| (9, vout)).collect();
-    let mut orphans = Orphans::new(404_000, 30);
-    orphans.add(&orphan(1, &[(1, 0)], 0), PeerId(1));
-    orphans.add(&orphan(2, &many[..100], 0), PeerId(2));
+    let mut orphans = empty(404_000, 30);
+    orphans.add(&orphan(1, &[(1, 0)], 0), PeerId(1), false);
+    orphans.add(&orphan(2, &many[..100], 0), PeerId(2), false);
     assert_eq!(orphans.count().0, 2, "1 and 11 of 30");
-    orphans.add(&orphan(3, &many, 0), PeerId(2));
+    orphans.add(&orphan(3, &many, 0), PeerId(2), false);
     check(&orphans);
     assert_eq!(orphans.count().0, 2, "the oldest of who has most went");
     assert!(orphans.get(&orphan(2, &many[..100], 0).wtxid).is_none());
 
-    let mut orphans = Orphans::new(404_000, 3000);
+    let mut orphans = empty(404_000, 3000);
     let heavy = |n| orphan(n, &[(1, 0)], 90_000);
-    orphans.add(&heavy(1), PeerId(1));
-    orphans.add(&heavy(2), PeerId(1));
+    orphans.add(&heavy(1), PeerId(1), false);
+    orphans.add(&heavy(2), PeerId(1), false);
     check(&orphans);
     assert_eq!(orphans.count().0, 1, "two do not fit into one peer's reserve");
-    orphans.add(&heavy(3), PeerId(2));
+    orphans.add(&heavy(3), PeerId(2), false);
     assert_eq!(orphans.count().0, 2, "each peer brings its own");
-    orphans.add(&orphan(4, &[(1, 0)], 100_000), PeerId(3));
+    orphans.add(&orphan(4, &[(1, 0)], 100_000), PeerId(3), false);
     assert_eq!(orphans.count().0, 2, "no pool takes that much weight");
     orphans.on_gone(PeerId(2));
     check(&orphans);
@@ -101,12 +135,12 @@ fn many_inputs_and_much_weight_count_for_more() {
 
 #[test]
 fn a_parent_makes_its_children_due_once_each() {
-    let mut orphans = Orphans::new(404_000, 3000);
+    let mut orphans = empty(404_000, 3000);
     let (both, other) = (orphan(1, &[(1, 0), (1, 3)], 0), orphan(2, &[(2, 0)], 0));
     for peer in 1..=3 {
-        orphans.add(&both, PeerId(peer));
+        orphans.add(&both, PeerId(peer), false);
     }
-    orphans.add(&other, PeerId(1));
+    orphans.add(&other, PeerId(1), false);
     let parent = Txid::from_byte_array([1; 32]);
     let peers = orphans.on_parent(parent, &mut rng());
     assert_eq!(peers.len(), 1, "one of those who announced it");
@@ -124,21 +158,24 @@ fn a_parent_makes_its_children_due_once_each() {
 
 #[test]
 fn children_of_one_peer_come_newest_first() {
-    let mut orphans = Orphans::new(404_000, 3000);
+    let mut orphans = empty(404_000, 3000);
     let children: Vec<Named> = (0..3).map(|n| orphan(n, &[(1, 0)], 0)).collect();
-    children.iter().for_each(|one| orphans.add(one, PeerId(1)));
-    orphans.add(&orphan(7, &[(2, 0)], 0), PeerId(1));
-    orphans.add(&orphan(8, &[(1, 0)], 0), PeerId(2));
+    children.iter().for_each(|one| orphans.add(one, PeerId(1), false));
+    orphans.add(&orphan(7, &[(2, 0)], 0), PeerId(1), false);
+    orphans.add(&orphan(8, &[(1, 0)], 0), PeerId(2), false);
     let found = orphans.children(Txid::from_byte_array([1; 32]), PeerId(1));
     let expected: Vec<Wtxid> = children.iter().rev().map(|one| one.wtxid).collect();
     assert_eq!(found.map(|one| one.wtxid).collect::<Vec<_>>(), expected);
+    // Who sends the parent again and again does not have thousands looked through each time.
+    (0..MAX_LOOKED_THROUGH as u64).for_each(|n| orphans.add(&orphan(100 + n, &[(2, 0)], 0), PeerId(1), false));
+    assert_eq!(orphans.children(Txid::from_byte_array([1; 32]), PeerId(1)).count(), 0);
 }
 
 #[test]
 fn a_block_takes_what_it_has_and_what_conflicts_with_it() {
-    let mut orphans = Orphans::new(404_000, 3000);
+    let mut orphans = empty(404_000, 3000);
     let (inside, conflict, free) = (orphan(1, &[(1, 0)], 0), orphan(2, &[(1, 0), (5, 1)], 0), orphan(3, &[(1, 1)], 0));
-    [&inside, &conflict, &free].into_iter().for_each(|one| orphans.add(one, PeerId(1)));
+    [&inside, &conflict, &free].into_iter().for_each(|one| orphans.add(one, PeerId(1), false));
     let genesis = bitcoin::constants::genesis_block(bitcoin::Network::Regtest);
     let block = Block {
         header: genesis.header,
@@ -160,14 +197,16 @@ proptest! {
     fn whatever_happens_the_sums_and_the_bounds_hold(
         steps in prop::collection::vec((0..6u8, 0..20u64, 1..5u64, 0..30usize), 1..200)
     ) {
-        let mut orphans = Orphans::new(4000, 12);
+        let limits =
+            Limits { orphan_weight_per_peer: 4000, orphan_weight_in_all: 6000, orphan_score: 12, ..Limits::default() };
+        let mut orphans = Orphans::new(&limits);
         let mut rng = rng();
         for (what, n, peer, size) in steps {
             let spends: Vec<(u8, u32)> = (0..=size as u32 / 2).map(|vout| ((n % 3) as u8, vout)).collect();
             let one = orphan(n, &spends, size * 10);
             match what {
-                0..=1 => orphans.add(&one, PeerId(peer)),
-                2 => orphans.add_announcer(&one.wtxid, PeerId(peer)),
+                0..=1 => orphans.add(&one, PeerId(peer), peer == 1),
+                2 => orphans.add_announcer(&one.wtxid, PeerId(peer), peer == 1),
                 3 => drop(orphans.erase(&one.wtxid)),
                 4 => drop(orphans.on_parent(Txid::from_byte_array([(n % 3) as u8; 32]), &mut rng)),
                 _ if n < 3 => orphans.on_gone(PeerId(peer)),

@@ -44,7 +44,9 @@ pub(crate) struct Core {
     pub(super) next_token: u64,
     pub(super) pending: BTreeMap<Token, (PeerId, Pending)>,
     pub(super) closing: Vec<PeerId>,
-    /// When an inbound peer last had to go for another.
+    /// Bytes of all peers' messages that wait for their turn.
+    pub(super) inbox_bytes: usize,
+    /// When an inbound peer was last looked for that has to go for another.
     pub(crate) evicted: Option<Micros>,
 }
 

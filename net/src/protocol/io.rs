@@ -322,6 +322,8 @@ pub enum Reason {
     Discouraged,
     /// There is no room, and nobody who would have to go for it.
     NoSlot,
+    /// More of its messages wait than of any other peer, and there are too many in all.
+    TooMuchWaits,
     /// Another one gets its place.
     Evicted,
     /// There were more outbound links than needed, and it was the least useful.

@@ -46,6 +46,7 @@ impl Protocol {
         if !peer.kind.is_inbound() {
             self.dialling.wake(now);
         }
+        self.core.inbox_bytes -= peer.inbox_bytes;
         self.core.timers.forget(id);
         self.core.dialled.remove(&peer.nonce);
         self.headers.on_gone(&peer);

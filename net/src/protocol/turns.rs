@@ -25,11 +25,26 @@ impl Protocol {
             self.route(id, message, now, view, out);
             return self.go_on(id, now, view, out);
         }
-        peer.inbox_bytes += wire_len;
-        peer.inbox.push_back((message, wire_len));
+        // Also a message without contents takes memory.
+        let bytes = wire_len + size_of::<Message>();
+        peer.inbox_bytes += bytes;
+        peer.inbox.push_back((message, bytes));
         if peer.inbox_bytes > limits.inbox_bytes && !peer.paused {
             peer.paused = true;
             out.push(Output::PauseRead(id));
+        }
+        self.core.inbox_bytes += bytes;
+        if self.core.inbox_bytes > self.core.config.limits.inbox_bytes_in_all {
+            self.lighten(now, out);
+        }
+    }
+
+    /// Ends the link of the peer whose messages take most, of those that dialled us.
+    fn lighten(&mut self, now: Micros, out: &mut Vec<Output>) {
+        let may_go = |peer: &&mut Peer| peer.kind.is_inbound() && !peer.permissions.no_ban && peer.closing.is_none();
+        let heaviest = self.peers.values_mut().filter(may_go).max_by_key(|peer| (peer.inbox_bytes, peer.id));
+        if let Some(peer) = heaviest.filter(|peer| peer.inbox_bytes > 0) {
+            Cx { now, core: &mut self.core, out }.disconnect(peer, Reason::TooMuchWaits);
         }
     }
 
@@ -60,8 +75,9 @@ impl Protocol {
             if peer.awaited > 0 {
                 return;
             }
-            let Some((message, wire_len)) = peer.inbox.pop_front() else { return };
-            peer.inbox_bytes -= wire_len;
+            let Some((message, bytes)) = peer.inbox.pop_front() else { return peer.rest() };
+            peer.inbox_bytes -= bytes;
+            self.core.inbox_bytes -= bytes;
             self.route(id, message, now, view, out);
         }
     }

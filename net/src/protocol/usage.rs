@@ -35,6 +35,14 @@ impl Protocol {
                 return Some(format!("peer {}: {is} {what}, at most {most}", peer.id.0));
             }
         }
+        let (announced, most) = (self.download.announced_by_many(), limits.announced_in_all);
+        if announced > most {
+            return Some(format!("{announced} announcements of peers that dialled us, at most {most}"));
+        }
+        let waiting: usize = self.peers.values().map(|peer| peer.inbox_bytes).sum();
+        if waiting != self.core.inbox_bytes {
+            return Some(format!("{waiting} bytes wait and {} are counted", self.core.inbox_bytes));
+        }
         let log = self.relay.log_length();
         (log > limits.transaction_log).then(|| format!("{log} entries in the log of transactions"))
     }

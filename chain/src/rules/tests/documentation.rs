@@ -78,7 +78,8 @@ fn module(path: &str) -> String {
 /// The tests of the rules speak of limits by their names: here is what they are.
 #[test]
 fn constants_have_cores_values() {
-    use crate::rules::{block::*, connect::*, deployment::*, header::*, inputs::*, sigops::*, transaction::*};
+    use crate::rules::{branch::*, commitment::*, connect::*, deployment::*, header::*, inputs::*, limits::*};
+    use crate::script::*;
     assert_eq!((MEDIAN_TIME_SPAN, MAX_FUTURE_BLOCK_TIME, MAX_TIMEWARP), (11, 7_200, 600));
     assert_eq!((MAX_BLOCK_WEIGHT, WITNESS_SCALE_FACTOR, MINIMUM_WITNESS_COMMITMENT), (4_000_000, 4, 38));
     assert_eq!(WITNESS_COMMITMENT_HEAD, [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed]);

@@ -97,7 +97,48 @@ fn a_peer_that_sends_too_much_meanwhile_is_not_read() {
     assert!(world.nodes[0].paused.is_empty());
     let heard = world.heard(own);
     let pongs = heard.iter().filter(|message| matches!(***message, Message::Pong(_))).count();
-    assert_eq!((pongs, world.nodes[0].pauses), (9000, 1));
+    assert_eq!(pongs, 9000);
+    use bitcoin::hashes::Hash;
+    // What waited took memory, and so did what was asked for. Neither is kept.
+    let unknown = bitcoin::p2p::message_blockdata::Inventory::WTx(bitcoin::Wtxid::from_byte_array([1; 32]));
+    world.say(own, Message::GetData(vec![unknown; crate::message::MAX_INV_SZ]));
+    world.run_for(MINUTE);
+    let peer = world.nodes[0].protocol.peer(theirs).expect("the link goes on");
+    assert_eq!((peer.inbox.len(), peer.wanted.len()), (0, 0));
+    assert!(peer.inbox.capacity() <= 16, "room for {} messages", peer.inbox.capacity());
+    assert!(peer.wanted.capacity() <= 16, "room for {} wishes", peer.wanted.capacity());
+}
+
+/// A message may be 4 MB long and waits whole.
+#[test]
+fn of_those_who_have_most_waiting_one_goes_when_it_is_too_much_in_all() {
+    let params = params();
+    let chain = mine(&params, 10);
+    let mut world = World::new(1, when(&params, 10));
+    let mut config = World::config(&params);
+    config.limits.inbox_bytes_in_all = 100_000;
+    world.add(config, Chain::new(params.clone()));
+    world.nodes[0].chain.load(&chain);
+    world.nodes[0].ledger_time = 60 * MINUTE;
+    let no_ban = Permissions { no_ban: true, ..Permissions::default() };
+    let trusted = befriend(&mut world, LinkKind::Inbound, no_ban);
+    let friends: Vec<(PeerId, PeerId)> = (0..4).map(|_| inbound(&mut world)).collect();
+    let say = |world: &mut World, (own, _): (PeerId, PeerId), bytes: usize| {
+        // The answer waits for the disk, and what follows for the answer.
+        let item = bitcoin::p2p::message_blockdata::Inventory::WitnessBlock(chain[0].hash);
+        world.say(own, Message::GetData(vec![item]));
+        world.say(own, Message::Unknown { name: "x".into(), payload: vec![0; bytes] });
+        world.run_for(SECOND);
+    };
+    say(&mut world, trusted, 60_000);
+    say(&mut world, friends[0], 10_000);
+    say(&mut world, friends[1], 20_000);
+    assert_eq!(world.nodes[0].ended, []);
+    say(&mut world, friends[2], 15_000);
+    assert_eq!(reason(&world, friends[1].1), Some(Reason::TooMuchWaits), "the one who has most");
+    say(&mut world, friends[3], 5_000);
+    assert_eq!(world.nodes[0].ended.len(), 1, "the others fit");
+    assert!(!discouraged(&world, friends[1].1), "it broke no rule");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::transactions::*;
 use super::*;
 use crate::protocol::{Input, Policy};
+use bitcoin::hashes::Hash;
 use bitcoin::p2p::message_blockdata::Inventory;
 use bitcoin::{OutPoint, Transaction, TxIn, Txid};
 use groat_chain::block::Block;
@@ -84,6 +85,49 @@ fn a_later_announcer_of_an_orphan_is_asked_for_its_parents_not_for_it() {
     assert_eq!(orphans(&world), (1, 2));
     let asked = [friends[1].0, late].map(|own| wanted(&answer_pings(&mut world, own)));
     assert_eq!(asked.concat(), [by_txid(&parent)]);
+}
+
+/// Else each of fifty thousand announcements in one message would have its parents looked up again.
+#[test]
+fn an_orphan_is_looked_through_once_for_each_who_announces_it() {
+    let (mut world, friends) = node_with_friends(&TWO);
+    let mut parent = (*tx(1, 2000)).clone();
+    parent.input[0].witness.push([1]);
+    world.nodes[0].chain.refused.insert(parent.compute_wtxid(), Rejection::BadTxnsNonstandardInputs);
+    let orphan = child(&[&parent], 2, 2000);
+    world.say(friends[0].0, Message::Tx(orphan.clone()));
+    world.run_for(SECOND);
+    world.say(friends[0].0, Message::Tx(Arc::new(parent)));
+    world.run_for(SECOND);
+    assert_eq!(orphans(&world), (1, 1), "its parent was refused after it came");
+    world.say(friends[1].0, Message::Inv(vec![item(&orphan); 3]));
+    world.run_for(5 * SECOND);
+    assert_eq!(orphans(&world), (1, 2), "though nothing is asked for, it is written down who has it");
+    assert_eq!(wanted(&answer_pings(&mut world, friends[1].0)), []);
+}
+
+#[test]
+fn of_the_many_who_announce_an_orphan_with_thousands_of_parents_few_are_asked() {
+    let mut kinds = [LinkKind::Inbound; 12];
+    kinds[..2].fill(LinkKind::OutboundFull);
+    let (mut world, friends) = node_with_friends(&kinds);
+    let mut orphan = (*tx(1, 2000)).clone();
+    let parent = |n: u32| Txid::from_byte_array(bitcoin::hashes::sha256::Hash::hash(&n.to_le_bytes()).to_byte_array());
+    let spends = |n| TxIn { previous_output: OutPoint { txid: parent(n), vout: 0 }, ..TxIn::default() };
+    orphan.input = (0..2000).map(spends).collect();
+    let orphan = Arc::new(orphan);
+    for (own, _) in &friends[1..] {
+        world.say(*own, Message::Inv(vec![item(&orphan)]));
+    }
+    world.run_for(SECOND);
+    world.say(friends[1].0, Message::Tx(orphan.clone()));
+    world.run_for(SECOND);
+    assert_eq!(orphans(&world), (1, 5), "five times two thousand parents");
+    world.say(friends[0].0, Message::Inv(vec![item(&orphan)]));
+    world.run_for(SECOND);
+    assert_eq!(orphans(&world), (1, 6), "a peer that we dialled comes on top");
+    let asked = friends.iter().filter(|(_, theirs)| world.nodes[0].protocol.load(*theirs).0 >= 2000).count();
+    assert_eq!(asked, 6);
 }
 
 #[test]

@@ -303,6 +303,20 @@ fn a_storm_drives_out_one_peer_in_a_second_by_our_own_policy() {
 }
 
 #[test]
+fn in_a_house_of_thousands_a_storm_costs_no_look_through_all_for_each_who_comes() {
+    let (mut world, _) = full_house(1001, false, Policy::Core);
+    let evicted = |world: &World| world.nodes[0].ended.iter().filter(|end| end.1 == Reason::Evicted).count();
+    for rounds in 1..=3 {
+        for _ in 0..40 {
+            world.speak_to(0, LinkKind::Inbound, Permissions::default());
+        }
+        assert_eq!(evicted(&world), rounds, "one of forty who come at once drives somebody out");
+        world.run_for(Duration::from_millis(20));
+    }
+    assert_eq!(world.nodes[0].protocol.peers().count(), 1001);
+}
+
+#[test]
 fn where_all_are_protected_newcomers_are_refused() {
     let (mut world, _) = full_house(20, true, Policy::Core);
     let (own, theirs) = inbound(&mut world);

@@ -1,8 +1,12 @@
 //! Transactions on their way: announced, asked for, served; liars, spies, and those who want none.
 
+use std::collections::BTreeSet;
+
 use super::*;
+use crate::addr::Network;
 use crate::message::Kind;
 use crate::protocol::{Command, Config, Input, Policy};
+use crate::sim::ends::Party;
 use bitcoin::p2p::message_blockdata::Inventory;
 use bitcoin::{ScriptBuf, Transaction, Wtxid, absolute, transaction};
 use groat_chain::rejection::Rejection;
@@ -104,6 +108,40 @@ fn the_best_are_announced_first_and_each_peer_is_told_once() {
         let expected: Vec<Wtxid> = (0..100).rev().map(|n| tx(n, 1000 + n as u32).compute_wtxid()).collect();
         assert_eq!(told, expected);
     }
+}
+
+/// A spy who dials an onion service and a public address could else tell by the times that one node has both.
+#[test]
+fn those_who_dial_us_are_told_together_only_if_they_came_the_same_way() {
+    let (mut world, _) = node_with_friends(&[]);
+    let own = |last| Some(NetAddr { host: Host::V4([9, 9, 9, last]), port: 8333 });
+    let ways = [(Network::Ipv4, own(1)), (Network::Ipv4, own(1)), (Network::Onion, own(1)), (Network::Ipv4, own(2))];
+    let ends = ways.map(|way| {
+        let (own, theirs) = world.pair(Party::Test, Party::Node(0), Link::of(Duration::from_millis(1)));
+        let (addr, (network, bind)) = (NetAddr { host: Host::V4([127, 0, 0, 1]), port: 50_000 }, way);
+        let permissions = Permissions::default();
+        world.tell(0, Input::Connected { peer: theirs, addr, kind: LinkKind::Inbound, permissions, network, bind });
+        world.say(own, Message::Version(Box::new(hello(FULL))));
+        world.say(own, Message::WtxidRelay);
+        world.say(own, Message::Verack);
+        own
+    });
+    world.run_for(MINUTE);
+    ends.iter().for_each(|own| drop(answer_pings(&mut world, *own)));
+    world.give_tx(0, tx(1, 2000));
+    let mut told = [None; 4];
+    for tenth in 0..600 {
+        world.run_for(SECOND / 10);
+        for (own, told) in ends.iter().zip(&mut told) {
+            if !invs(&answer_pings(&mut world, *own)).is_empty() {
+                *told = Some(tenth);
+            }
+        }
+    }
+    assert!(told.iter().all(Option::is_some), "{told:?}");
+    assert_eq!(told[0], told[1], "both came the same way");
+    let others: BTreeSet<_> = told.iter().collect();
+    assert_eq!(others.len(), 3, "each way has a time of its own: {told:?}");
 }
 
 #[test]
