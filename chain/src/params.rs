@@ -190,7 +190,7 @@ impl Deployment {
     /// A `timeout` that never comes.
     pub(crate) const NO_TIMEOUT: i64 = i64::MAX;
     /// A `start_time`: active from the first block.
-    pub(crate) const ALWAYS_ACTIVE: i64 = -1;
+    pub const ALWAYS_ACTIVE: i64 = -1;
     /// A `start_time`: never active.
     pub const NEVER_ACTIVE: i64 = -2;
 }

@@ -13,13 +13,13 @@ use crate::coins::Coin;
 /// Taproot only: no hash type byte; commits to the same as [`SIGHASH_ALL`].
 pub const SIGHASH_DEFAULT: u8 = 0;
 /// Commits to every output.
-pub(crate) const SIGHASH_ALL: u8 = 1;
+pub const SIGHASH_ALL: u8 = 1;
 /// Commits to no output.
 pub const SIGHASH_NONE: u8 = 2;
 /// Commits to the output at the input's own position.
-pub(crate) const SIGHASH_SINGLE: u8 = 3;
+pub const SIGHASH_SINGLE: u8 = 3;
 /// Added to another type: commits to no other input.
-pub(crate) const SIGHASH_ANYONECANPAY: u8 = 0x80;
+pub const SIGHASH_ANYONECANPAY: u8 = 0x80;
 
 /// By which rules a script is executed and its signatures hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
