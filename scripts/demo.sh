@@ -22,7 +22,7 @@ finish() {
   trap - EXIT
   set +e
   local said
-  said=$(tail -n 1 "$work/said" 2>/dev/null | sed 's/^{"error":"\(.*\)","exit_code":[0-9]*}$/\1/; s/^error: //')
+  said=$(sed -n 's/^{"error":"\(.*\)","exit_code":[0-9]*}$/\1/p; s/^error: //p' "$work/said" 2>/dev/null | tail -n 1)
   if [ "$status" = 0 ] && [ -n "$keep" ]; then exit 0; fi
   [ ! -e "$work/net/demo/nodes.json" ] || groat net down --json >/dev/null 2>&1
   rm -rf "$work"
@@ -50,7 +50,7 @@ wait_for() {
   local what="$1" end=$((SECONDS + 60))
   shift
   until "$@"; do
-    [ "$SECONDS" -lt "$end" ] || { echo "within a minute this did not come: $what" >>"$work/said"; return 1; }
+    [ "$SECONDS" -lt "$end" ] || { echo "error: within a minute this did not come: $what" >>"$work/said"; return 1; }
     sleep 0.1
   done
 }
@@ -106,7 +106,7 @@ shown "a payment in the mempool of every node"
 step "She raises the fee: groat bump $payment --feerate 10"
 payment=$(wallet 1 bump "$payment" --feerate 10 | field txid)
 wait_for "the payment is in a block on every node" on_all mined "$payment"
-wait_for "Bob has 2.5 BTC" has 2 250000000
+wait_for "Bob has 2.5 BTC" wait_for "Bob has 2.5 BTC, and no more" has 2 250000000
 say "$payment" "replaced it, and is in a block on node 0, node 1 and node 2: Bob has 2.5 BTC"
 shown "its replacement in a block on every node"
 
@@ -117,7 +117,7 @@ fork=$(height 2)
 payment=$(wallet 1 send "$bob" 1btc --feerate 10 | field txid)
 wait_for "the payment is in a block at node 1" mined 1 "$payment"
 wait_for "the other side has more work" [ "$(height 1)" -gt "$fork" ]
-has 2 250000000
+wait_for "Bob has 2.5 BTC, and no more" has 2 250000000
 say "node 2 mined block $fork by itself; nodes 0 and 1 are at block $(height 1), and there Ann paid Bob 1 BTC more" \
   "Bob, at node 2, knows nothing of it: he has 2.5 BTC"
 shown "a network in two parts, each with a chain of its own"
@@ -145,7 +145,7 @@ cat <<END
 The network stays up, in $work. To try it out:
     export PATH="$CARGO_TARGET_DIR/release:\$PATH" GROAT_DATADIR=$work
     groat net status
-    groat net pay $ann 1btc --feerate 10
+    groat net pay $ann 1btc --feerate 10    # this miner takes 5 sat/vB or more
     groat balance --chain $work/demo.toml --datadir $work/net/demo/node1 --rpc 127.0.0.1:${rpc[1]}
 In a browser, or with curl:
     $(sed -n 's/.*serving metrics on //p' "$work/net/demo/node1/demo/debug.log") and /healthy there
