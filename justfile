@@ -9,8 +9,8 @@ test *ARGS:
     scripts/test.sh {{ARGS}}
 
 # show what Groat does
-demo:
-    scripts/demo.sh
+demo *ARGS:
+    scripts/demo.sh {{ARGS}}
 
 # measure against Bitcoin Core
 bench WHAT:
