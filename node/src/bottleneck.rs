@@ -26,9 +26,19 @@ enum At {
     Cpu,
 }
 
-/// The looks of the last minute: what it was at, and the height of the tip.
+/// What was seen in one look.
+#[derive(Clone, Copy)]
+struct Look {
+    at: At,
+    /// Height of the tip.
+    height: u32,
+    /// Height of the best header.
+    headers: u32,
+}
+
+/// The looks of the last minute.
 #[derive(Default)]
-pub struct Bottleneck(Mutex<VecDeque<(At, u32)>>);
+pub struct Bottleneck(Mutex<VecDeque<Look>>);
 
 /// Parts of the ledger's time, 0 to 1; all 0 where nothing is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -42,27 +52,31 @@ pub struct Shares {
 }
 
 impl Bottleneck {
-    fn add(&self, at: At, height: u32) {
+    fn add(&self, look: Look) {
         let mut looks = self.0.lock();
         if looks.len() == MAX_LOOKS {
             looks.pop_front();
         }
-        looks.push_back((at, height));
+        looks.push_back(look);
     }
 
     /// What the last minute went into.
     pub fn shares(&self) -> Shares {
         let looks = self.0.lock();
-        let part = |wanted| looks.iter().filter(|(at, _)| *at == wanted).count() as f64 / looks.len().max(1) as f64;
+        let part = |wanted| looks.iter().filter(|look| look.at == wanted).count() as f64 / looks.len().max(1) as f64;
         Shares { peers: part(At::Peers), disk: part(At::Disk), cpu: part(At::Cpu) }
     }
 
-    /// Seconds that so many more blocks take at the pace of the last minute.
-    pub fn seconds_for(&self, blocks: f64) -> Option<u64> {
+    /// Seconds that the rest takes at the pace of the last minute: the blocks of the headers that are known, or, while
+    /// further headers come, `blocks`.
+    pub fn seconds_left(&self, blocks: f64) -> Option<u64> {
         let looks = self.0.lock();
-        let (first, last) = (looks.front()?.1, looks.back()?.1);
+        let (first, last) = (looks.front()?, looks.back()?);
+        let known = f64::from(last.headers.saturating_sub(last.height));
+        let blocks = if last.headers > first.headers { blocks.max(known) } else { known };
         let span = INTERVAL.as_secs_f64() * (looks.len() - 1) as f64;
-        (last > first).then(|| (blocks * span / f64::from(last - first)) as u64)
+        let made = last.height.saturating_sub(first.height);
+        (made > 0).then(|| (blocks * span / f64::from(made)) as u64)
     }
 }
 
@@ -78,11 +92,11 @@ pub async fn watch(
         ledger = ledger.or_else(|| threads("ledger").pop());
         let at = if queue.is_idle() { Some(At::Peers) } else { ledger.as_deref().and_then(what_of) };
         if let Some(at) = at {
-            let height = {
+            let [height, headers] = {
                 let tree = tree.read();
-                tree.node(tree.tip()).height
+                [tree.tip(), tree.best_header()].map(|id| tree.node(id).height)
             };
-            bottleneck.add(at, height);
+            bottleneck.add(Look { at, height, headers });
         }
     }
 }
@@ -142,20 +156,16 @@ mod tests {
     #[test]
     fn the_last_minute_counts() {
         let looks = Bottleneck::default();
-        assert_eq!((looks.shares(), looks.seconds_for(5.0)), (Shares::default(), None));
-        for height in 0..MAX_LOOKS as u32 {
-            looks.add(At::Cpu, height);
-        }
-        for height in 0..60 {
-            looks.add(At::Disk, 240 + height);
-        }
-        for height in 60..120 {
-            looks.add(At::Peers, 240 + height);
+        assert_eq!((looks.shares(), looks.seconds_left(5.0)), (Shares::default(), None));
+        for (from, to, at) in [(0, 240, At::Cpu), (240, 300, At::Disk), (300, 360, At::Peers)] {
+            (from..to).for_each(|height| looks.add(Look { at, height, headers: 759 }));
         }
         assert_eq!(looks.0.lock().len(), MAX_LOOKS, "looks at the cap");
         assert_eq!(looks.shares(), Shares { peers: 0.25, disk: 0.25, cpu: 0.5 });
-        // One block a look, four looks a second.
-        assert_eq!(looks.seconds_for(400.0), Some(100));
+        // One block a look, four looks a second; 400 blocks to go, until further headers come.
+        assert_eq!(looks.seconds_left(4000.0), Some(100));
+        looks.add(Look { at: At::Cpu, height: 360, headers: 760 });
+        assert_eq!(looks.seconds_left(4000.0), Some(1000));
     }
 
     #[test]

@@ -370,6 +370,29 @@ fn a_missing_groatd_is_told() {
     assert!(said.starts_with("error: there is no groatd beside") && !output.status.success(), "{said}");
 }
 
+#[test]
+fn a_bump_takes_coins_that_are_mature_on_their_network() {
+    let (folder, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let folder = folder.path();
+    let file = new(folder, "quick", &["--maturity", "5"]);
+    std::fs::write(folder.join("password"), "word\n").unwrap();
+    let node = Running::start(&Groatd::new(&file, data.path()), &["--connect=0"]);
+    let (rpc, cookie) = (node.rpc.address().to_string(), data.path().join("quick/.cookie").display().to_string());
+    let secret = folder.join("password").display().to_string();
+    let wallet = |arguments: &[&str]| {
+        let place = ["--chain", &file, "--rpc", &rpc, "--rpc-cookie", &cookie, "--password-file", &secret, "--yes"];
+        ask(folder, &[arguments, &place].concat())
+    };
+    let address = wallet(&["create", "rich"])["address"].clone();
+    call(&node, "generatetoaddress", json!([7, address]));
+    // One of the three mature coins pays it; what is left of that is too little for the higher fee.
+    let sent = wallet(&["send", ELSEWHERE, "49.9999btc"]);
+    let raised = wallet(&["bump", sent["txid"].as_str().unwrap(), "--feerate", "200"]);
+    let transaction = call(&node, "getrawtransaction", json!([raised["txid"], 1]));
+    assert_eq!(transaction["vin"].as_array().unwrap().len(), 2, "inputs: {transaction}; {}", repeat());
+    node.stop();
+}
+
 /// Five nodes, a miner, payments, a partition and a restart; `GROAT_SOAK` seconds long. All agree in the end.
 #[test]
 fn a_network_of_five_agrees_after_a_partition_and_a_restart() {

@@ -161,7 +161,9 @@ impl Status {
     /// What the ledger's time went into, in percent: waiting for peers, the disk, the processor.
     fn shares(&self) -> Option<[f64; 3]> {
         let share = |key: &str| self.own[key].as_f64().map(|part| (part * 100.0).round());
-        Some([share("wait_peers_ratio")?, share("wait_disk_ratio")?, share("busy_cpu_ratio")?])
+        let shares = [share("wait_peers_ratio")?, share("wait_disk_ratio")?, share("busy_cpu_ratio")?];
+        // At first there is nothing to tell.
+        (shares != [0.0; 3]).then_some(shares)
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -233,7 +235,11 @@ impl Status {
             ),
         );
         if self.syncing() {
-            let percent = self.chain["verificationprogress"].as_f64().unwrap_or(0.0) * 100.0;
+            // groatd's progress is that of blocks, too, but counts those that are not even known yet.
+            let percent = match self.own.is_null() {
+                true => self.chain["verificationprogress"].as_f64().unwrap_or(0.0) * 100.0,
+                false => blocks as f64 * 100.0 / headers.max(1) as f64,
+            };
             let left =
                 self.left.map_or_else(|| "time left not known yet".to_owned(), |left| format!("{} left", span(left)));
             line("Sync", format!("{percent:.1} %, block {} of {}, {left}", grouped(blocks), grouped(headers)));

@@ -151,7 +151,7 @@ impl Numbers {
         let median_time = median_time_past(&tree.branch(tree.tip()));
         let progress = blockchain::progress(&tree, node.params().spacing);
         let to_come = f64::from(tip.height) / progress.max(f64::MIN_POSITIVE) - f64::from(tip.height);
-        let left = Some(to_come).filter(|_| initial_download).and_then(|blocks| node.bottleneck().seconds_for(blocks));
+        let left = Some(to_come).filter(|_| initial_download).and_then(|blocks| node.bottleneck().seconds_left(blocks));
         Ok(Numbers {
             height: tip.height,
             headers: best.height,
