@@ -9,8 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use bitcoin::consensus::encode::serialize_hex;
+use bitcoin::{OutPoint, ScriptBuf, Witness};
 use groat_tests::bitcoind::{Rpc, read_answer};
 use groat_tests::groatd::repeat;
+use groat_tests::regtest;
 use serde_json::{Value, json};
 
 use crate::wallet::{COIN, ELSEWHERE, Groat, Node, PASSWORD, on_groatd, two_wallets};
@@ -347,5 +350,56 @@ fn no_secret_is_in_the_files_but_encrypted() {
             checked.fetch_add(1, Ordering::Relaxed);
         });
         assert!(checked.into_inner() >= 6);
+    });
+}
+
+/// A wallet made anew sees what waits as the old one does, though the mempool is looked at in parts, and a payment may
+/// stand in a later part than the one that spends it.
+#[test]
+fn a_first_look_at_a_full_mempool_finds_payments_in_any_order() {
+    on_groatd(|node| {
+        let groat = two_wallets(node);
+        let anyone = ScriptBuf::from_bytes(vec![0x51]);
+        let unlocked = ScriptBuf::new_p2wsh(&anyone.wscript_hash());
+        let address = bitcoin::Address::from_script(&unlocked, bitcoin::Network::Regtest).unwrap().to_string();
+        let hash = node.mine(1, &address).remove(0);
+        node.mine(6, &groat.address("rich"));
+        node.mine(100, ELSEWHERE);
+
+        let spend = |outpoint: OutPoint, outputs: Vec<bitcoin::TxOut>| {
+            let mut input = regtest::unsigned(outpoint);
+            input.witness = Witness::from_slice(&[anyone.as_bytes()]);
+            let made = regtest::transaction(vec![input], outputs);
+            node.call("sendrawtransaction", json!([serialize_hex(&made)]));
+            made.compute_txid()
+        };
+        let mined = node.call("getblock", json!([hash, 1]))["tx"][0].as_str().unwrap().parse().unwrap();
+        let strangers = 250;
+        let each = regtest::subsidy(102).to_sat() / (strangers + 1);
+        let fan = spend(OutPoint::new(mined, 0), vec![regtest::output(each, unlocked.clone()); strangers as usize]);
+        node.mine(1, ELSEWHERE);
+        for vout in 0..strangers as u32 {
+            spend(OutPoint::new(fan, vout), vec![regtest::output(each - 1000, unlocked.clone())]);
+        }
+        // Each coin pays, and then what came back of it pays all.
+        let coins = groat.json("rich", &["coins"])["coins"].clone();
+        for coin in coins.as_array().unwrap() {
+            groat.json("rich", &["send", ELSEWHERE, "1btc", "--from", coin["outpoint"].as_str().unwrap()]);
+        }
+        let coins = groat.json("rich", &["coins"])["coins"].clone();
+        for coin in coins.as_array().unwrap() {
+            groat.json("rich", &["send", ELSEWHERE, "max", "--from", coin["outpoint"].as_str().unwrap()]);
+        }
+        assert_eq!(groat.balance("rich"), [0, 0, 0]);
+        let words = groat.file("words", &groat.words("rich"));
+        groat.json("again", &["restore", "again", "--words-file", &words]);
+        assert_eq!(groat.balance("again"), [0, 0, 0], "expected: what was spent is not taken for there");
+        let ids = |wallet: &str| {
+            let said = groat.json(wallet, &["history"]);
+            let all = said["transactions"].as_array().unwrap().iter();
+            all.map(|entry| entry["txid"].to_string()).collect::<std::collections::BTreeSet<_>>()
+        };
+        assert_eq!(ids("again"), ids("rich"));
+        assert_eq!(ids("again").len(), 3 * 7, "expected: mined, paid, paid on");
     });
 }

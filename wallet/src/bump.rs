@@ -161,10 +161,12 @@ pub fn cancel(session: &Session, txid: &str, fee: &FeeOptions) -> Result<()> {
     check_rise(&store, &waiting, rate)?;
     let old = store.wallet.calculate_fee(&waiting.transaction).doing("compute the fee")?;
     let home = store.wallet.next_unused_address(KeychainKind::Internal).address.script_pubkey();
+    // It is smaller than what it replaces, and must still pay more than that.
+    let least = old + INCREMENT.fee_wu(waiting.transaction.weight()).unwrap_or(old);
     let psbt = match returning(&mut store, &waiting, &home, Fee::Rate(rate)) {
-        // It is smaller than what it replaces, and must still pay more than that.
-        Err(bdk_wallet::error::CreateTxError::FeeTooLow { .. }) => {
-            returning(&mut store, &waiting, &home, Fee::Least(old))
+        Ok(psbt) if build::fee_of(&psbt)? >= least.to_sat() => Ok(psbt),
+        Ok(_) | Err(bdk_wallet::error::CreateTxError::FeeTooLow { .. }) => {
+            returning(&mut store, &waiting, &home, Fee::Absolute(least))
         }
         other => other,
     }
@@ -175,8 +177,7 @@ pub fn cancel(session: &Session, txid: &str, fee: &FeeOptions) -> Result<()> {
 /// How a returning transaction is paid for.
 enum Fee {
     Rate(FeeRate),
-    /// More than this one, by what its own size takes.
-    Least(Amount),
+    Absolute(Amount),
 }
 
 /// A transaction with the inputs of `waiting`, to `home`.
@@ -186,13 +187,12 @@ fn returning(
     home: &bitcoin::Script,
     fee: Fee,
 ) -> std::result::Result<Psbt, bdk_wallet::error::CreateTxError> {
-    let weight = waiting.transaction.weight();
     let mut builder =
         store.wallet.build_fee_bump(waiting.txid).map_err(|_| bdk_wallet::error::CreateTxError::UnknownUtxo)?;
     builder.set_recipients(Vec::new()).drain_to(home.to_owned()).manually_selected_only();
     match fee {
         Fee::Rate(rate) => builder.fee_rate(rate),
-        Fee::Least(old) => builder.fee_absolute(old + INCREMENT.fee_wu(weight).unwrap_or(old)),
+        Fee::Absolute(fee) => builder.fee_absolute(fee),
     };
     builder.finish()
 }

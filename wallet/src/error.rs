@@ -3,6 +3,10 @@
 use std::fmt::Display;
 use std::process::ExitCode;
 
+/// What is left to do when the public part of a wallet cannot be read.
+pub const ANEW: &str = "move its folder away and make the wallet anew with `groat restore` and its words, which \
+                        `groat backup words` still shows";
+
 /// The result of everything that a user may cause to fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -75,6 +79,10 @@ impl<T, E: Display> Doing<T> for std::result::Result<T, E> {
             // In the words of the system, and in those of SQLite.
             if text.contains("No space left on device") || text.contains("disk is full") {
                 return failed(format!("cannot {what}: the disk is full; make room and try again"));
+            }
+            // SQLite's words.
+            if text.contains("malformed") {
+                return failed(format!("cannot {what}: the file is damaged ({text}): {ANEW}"));
             }
             failed(format!("cannot {what}: {text}"))
         })

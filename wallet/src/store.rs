@@ -14,7 +14,7 @@ use bdk_wallet::{AddressInfo, ChangeSet, KeychainKind, LoadError, Wallet, Wallet
 use bitcoin::{BlockHash, Txid};
 
 use crate::condense::condense;
-use crate::error::{Doing, Result, failed, usage};
+use crate::error::{ANEW, Doing, Result, failed, usage};
 use crate::keys::{Account, Kind};
 use crate::network::Network;
 use crate::prompt::Prompt;
@@ -465,9 +465,5 @@ fn load(database: &mut Connection, network: &Network) -> std::result::Result<(Wa
 
 fn damaged(path: &Path, text: &str) -> crate::error::Error {
     let hint = if text.contains(OTHER_CHAIN) { "; if so, give that chain with --chain" } else { "" };
-    failed(format!(
-        "{} is damaged ({text}{hint}): move its folder away and make the wallet anew with `groat restore` and its words, \
-         which `groat backup words` still shows",
-        path.display()
-    ))
+    failed(format!("{} is damaged ({text}{hint}): {ANEW}", path.display()))
 }
