@@ -174,8 +174,12 @@ impl Chain {
 
     /// A spend of a coin with a script, beside a coin of anyone's, half of the time spoiled.
     fn unlock(&mut self) -> Transaction {
-        let locked = self.locked.clone();
-        let Locked { outpoint, seed } = self.pick(&locked);
+        let at = self.random.random_range(0..self.locked.len());
+        let Locked { outpoint, seed } = self.locked[at];
+        // Many can never be spent: they make place for others.
+        if self.random.random_ratio(1, 3) {
+            self.locked.swap_remove(at);
+        }
         let others: Vec<Open> = (0..self.random.random_range(0..2)).filter_map(|_| self.coin()).collect();
         let index = self.random.random_range(0..=others.len());
         let mut inputs: Vec<_> = others.iter().map(|coin| regtest::unsigned(coin.outpoint)).collect();
