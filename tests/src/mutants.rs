@@ -3,7 +3,8 @@
 //!
 //! Not here, for no regtest block can show them: `bad-txns-oversize` (such a block is `bad-blk-length` first),
 //! `bad-txns-inputvalues-outofrange`, `bad-txns-fee-outofrange` and `bad-txns-accumulated-fee-outofrange` (they take
-//! more money than there is), `bad-signet-blksig` (another network).
+//! more money than there is), `bad-signet-blksig` (another network:
+//! `tests/differential/signet.rs`).
 
 mod activation;
 mod blocks;

@@ -2,17 +2,24 @@
 
 use std::sync::Arc;
 
-use bitcoin::BlockHash;
 use bitcoin::block::Header;
+use bitcoin::consensus::encode::{deserialize_partial, serialize};
+use bitcoin::{BlockHash, Witness};
 use groat_chain::ledger::{Accepted, Incoming, Ledger, Options};
-use groat_chain::params::{Params, RegtestOptions, parse_activation_height};
+use groat_chain::params::{Buried, Params, RegtestOptions, parse_activation_height};
 use groat_chain::pool::Pool;
+use groat_chain::rules::block::witness_commitment;
+use groat_chain::rules::deployment::is_active;
 use groat_chain::stats::{CoinCount, HashKind};
 use groat_chain::store::mem::MemStore;
-use groat_tests::mutants::{Judge, Mark, NOW, Scenario, UNKNOWN_BLOCK};
+use groat_tests::mutants::{Judge, Mark, Scenario, UNKNOWN_BLOCK};
+use groat_tests::regtest;
 
 /// Groat's ledger in memory.
-pub struct Groat(Ledger);
+pub struct Groat {
+    ledger: Ledger,
+    now: u32,
+}
 
 impl Groat {
     /// One for a scenario, with so many checking threads.
@@ -27,20 +34,41 @@ impl Groat {
     pub fn on(params: Params, threads: usize) -> Groat {
         let options = Options { assumed_valid: None, table_bytes: 1 << 24, prune: None };
         let (store, pool) = (Arc::new(MemStore::new()), Arc::new(Pool::new(threads)));
-        Groat(Ledger::open(Arc::new(params), store, pool, options).unwrap())
+        // On regtest that is `NOW`.
+        let now = params.genesis.header.time + 1_000 * regtest::SPACING;
+        Groat { ledger: Ledger::open(Arc::new(params), store, pool, options).unwrap(), now }
+    }
+}
+
+impl Groat {
+    /// A block as `submitblock` takes it: where the coinbase's reserved value was left out it is zeros.
+    fn with_reserved_value(&self, block: &[u8]) -> Vec<u8> {
+        let Ok((mut decoded, _)) = deserialize_partial::<bitcoin::Block>(block) else { return block.to_vec() };
+        let tree = self.ledger.tree();
+        let tree = tree.read();
+        let parent = tree.get(&decoded.header.prev_blockhash).map(|parent| tree.node(parent).height);
+        let segwit = parent.is_some_and(|height| is_active(Buried::Segwit, height + 1, self.ledger.params()));
+        match decoded.txdata.first_mut().filter(|first| first.is_coinbase()) {
+            Some(first) if segwit && witness_commitment(first).is_some() && first.input[0].witness.is_empty() => {
+                first.input[0].witness = Witness::from_slice(&[[0; 32]]);
+                serialize(&decoded)
+            }
+            _ => block.to_vec(),
+        }
     }
 }
 
 impl Judge for Groat {
     fn submit(&mut self, block: &[u8]) -> Result<(), String> {
-        let incoming = Incoming::decode_prefix(block.to_vec(), self.0.params()).map_err(|_| "Block decode failed")?;
+        let incoming = Incoming::decode_prefix(self.with_reserved_value(block), self.ledger.params())
+            .map_err(|_| "Block decode failed")?;
         let hash = incoming.block.hash;
-        match self.0.accept_block(incoming, None, NOW).unwrap() {
+        match self.ledger.accept_block(incoming, None, self.now).unwrap() {
             Ok(Accepted::New(_)) => {}
             Ok(Accepted::Known(_)) => return Err("duplicate".into()),
             Err(rejection) => return Err(rejection.to_string()),
         }
-        let refused = self.0.activate_fully().unwrap();
+        let refused = self.ledger.activate_fully().unwrap();
         match refused.into_iter().find(|(refused, _)| *refused == hash) {
             Some((_, rejection)) => Err(rejection.to_string()),
             None => Ok(()),
@@ -48,29 +76,29 @@ impl Judge for Groat {
     }
 
     fn header(&mut self, header: &Header) -> Result<(), String> {
-        self.0.accept_header(header, NOW).map(drop).map_err(|rejection| rejection.to_string())
+        self.ledger.accept_header(header, self.now).map(drop).map_err(|rejection| rejection.to_string())
     }
 
     fn mark(&mut self, mark: Mark, block: BlockHash) -> Result<(), String> {
         let marked = match mark {
-            Mark::Invalid => self.0.invalidate(&block),
-            Mark::Reconsidered => self.0.reconsider(&block),
-            Mark::Precious => self.0.prefer(&block),
+            Mark::Invalid => self.ledger.invalidate(&block),
+            Mark::Reconsidered => self.ledger.reconsider(&block),
+            Mark::Precious => self.ledger.prefer(&block),
         };
-        self.0.activate_fully().unwrap();
+        self.ledger.activate_fully().unwrap();
         marked.map(drop).ok_or_else(|| UNKNOWN_BLOCK.into())
     }
 
     fn tip(&mut self) -> BlockHash {
-        let tree = self.0.tree();
+        let tree = self.ledger.tree();
         let tree = tree.read();
         tree.node(tree.tip()).hash
     }
 
     fn muhash(&mut self) -> String {
-        self.0.flush().unwrap();
+        self.ledger.flush().unwrap();
         let mut count = CoinCount::new(HashKind::Muhash, 0, self.tip());
-        let counted = self.0.store().for_each_coin(&mut |outpoint, coin| {
+        let counted = self.ledger.store().for_each_coin(&mut |outpoint, coin| {
             count.add(&outpoint, &coin);
             true
         });

@@ -3,7 +3,9 @@
 mod blocks;
 mod generated;
 mod judge;
+mod random;
 mod script;
+mod signet;
 mod trees;
 
 /// A number from the environment, for longer runs and other cases.
