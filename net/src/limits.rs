@@ -54,7 +54,7 @@ pub struct Limits {
     pub transaction_log: usize,
     /// Transactions announced by a peer and not here. Core: `MAX_PEER_TX_ANNOUNCEMENTS`.
     pub announced_transactions: usize,
-    /// Announcements of all peers, above which those that dialled us lose some: who has most first.
+    /// Announcements of all peers that dialled us, above which who has most of them loses some.
     pub announced_in_all: usize,
     /// Transactions asked of a peer, above which its turn comes later. Core: `MAX_PEER_TX_REQUEST_IN_FLIGHT`.
     pub requested_transactions: usize,

@@ -31,6 +31,8 @@ struct Announcement {
     id: GenTxid,
     number: u64,
     preferred: bool,
+    /// It does not count for the bound of all.
+    kept: bool,
     patience: Duration,
     state: State,
 }
@@ -86,7 +88,7 @@ pub(crate) struct Requests {
     /// When which transaction has to be looked at; each once at most.
     due: BTreeSet<(Micros, Hash32)>,
     announcements: u64,
-    /// Announcements that there are.
+    /// Announcements that there are, but for those of peers that keep theirs.
     count: usize,
     salt: (u64, u64),
     /// Announcements of a peer. Core: `MAX_PEER_TX_ANNOUNCEMENTS`.
@@ -147,7 +149,8 @@ impl Requests {
         }
         let load = self.by_peer.entry(peer).or_default();
         load.announced.insert(hash);
-        load.kept = around.preferred || around.trusted;
+        let kept = around.preferred || around.trusted;
+        load.kept = kept;
         let overloaded = !around.trusted && load.requested >= self.most_requested;
         let from = now + around.delay + if overloaded { OVERLOADED_PEER_TX_DELAY } else { Duration::ZERO };
         self.announcements += 1;
@@ -158,8 +161,8 @@ impl Requests {
             // Of most transactions that nobody has there is one.
             announcements.reserve_exact(1);
         }
-        announcements.push(Announcement { peer, id, number, preferred, patience, state });
-        self.count += 1;
+        announcements.push(Announcement { peer, id, number, preferred, kept, patience, state });
+        self.count += usize::from(!kept);
         self.look(hash, from);
         self.trim(now);
     }
@@ -181,7 +184,7 @@ impl Requests {
         let Some(wanted) = self.by_tx.get_mut(hash) else { return };
         let of_peer = |one: &mut Announcement| one.peer == peer;
         let Some(one) = wanted.announcements.extract_if(.., of_peer).next() else { return };
-        self.count -= 1;
+        self.count -= usize::from(!one.kept);
         let requested = matches!(one.state, State::Requested(_));
         if requested {
             wanted.wait = Micros(0);
@@ -289,7 +292,7 @@ impl Requests {
         if let Some(due) = wanted.due {
             self.due.remove(&(due, *hash));
         }
-        self.count -= wanted.announcements.len();
+        self.count -= wanted.announcements.iter().filter(|one| !one.kept).count();
         for one in &wanted.announcements {
             let Some(load) = self.by_peer.get_mut(&one.peer) else { continue };
             load.announced.remove(hash);
@@ -495,9 +498,9 @@ mod tests {
                 // Half of what they say is the same.
                 let said = own(if n % 2 == 0 { 100 } else { flooder }, n);
                 requests.announced(PeerId(flooder), said, INBOUND, at(0));
-                let count: usize = requests.by_tx.values().map(|wanted| wanted.announcements.len()).sum();
-                let by_peer: usize = requests.by_peer.values().map(|load| load.announced.len()).sum();
-                assert_eq!((requests.count, requests.count), (count, by_peer));
+                let all = requests.by_tx.values().flat_map(|wanted| &wanted.announcements);
+                let count = all.filter(|one| !one.kept).count();
+                assert_eq!((requests.count, requests.count), (count, requests.announced_by_many()));
                 assert!(count <= limits.announced_in_all, "{count} announcements");
             }
         }

@@ -40,6 +40,8 @@ pub use mute::Mute;
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Events of links that are handled in one go.
 const BATCH: usize = 256;
+/// For no longer than this: a message may take milliseconds, and the ledger and interfaces wait meanwhile.
+const BATCH_TIME: Duration = Duration::from_millis(10);
 /// Time from writing the peer book to writing it again. Core: `DUMP_PEERS_INTERVAL`.
 const DUMP_PEERS_INTERVAL: Duration = Duration::from_secs(15 * 60);
 
@@ -175,9 +177,13 @@ impl Hub {
                         None
                     }
                 };
+                let begun = Instant::now();
                 for _ in 0..BATCH {
                     let Some(event) = event.take().or_else(|| inbox.events.try_recv().ok()) else { break };
                     self.on_event(event);
+                    if begun.elapsed() > BATCH_TIME {
+                        break;
+                    }
                 }
                 self.driver.rest();
                 if let (Some(files), true) = (&self.files, written.elapsed() >= DUMP_PEERS_INTERVAL) {

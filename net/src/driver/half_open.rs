@@ -176,7 +176,7 @@ mod tests {
     #[tokio::test]
     async fn the_oldest_goes_once_it_has_had_its_time() {
         let table = Arc::new(HalfOpen::default());
-        let status = Arc::new(Status::new(crate::wire::Transport::Detecting));
+        let status = Arc::new(Status::new(crate::wire::Transport::Detecting, Arc::default()));
         let mut held: Vec<Place> = (0..MAX_HALF_OPEN).map(|_| table.take(None).expect("it counts nobody")).collect();
         held[0].is_for(status.clone());
         let oldest = table.table.lock().held[&0].since;

@@ -2,6 +2,7 @@
 //! idle link holds no buffer.
 
 use std::cell::RefCell;
+use std::cmp::Reverse;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 
 use super::half_open::Place;
 use super::traffic::Traffic;
-use super::{Happened, LinkInfo, Shared, now};
+use super::{Happened, LinkInfo, MAX_HELD, Shared, now};
 use crate::addr::{NetAddr, Network};
 use crate::peer::{LinkKind, Permissions};
 use crate::protocol::PeerId;
@@ -29,6 +30,8 @@ const READ_BYTES: usize = 64 * 1024;
 const MAX_ENCODED: usize = 64 * 1024;
 /// Bytes queued since the protocol was told that all are written, below which that is not news.
 const NEWS_BYTES: usize = 64 * 1024;
+/// What a link may hold without being looked at when all links together hold too much.
+const FREE_BYTES: usize = 64 * 1024;
 /// How long the last messages of a link may take to be written.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -41,6 +44,8 @@ pub(super) struct Link {
     pub peer: PeerId,
     pub end: End,
     pub bind: Option<SocketAddr>,
+    /// When it was made.
+    pub made: Micros,
     pub commands: mpsc::UnboundedSender<Command>,
     pub status: Arc<Status>,
     /// Its place among the links whose handshake is not done.
@@ -79,8 +84,14 @@ pub(super) struct Status {
     pub queued: AtomicUsize,
     /// Bytes queued since the protocol was last told of them.
     untold: AtomicUsize,
+    /// Bytes of a message that has not come whole.
+    unfinished: AtomicUsize,
+    /// What all links hold.
+    held: Arc<AtomicUsize>,
     paused: AtomicBool,
     ended: AtomicBool,
+    /// What is queued need not be written any more.
+    abandoned: AtomicBool,
     /// Tells the task to look at the two above.
     wake: Notify,
     transport: parking_lot::Mutex<Transport>,
@@ -91,12 +102,16 @@ pub(super) struct Status {
 }
 
 impl Status {
-    pub fn new(transport: Transport) -> Status {
+    /// `held`: what all links hold.
+    pub fn new(transport: Transport, held: Arc<AtomicUsize>) -> Status {
         Status {
             queued: AtomicUsize::new(0),
             untold: AtomicUsize::new(0),
+            unfinished: AtomicUsize::new(0),
+            held,
             paused: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
             wake: Notify::new(),
             transport: parking_lot::Mutex::new(transport),
             bytes_sent: AtomicU64::new(0),
@@ -112,6 +127,24 @@ impl Status {
         self.wake.notify_one();
     }
 
+    /// Ends the link at once.
+    pub fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
+        self.end();
+    }
+
+    /// Bytes queued for the peer, and of a message that has not come whole.
+    pub fn held(&self) -> usize {
+        self.queued.load(Ordering::Acquire) + self.unfinished.load(Ordering::Acquire)
+    }
+
+    /// Bytes of the message that is coming.
+    fn set_unfinished(&self, bytes: usize) {
+        let before = self.unfinished.swap(bytes, Ordering::AcqRel);
+        self.held.fetch_add(bytes, Ordering::AcqRel);
+        self.held.fetch_sub(before, Ordering::AcqRel);
+    }
+
     pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
@@ -123,6 +156,7 @@ impl Status {
     /// Counts bytes that are queued; gives all that are.
     pub fn queue(&self, bytes: usize) -> usize {
         self.untold.fetch_add(bytes, Ordering::AcqRel);
+        self.held.fetch_add(bytes, Ordering::AcqRel);
         self.queued.fetch_add(bytes, Ordering::AcqRel) + bytes
     }
 
@@ -132,7 +166,22 @@ impl Status {
     }
 }
 
+impl Drop for Status {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.held(), Ordering::AcqRel);
+    }
+}
+
 impl Link {
+    /// How much this link is worth when all together hold too much: the fewer bytes have passed in its time the less. None:
+    /// it holds little, or we chose it, or the operator protects it.
+    pub fn worth(&self, now: Micros) -> Option<(u64, Reverse<usize>)> {
+        let (status, held) = (&self.status, self.status.held());
+        let may_go = self.end.kind.is_inbound() && !self.end.permissions.no_ban && held > FREE_BYTES;
+        let passed = status.bytes_sent.load(Ordering::Relaxed) + status.bytes_received.load(Ordering::Relaxed);
+        may_go.then(|| (passed / now.since(self.made).as_secs().max(1), Reverse(held)))
+    }
+
     pub fn info(&self) -> LinkInfo {
         let status = &self.status;
         LinkInfo {
@@ -192,13 +241,13 @@ pub(super) async fn run(
 ) -> Ended {
     let peer = shared.next_peer();
     let (commands, orders) = mpsc::unbounded_channel();
-    let status = Arc::new(Status::new(codec.transport()));
+    let status = Arc::new(Status::new(codec.transport(), shared.held.clone()));
     half_open.iter().for_each(|place| place.is_for(status.clone()));
     // Small messages must not wait for the answer to the last ones. If it fails, they do.
     let _ = stream.set_nodelay(true);
     let bind = stream.local_addr().ok();
     let traffic = Traffic::default();
-    let link = Link { peer, end, bind, commands, status: status.clone(), half_open, traffic };
+    let link = Link { peer, end, bind, made: now(), commands, status: status.clone(), half_open, traffic };
     if !shared.tell(Happened::Connected(Box::new(link))).await {
         return Ended { may_speak_v1: false, stopped: true };
     }
@@ -215,9 +264,11 @@ pub(super) async fn run(
 impl Task {
     /// Reads and writes until either side ends the link; gives what was wrong with the peer's bytes, if that was why.
     async fn run(&mut self, mut orders: mpsc::UnboundedReceiver<Command>) -> Option<WireError> {
-        let mut received = Vec::new();
         loop {
             if self.status.has_ended() {
+                if self.status.abandoned.load(Ordering::Acquire) {
+                    return None;
+                }
                 // The link was ended on this side. What it sent before is written, in bounded time.
                 let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.finish(orders)).await;
                 return None;
@@ -238,12 +289,15 @@ impl Task {
                 ready = self.stream.ready(interest.unwrap_or(Interest::READABLE)), if interest.is_some() => {
                     let Ok(ready) = ready else { return None };
                     if reading && (ready.is_readable() || ready.is_read_closed()) {
+                        let mut received = Vec::new();
                         let read = self.read(&mut received);
-                        if !self.hand_over(&mut received).await {
+                        if !self.hand_over(received).await {
                             return None;
                         }
                         match read {
-                            Read::Nothing | Read::Bytes => {}
+                            Read::Nothing => {}
+                            Read::Bytes if self.tell_held().await => {}
+                            Read::Bytes => return None,
                             Read::End => return None,
                             Read::Broken(error) => return Some(error),
                         }
@@ -295,9 +349,18 @@ impl Task {
         })
     }
 
+    /// Counts what is here of a long message, and tells the hub when all links together hold too much; false when it is gone.
+    async fn tell_held(&mut self) -> bool {
+        let unfinished = self.codec.memory();
+        let grew = unfinished > self.status.unfinished.load(Ordering::Acquire) && unfinished > FREE_BYTES;
+        self.status.set_unfinished(unfinished);
+        let too_much = grew && self.shared.held.load(Ordering::Acquire) > MAX_HELD;
+        !too_much || self.shared.tell(Happened::Crowded).await
+    }
+
     /// Hands messages to the hub, as fast as it takes them; false when it is gone.
-    async fn hand_over(&mut self, received: &mut Vec<Received>) -> bool {
-        for received in received.drain(..) {
+    async fn hand_over(&mut self, received: Vec<Received>) -> bool {
+        for received in received {
             let count = received.wire_len.min(CREDIT) as u32;
             let credit = self.credit.clone().acquire_many_owned(count).await.expect("the semaphore is never closed");
             let message = Happened::Message { peer: self.peer, received, _credit: credit };
@@ -335,6 +398,7 @@ impl Task {
         }
         let weight = std::mem::take(&mut self.weight);
         let before = self.status.queued.fetch_sub(weight, Ordering::AcqRel);
+        self.shared.held.fetch_sub(weight, Ordering::AcqRel);
         let half = self.shared.options.send_pause_bytes / 2;
         let after = before - weight;
         let all = after == 0 && self.status.untold.load(Ordering::Acquire) >= NEWS_BYTES;

@@ -16,8 +16,8 @@ mod traffic;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use parking_lot::RwLock;
@@ -35,7 +35,7 @@ use crate::timers::Micros;
 use crate::wire::{Encoded, Entropy, Received, Transport};
 use dial::Dialled;
 use half_open::HalfOpen;
-use link::{Command, End, Link};
+use link::{Command, End, Link, Status};
 pub use listen::Door;
 use proxy::Target;
 pub use proxy::{Proxies, Proxy};
@@ -51,6 +51,10 @@ const MAX_RECENT: usize = 4;
 /// Bytes queued to one peer, above which the link ends. Blocks being served and what the protocol sends unasked fit
 /// many times.
 const MAX_QUEUED: usize = 64 << 20;
+/// Bytes that all links hold together, queued and of messages that have not come whole, above which one of those ends
+/// that dialled us: the one over which least has passed for its age. A thousand that read nothing, or stop in the midst
+/// of a long message, would else take several GB.
+const MAX_HELD: usize = if cfg!(test) { 32 << 20 } else { 512 << 20 };
 
 /// What an operator chooses.
 #[derive(Clone, Debug)]
@@ -87,6 +91,8 @@ enum Happened {
     },
     Written(PeerId),
     Closed(PeerId),
+    /// All links together hold too much.
+    Crowded,
     DialFailed {
         addr: NetAddr,
         tried: bool,
@@ -104,6 +110,8 @@ struct Shared {
     next_peer: AtomicU64,
     half_open: Arc<HalfOpen>,
     inbound: AtomicUsize,
+    /// Bytes that all links hold.
+    held: Arc<AtomicUsize>,
     proxies: RwLock<Proxies>,
     active: AtomicBool,
     received: AtomicU64,
@@ -151,6 +159,8 @@ pub struct Driver {
     links: BTreeMap<PeerId, Box<Link>>,
     /// Addresses that are dialled whenever there is no link.
     kept: BTreeMap<String, Arc<Dialled>>,
+    /// Links that were ended as all held too much, until their memory is free.
+    leaving: Vec<Weak<Status>>,
     /// The messages that were sent last, the newest in front: many peers in a row get one of a few, and each of those is
     /// encoded once.
     recent: VecDeque<(Arc<Message>, Arc<Encoded>)>,
@@ -167,12 +177,14 @@ impl Driver {
             next_peer: AtomicU64::new(0),
             half_open: Arc::default(),
             inbound: AtomicUsize::new(0),
+            held: Arc::default(),
             proxies,
             active: AtomicBool::new(true),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
         });
-        (Driver { runtime, shared, links: BTreeMap::new(), kept: BTreeMap::new(), recent: VecDeque::new() }, receiver)
+        let (links, kept, leaving, recent) = Default::default();
+        (Driver { runtime, shared, links, kept, leaving, recent }, receiver)
     }
 
     /// Listens on an address from now on; gives the address with the port that it got.
@@ -310,12 +322,34 @@ impl Driver {
                 self.links.remove(&peer);
                 Input::Closed(peer)
             }
+            Happened::Crowded => self.end_least_worthy().unwrap_or(Input::Tick),
             Happened::DialFailed { addr, tried } => Input::DialFailed { addr, tried },
             Happened::Seeded { name, addrs } => Input::Seeded { name, addrs },
         }
     }
 
-    /// Sends a message. When the peer takes far too little of what it is sent, its link ends: then the input to tell.
+    /// Ends a link if all together hold too much; gives the input to tell then.
+    fn end_least_worthy(&mut self) -> Option<Input> {
+        let held = self.shared.held.load(Ordering::Acquire);
+        if held <= MAX_HELD {
+            return None;
+        }
+        self.leaving.retain(|status| status.strong_count() > 0);
+        let leaving: usize = self.leaving.iter().filter_map(Weak::upgrade).map(|status| status.held()).sum();
+        if held.saturating_sub(leaving) <= MAX_HELD {
+            return None;
+        }
+        let now = now();
+        let worth = |link: &Link| Some((link.worth(now)?, link.peer));
+        let (_, peer) = self.links.values().filter_map(|link| worth(link)).min()?;
+        let link = self.links.remove(&peer)?;
+        link.status.abandon();
+        self.leaving.push(Arc::downgrade(&link.status));
+        Some(Input::Closed(peer))
+    }
+
+    /// Sends a message. When the peer takes far too little of what it is sent, its link ends, or when all take too little
+    /// one of them: then the input to tell.
     #[must_use]
     pub fn send(&mut self, to: PeerId, message: Arc<Message>) -> Option<Input> {
         let link = self.links.get_mut(&to)?;
@@ -328,7 +362,7 @@ impl Driver {
         link.traffic.count_sent(encoded.kind(), encoded.wire_len(link.status.transport()));
         // A link that has ended says so by its event.
         let _ = link.commands.send(Command::Send(encoded, weight));
-        None
+        self.end_least_worthy()
     }
 
     /// To be called when the hub has nothing to send for now.

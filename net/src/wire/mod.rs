@@ -240,6 +240,15 @@ impl Codec {
         }
     }
 
+    /// Bytes of the message that is coming, as far as it came.
+    pub fn memory(&self) -> usize {
+        match &self.state {
+            State::Detecting { seen, .. } => seen.capacity(),
+            State::V1(decoder) => decoder.memory(),
+            State::V2(link) => link.memory(),
+        }
+    }
+
     /// The bytes to write to the socket, in order.
     pub fn take_outgoing(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.outgoing)

@@ -297,7 +297,6 @@ impl Link {
     }
 
     /// Bytes that the link holds memory for.
-    #[cfg(test)]
     pub(super) fn memory(&self) -> usize {
         self.buffer.capacity()
     }

@@ -29,6 +29,8 @@ const DEFAULT_HTTP_WORKQUEUE: i64 = 64;
 const MAX_BODY: usize = 0x0200_0000;
 /// Bytes of a body that comes without a password: far more than `getutxos` takes.
 const MAX_REST_BODY: usize = 64 << 10;
+/// Bytes of a call that may wait for a block: many may, and each stays in memory.
+const MAX_WAITING_BODY: usize = 64 << 10;
 /// Wait before bad credentials are answered, so that guessing takes long.
 const BAD_CREDENTIALS_DELAY: Duration = Duration::from_millis(250);
 
@@ -110,10 +112,11 @@ impl Http {
     pub async fn serve(self: Arc<Self>, mut ended: watch::Receiver<bool>) {
         let mut servers = JoinSet::new();
         for listener in &self.doors.listeners {
-            let http = self.clone();
+            let (http, doors) = (self.clone(), self.clone());
             let answer = move |from, request| http.clone().answer(from, request);
+            let lets_in = move |from| doors.doors.lets_in(from);
             match listener.try_clone() {
-                Ok(listener) => drop(servers.spawn(serve(listener, self.bounds, ended.clone(), answer))),
+                Ok(listener) => drop(servers.spawn(serve(listener, self.bounds, ended.clone(), lets_in, answer))),
                 Err(error) => warn!("JSON-RPC cannot listen: {error}"),
             }
         }
@@ -168,7 +171,8 @@ impl Http {
             Ok(body) => body,
             Err(refusal) => return refusal.into(),
         };
-        if request::may_wait(&self.rpc, &user, &body)
+        if body.len() <= MAX_WAITING_BODY
+            && request::may_wait(&self.rpc, &user, &body)
             && let Ok(_waiting) = self.long_polls.try_acquire()
         {
             wait_for_other(&self.rpc, &body).await;

@@ -29,6 +29,10 @@ use crate::config::Http;
 
 /// Links to one address of ours: each takes an open file. Past it, who comes waits until one ends.
 const MAX_LINKS: usize = 128;
+/// Links of those who may not call, beside those of who may. They hear so and take no place from others.
+const MAX_STRANGERS: usize = 16;
+/// How long one of those may be silent.
+const STRANGERS_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a silent link is kept. Core: `DEFAULT_HTTP_SERVER_TIMEOUT`.
 const DEFAULT_HTTP_SERVER_TIMEOUT: u64 = 30;
 /// Seconds of the longest wait that there is, 136 years: one that the system's clock cannot count would be a panic.
@@ -123,11 +127,13 @@ impl Bounds {
     }
 }
 
-/// Answers whoever links with `listener`, until `closing` is true and the answers under way are out.
+/// Answers whoever links with `listener`, until `closing` is true and the answers under way are out. `lets_in`: who may
+/// call, and so has a place.
 pub async fn serve<F, R>(
     listener: TcpListener,
     bounds: Bounds,
     mut closing: watch::Receiver<bool>,
+    lets_in: impl Fn(IpAddr) -> bool,
     answer: F,
 ) -> io::Result<()>
 where
@@ -136,14 +142,21 @@ where
 {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let mut links = JoinSet::new();
+    let (mut links, mut strangers) = (JoinSet::new(), JoinSet::new());
     let each = closing.clone();
     loop {
         tokio::select! {
             () = closes(&mut closing) => break,
             Some(_) = links.join_next() => {}
+            Some(_) = strangers.join_next() => {}
             accepted = listener.accept(), if links.len() < bounds.links => match accepted {
-                Ok((stream, from)) => drop(links.spawn(link(stream, from.ip(), bounds.patience, each.clone(), answer.clone()))),
+                Ok((stream, from)) if lets_in(from.ip()) => {
+                    links.spawn(link(stream, from.ip(), bounds.patience, each.clone(), answer.clone()));
+                }
+                Ok((stream, from)) if strangers.len() < MAX_STRANGERS => {
+                    strangers.spawn(link(stream, from.ip(), Some(STRANGERS_PATIENCE), each.clone(), answer.clone()));
+                }
+                Ok(_) => {}
                 Err(_) => sleep(NO_SOCKETS_DELAY).await,
             },
         }
@@ -290,7 +303,9 @@ mod tests {
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("it is made");
             let answer = move |_, _| async move { Response::new(Full::new(Bytes::from(vec![b'x'; bytes]))) };
-            runtime.block_on(serve(listener, bounds, ended, answer)).expect("it serves");
+            // 127.0.0.2 may not call.
+            let lets_in = |from: IpAddr| from != IpAddr::from([127, 0, 0, 2]);
+            runtime.block_on(serve(listener, bounds, ended, lets_in, answer)).expect("it serves");
         });
         (address, end)
     }
@@ -321,6 +336,31 @@ mod tests {
         let mut answer = Vec::new();
         link.read_to_end(&mut answer).expect("it answers");
         assert!(answer.starts_with(b"HTTP/1.1 200"), "{answer:?}");
+    }
+
+    #[test]
+    fn who_may_not_call_takes_no_place_from_who_may() {
+        let (address, _end) = server(Bounds { patience: None, links: 2 }, 1);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("it is made");
+        let stranger = || {
+            let _inside = runtime.enter();
+            let socket = tokio::net::TcpSocket::new_v4().expect("there is a socket");
+            socket.bind(([127, 0, 0, 2], 0).into()).expect("all of 127.0.0.0/8 is this machine");
+            runtime.block_on(socket.connect(address)).expect("it listens").into_std().expect("it is one")
+        };
+        let mut silent: Vec<TcpStream> = (0..2 * MAX_STRANGERS).map(|_| stranger()).collect();
+        let mut link = TcpStream::connect(address).expect("it listens");
+        link.write_all(ASK).expect("it reads");
+        link.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout can be set");
+        let mut answer = Vec::new();
+        link.read_to_end(&mut answer).expect("it is answered");
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{answer:?}");
+        // Nor may they be silent for long.
+        let mut first = silent.swap_remove(0);
+        first.set_nonblocking(false).expect("it can be set");
+        first.set_read_timeout(Some(10 * STRANGERS_PATIENCE)).expect("a timeout can be set");
+        let mut rest = Vec::new();
+        first.read_to_end(&mut rest).expect("it ends");
     }
 
     #[test]

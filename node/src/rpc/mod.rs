@@ -270,7 +270,7 @@ impl Server {
             runtime.block_on(async {
                 if let Some((listener, metrics)) = metrics {
                     let answer = move |from, request| metrics.clone().answer(from, request);
-                    tokio::spawn(listen::serve(listener, METRICS_BOUNDS, ended.clone(), answer));
+                    tokio::spawn(listen::serve(listener, METRICS_BOUNDS, ended.clone(), |_| true, answer));
                 }
                 http.serve(ended).await;
             });

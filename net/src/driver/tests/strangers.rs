@@ -4,7 +4,10 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use super::*;
+use std::sync::atomic::Ordering;
+
 use crate::addr::Network;
+use crate::driver::MAX_HELD;
 use crate::driver::half_open::MAX_HALF_OPEN;
 use crate::permissions::{Grant, Permissions};
 
@@ -92,4 +95,96 @@ fn noise_and_long_messages_end_a_link_before_its_handshake() {
         assert!(matches!(end, Input::Closed(closed) if closed == peer), "{what}: {end:?}");
         let _ = stream.read_to_end(&mut Vec::new());
     }
+}
+
+/// The handshake in version 1, then a message of which `bytes` of 4,000,000 come.
+fn begun(bytes: usize) -> Vec<u8> {
+    let mut codec = crate::wire::Codec::v1(options().magic);
+    let unknown = Message::Unknown { name: "x".into(), payload: vec![0; 4_000_000] };
+    let said = [crate::message::tests::version(), Message::Verack, unknown];
+    said.iter().for_each(|message| codec.send(&crate::wire::Encoded::new(message)));
+    let mut out = codec.take_outgoing();
+    out.truncate(out.len() - 4_000_000 + bytes);
+    out
+}
+
+/// Takes what happens until a link is made; gives which.
+fn came(node: &mut Node) -> PeerId {
+    loop {
+        if let Input::Connected { peer, .. } = node.next("a link") {
+            return peer;
+        }
+    }
+}
+
+/// Takes what happens until a link ends; gives which.
+fn ended(node: &mut Node) -> PeerId {
+    loop {
+        match node.next("the end of a link") {
+            Input::Closed(peer) => return peer,
+            Input::Message { .. } | Input::Queued { .. } | Input::Tick => {}
+            other => panic!("expected the end of a link, got {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn when_all_hold_too_much_of_long_messages_one_of_them_goes() {
+    let runtime = runtime();
+    let mut a = Node::with(&runtime, Options { max_inbound: 16, ..options() });
+    let addr = a.listen();
+    let mut open = Vec::new();
+    let mut come = |a: &mut Node, bytes: usize| {
+        let mut stream = TcpStream::connect(addr).unwrap();
+        let peer = came(a);
+        stream.write_all(&begun(bytes)).unwrap();
+        open.push(stream);
+        peer
+    };
+    let whole = come(&mut a, 4_000_000);
+    let slow = come(&mut a, 2_000_000);
+    let others: Vec<PeerId> = (0..8).map(|_| come(&mut a, 3_900_000)).collect();
+    let gone = ended(&mut a);
+    assert_eq!(
+        gone, slow,
+        "the one over which least has passed, not {whole:?}, whose message is whole, nor {others:?}"
+    );
+    let too_much = |a: &Node| a.driver.shared.held.load(Ordering::Acquire) > MAX_HELD;
+    let waits = (0..2000).take_while(|_| too_much(&a)).map(|_| std::thread::sleep(Duration::from_millis(10))).count();
+    assert!(!too_much(&a), "its memory is not given back after {waits} looks");
+}
+
+#[test]
+fn when_all_take_too_little_of_what_they_are_sent_one_of_them_goes() {
+    let runtime = runtime();
+    let mut a = Node::with(&runtime, options());
+    let addr = a.listen();
+    let mut open = Vec::new();
+    let peers: Vec<PeerId> = (0..5)
+        .map(|number| {
+            let mut stream = TcpStream::connect(addr).unwrap();
+            let peer = came(&mut a);
+            stream.write_all(&begun(0)).unwrap();
+            if number == 0 {
+                // This one reads.
+                let mut reads = stream.try_clone().unwrap();
+                std::thread::spawn(move || std::io::copy(&mut reads, &mut std::io::sink()));
+            }
+            open.push(stream);
+            peer
+        })
+        .collect();
+    let block = Arc::new(Message::Block(Arc::new(vec![7; 1_000_000])));
+    let mut gone = None;
+    for _ in 0..60 {
+        for peer in &peers {
+            if gone.is_none() {
+                gone = a.driver.send(*peer, block.clone());
+            }
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let Some(Input::Closed(gone)) = gone else { panic!("240 MB wait for who does not read them") };
+    assert!(peers[1..].contains(&gone), "the one that reads went");
+    assert!(a.driver.info(peers[0]).is_some());
 }
