@@ -2,6 +2,7 @@
 //! down with all that belongs to them, a soak with a partition and a restart.
 //! Needs both binaries of this checkout: `cargo build --release -p groat-node -p groat-wallet`.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -349,8 +350,10 @@ fn an_interrupt_at_any_moment_leaves_nothing_running() {
         }
     }
     let started = || {
-        let up = Up::start(folder, &["short.toml", "--nodes", "2"]);
-        wait_until("two nodes run", || states(folder) == ["runs"; 2]);
+        let mut up = Up::start(folder, &["short.toml", "--nodes", "2"]);
+        let mut said = String::new();
+        BufReader::new(up.0.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
+        assert!(said.starts_with("The network short is up"), "{said}; {}", repeat());
         up
     };
     let mut up = started();
