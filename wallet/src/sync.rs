@@ -172,12 +172,16 @@ fn sync_filtered(store: &mut Store, node: &Node, network: &Network, first: u32, 
     let hashes = fetch_hashes(node, first, last)?;
     let Some(filters) = filters::fetch(node, &hashes)? else { return Ok(Step::Unfiltered) };
     let mut scripts = known_scripts(store);
-    let hits = hashes.iter().zip(&filters).filter(|(hash, filter)| filters::may_have(filter, hash, &scripts)).count();
-    if hits > hashes.len() / DENSE {
+    let matching = |scripts: &[ScriptBuf], from: usize| -> Vec<bool> {
+        let rest = hashes.iter().zip(&filters).skip(from);
+        rest.map(|(hash, filter)| filters::may_have(filter, hash, scripts)).collect()
+    };
+    let mut hits = matching(&scripts, 0);
+    if hits.iter().filter(|hit| **hit).count() > hashes.len() / DENSE {
         return Ok(Step::Dense);
     }
-    for (height, (hash, filter)) in (first..).zip(hashes.iter().zip(&filters)) {
-        if height != last && !filters::may_have(filter, hash, &scripts) {
+    for (at, (height, hash)) in (first..).zip(&hashes).enumerate() {
+        if height != last && !hits[at] {
             continue;
         }
         for (block, _) in fetch_blocks(node, network, height, height)? {
@@ -188,6 +192,7 @@ fn sync_filtered(store: &mut Store, node: &Node, network: &Network, first: u32, 
         // A payment moves the window of addresses that are looked for.
         if store.wallet.spk_index().inner().all_spks().len() != scripts.len() {
             scripts = known_scripts(store);
+            hits.splice(at + 1.., matching(&scripts, at + 1));
         }
     }
     Ok(Step::Done)
