@@ -168,7 +168,7 @@ fn when_all_take_too_little_of_what_they_are_sent_one_of_them_goes() {
             if number == 0 {
                 // This one reads.
                 let mut reads = stream.try_clone().unwrap();
-                std::thread::spawn(move || std::io::copy(&mut reads, &mut std::io::sink()));
+                runtime.spawn_blocking(move || std::io::copy(&mut reads, &mut std::io::sink()));
             }
             open.push(stream);
             peer
