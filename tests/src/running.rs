@@ -92,7 +92,8 @@ impl Running {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).into_iter().flatten().flatten();
         let files = tasks.map(|task| task.path().join("schedstat")).chain(["/proc/thread-self/schedstat".into()]);
         // Nanoseconds that it ran, and those that it could have run.
-        let waited = files.filter_map(|file| std::fs::read_to_string(file).ok()?.split(' ').nth(1)?.parse::<u64>().ok());
+        let waited =
+            files.filter_map(|file| std::fs::read_to_string(file).ok()?.split(' ').nth(1)?.parse::<u64>().ok());
         Duration::from_nanos(waited.sum())
     }
 

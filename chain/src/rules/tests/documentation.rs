@@ -78,7 +78,9 @@ fn module(path: &str) -> String {
 /// The tests of the rules speak of limits by their names: here is what they are.
 #[test]
 fn constants_have_cores_values() {
-    use crate::rules::{block::*, connect::*, deployment::*, header::*, inputs::*, sigops::*, transaction::*};
+    use crate::rules::{branch::*, commitment::*, connect::*, deployment::*, header::*, inputs::*, limits::*};
+    use crate::script::{LOCKTIME_THRESHOLD, SEQUENCE_LOCKTIME_DISABLE_FLAG};
+    use crate::script::{SEQUENCE_LOCKTIME_MASK, SEQUENCE_LOCKTIME_TYPE_FLAG};
     assert_eq!((MEDIAN_TIME_SPAN, MAX_FUTURE_BLOCK_TIME, MAX_TIMEWARP), (11, 7_200, 600));
     assert_eq!((MAX_BLOCK_WEIGHT, WITNESS_SCALE_FACTOR, MINIMUM_WITNESS_COMMITMENT), (4_000_000, 4, 38));
     assert_eq!(WITNESS_COMMITMENT_HEAD, [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed]);
@@ -97,7 +99,7 @@ fn every_row_is_whole_and_names_what_exists() {
     let rejections = rejections(&source);
     let tests: String = ["chain/src", "tests/tests"].into_iter().flat_map(sources).map(|path| read(&path)).collect();
     let rows = rows(&page);
-    assert!(rows.len() > 80, "the page has {} rows", rows.len());
+    assert!(rows.len() > 70, "the page has {} rows", rows.len());
     let mut given = BTreeSet::new();
     for cells in rows {
         let rule = cells[0];
