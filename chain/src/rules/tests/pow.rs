@@ -218,3 +218,13 @@ fn work_is_worth_the_time_that_it_takes() {
     assert_eq!(proof_equivalent_time(three, block_work(bits), bits, &params), 1200);
     assert_eq!(proof_equivalent_time(Work::from_be_bytes([0xff; 32]), block_work(bits), bits, &params), u64::MAX);
 }
+
+#[test]
+fn regtest_keeps_its_target_however_quick_its_blocks_are() {
+    let mut headers = branch(&regtest(), 143);
+    let start = headers.0[0].time;
+    headers.0.iter_mut().enumerate().for_each(|(height, header)| header.time = start + height as u32);
+    let retargeting = Params { no_retargeting: false, ..regtest() };
+    let next = |params| next_work_required(&headers, start + 144, params).to_consensus();
+    assert_eq!((next(&regtest()), next(&retargeting)), (0x207f_ffff, 0x201f_ffff));
+}
