@@ -8,7 +8,7 @@ use bitcoin::{BlockHash, Witness};
 use groat_chain::ledger::{Accepted, Incoming, Ledger, Options};
 use groat_chain::params::{Buried, Params, RegtestOptions, parse_activation_height};
 use groat_chain::pool::Pool;
-use groat_chain::rules::block::witness_commitment;
+use groat_chain::rules::commitment::witness_commitment;
 use groat_chain::rules::deployment::is_active;
 use groat_chain::stats::{CoinCount, HashKind};
 use groat_chain::store::mem::MemStore;

@@ -36,6 +36,18 @@ fn a_body_is_judged_after_its_proof_of_work() {
 }
 
 #[test]
+fn a_block_of_a_signet_commits_to_a_solution() {
+    let params = Params { signet_challenge: Some(ScriptBuf::from_bytes(vec![0x51])), ..regtest() };
+    let headers = branch(&params, 0);
+    let mut txs = vec![coinbase(1, 1)];
+    assert_eq!(check_block(&block(&headers, txs.clone()), &params), Err(Rejection::BadSignetBlksig), "nowhere");
+    commit(&headers, &mut txs);
+    assert_eq!(check_block(&block(&headers, txs.clone()), &params), Ok(()), "the challenge asks for nothing");
+    let params = Params { signet_challenge: Some(ScriptBuf::from_bytes(vec![0x00])), ..params };
+    assert_eq!(check_block(&block(&headers, txs), &params), Err(Rejection::BadSignetBlksig), "nothing solves it");
+}
+
+#[test]
 fn the_transactions_hash_to_the_merkle_root() {
     let headers = branch(&regtest(), 0);
     let txdata = vec![coinbase(1, 1), pay(&[outpoint(0)], &[1])];

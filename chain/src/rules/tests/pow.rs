@@ -35,6 +35,9 @@ fn compact_targets_unpack_and_pack_as_in_core() {
         (0x2012_3456, "0x1234560000000000000000000000000000000000000000000000000000000000", false, false, 0x2012_3456),
         (0x2100_1234, "0x1234000000000000000000000000000000000000000000000000000000000000", false, false, 0x2012_3400),
         (0x2200_0012, "0x1200000000000000000000000000000000000000000000000000000000000000", false, false, 0x2012_0000),
+        // The largest mantissas that 33 and 34 bytes leave room for.
+        (0x2100_ffff, "0xffff000000000000000000000000000000000000000000000000000000000000", false, false, 0x2100_ffff),
+        (0x2200_00ff, "0xff00000000000000000000000000000000000000000000000000000000000000", false, false, 0x2100_ff00),
         (0x2112_3456, "0x3456000000000000000000000000000000000000000000000000000000000000", false, true, 0x2034_5600),
         (0x2300_0001, "0x0", false, true, 0),
         (0xff12_3456, "0x0", false, true, 0),
@@ -95,6 +98,8 @@ fn the_hash_must_meet_an_allowed_target() {
         assert_eq!(verdict(low, compact), Err(Rejection::HighHash), "{why}");
     }
     let at = from_compact(bits(0x1d00_ffff)).target;
+    let exact = Params { pow_limit: at, ..Params::main() };
+    assert_eq!(check_proof_of_work(low, bits(0x1d00_ffff), &exact), Ok(()), "as easy as the limit");
     assert_eq!(verdict(BlockHash::from_byte_array(at.to_le_bytes()), 0x1d00_ffff), Ok(()), "a hash at the target");
     let mut above = at.to_le_bytes();
     above[0] = 1;
@@ -190,7 +195,8 @@ fn an_easy_block_needs_twice_the_spacing_and_leaves_the_target_as_it_was() {
     assert_eq!(next_work_required(&headers, last, &params), hard, "the walk ends at the period's first block");
     headers.0[2016].bits = easy;
     assert_eq!(next_work_required(&headers, last, &params), easy, "whatever that block has");
-    assert_eq!(next_work_required(&headers, last + 1201, &Params::main()), easy, "main: as the parent");
+    headers.0[2025].bits = hard;
+    assert_eq!(next_work_required(&headers, last + 1201, &Params::main()), hard, "main: as the parent, however late");
 }
 
 #[test]
@@ -211,4 +217,14 @@ fn work_is_worth_the_time_that_it_takes() {
     let three = block_work(bits) + block_work(bits) + block_work(bits);
     assert_eq!(proof_equivalent_time(three, block_work(bits), bits, &params), 1200);
     assert_eq!(proof_equivalent_time(Work::from_be_bytes([0xff; 32]), block_work(bits), bits, &params), u64::MAX);
+}
+
+#[test]
+fn regtest_keeps_its_target_however_quick_its_blocks_are() {
+    let mut headers = branch(&regtest(), 143);
+    let start = headers.0[0].time;
+    headers.0.iter_mut().enumerate().for_each(|(height, header)| header.time = start + height as u32);
+    let retargeting = Params { no_retargeting: false, ..regtest() };
+    let next = |params| next_work_required(&headers, start + 144, params).to_consensus();
+    assert_eq!((next(&regtest()), next(&retargeting)), (0x207f_ffff, 0x201f_ffff));
 }
