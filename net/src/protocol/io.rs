@@ -77,7 +77,8 @@ pub enum Input {
         wire_len: usize,
     },
     /// So many bytes wait to be written to this peer. To be told when they fall below half of
-    /// [`Limits::send_pause_bytes`], and when there are none, unless fewer than 64 KiB were queued since it was last told.
+    /// [`Limits::send_pause_bytes`](crate::limits::Limits::send_pause_bytes), and when there are none, unless fewer than
+    /// 64 KiB were queued since it was last told.
     Queued {
         /// Who they are for.
         peer: PeerId,
