@@ -12,6 +12,7 @@ use crate::headers::{has_header, resolve_unknown};
 use crate::message::Message;
 use crate::peer::{LinkKind, Peers};
 use crate::protocol::Cx;
+use crate::serve::{Shape, read};
 use crate::view::{Id, View};
 
 /// The tip moved over these blocks, the last of which it is. Core: `UpdatedBlockTip` and `SendMessages`.
@@ -45,8 +46,9 @@ pub(crate) fn announce(
             peer.headers.best_sent = Some(tip);
             match recent.message(&hash, cx) {
                 Some(message) => cx.send_shared(peer, message),
-                // As if the peer had asked for it.
-                None => peer.wanted.push_back(Inventory::CompactBlock(hash)),
+                // Not as if the peer had asked for it: by the time of its turn it might be too deep to be sent so, and
+                // all of a block is for nobody who did not ask.
+                None => read(peer, (hash, view.entry(tip).block_bytes), Shape::Compact, cx),
             }
         } else if peer.prefers_headers && connects && !many {
             let headers = || Message::Headers(blocks[first..].iter().map(|id| view.header(*id)).collect());

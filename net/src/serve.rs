@@ -206,7 +206,8 @@ fn serve_block(
     }
 }
 
-fn read(peer: &mut Peer, (hash, bytes): (BlockHash, usize), shape: Shape, cx: &mut Cx<'_>) {
+/// Has a block read; what the peer gets of it is sent behind all that it was promised before.
+pub(crate) fn read(peer: &mut Peer, (hash, bytes): (BlockHash, usize), shape: Shape, cx: &mut Cx<'_>) {
     let work = if matches!(shape, Shape::Whole) { Work::ReadBlock(hash) } else { Work::DecodeBlock(hash) };
     let token = cx.work(peer, work, Pending::Read(shape));
     peer.answers.push_back(Answer::Reading(token, bytes));

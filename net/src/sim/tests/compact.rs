@@ -551,6 +551,25 @@ fn a_block_is_pushed_before_it_is_connected_to_those_who_can_use_it() {
 }
 
 #[test]
+fn what_is_pushed_late_is_a_compact_block_however_far_the_tip_has_gone() {
+    let mut scene = scene(&[]);
+    let (own, _) = inbound(&mut scene.world);
+    scene.world.say(own, Message::SendCmpct { announce: 1, version: 2 });
+    scene.world.say(own, Message::Headers(vec![scene.tip.header]));
+    scene.world.run_for(SECOND);
+    answer_pings(&mut scene.world, own);
+    // The view is ahead of what the protocol is told of.
+    let blocks = scene.miner.mine(scene.tip.hash, 8);
+    scene.world.nodes[0].chain.load(&blocks);
+    scene.world.inform(0, Input::TipChanged(vec![blocks[0].hash]));
+    scene.world.run_for(SECOND);
+    let heard = answer_pings(&mut scene.world, own);
+    let pushed: Vec<&Message> = heard.iter().map(|message| &**message).collect();
+    let [Message::CmpctBlock(block)] = pushed[..] else { panic!("heard {:?}", names(&heard)) };
+    assert_eq!(block.header.block_hash(), blocks[0].hash);
+}
+
+#[test]
 fn who_asks_for_all_of_a_pushed_block_waits_until_it_is_connected() {
     let mut scene = scene(&[]);
     let (own, _) = inbound(&mut scene.world);
