@@ -51,5 +51,5 @@ for program in groatd groat; do
   cmp "$work/one.out/$program" "$work/two/a-longer-name.out/$program" ||
     { echo "$program is not reproducible" >&2; exit 1; }
 done
-echo "the same twice, of commit $commit${mode:+ (Groat's own crates)}:"
+echo "the same twice, of commit $commit${mode:+ (without the dependencies)}:"
 (cd "$work/one.out" && sha256sum groatd groat)

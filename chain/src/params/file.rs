@@ -182,9 +182,11 @@ impl File {
         let found = format!("{}, which gives {}", first.nonce, block.block_hash());
         require(block.header.validate_pow(target).is_ok(), "genesis.nonce", expected, found)?;
 
-        let mut checkpoints = Vec::new();
+        let mut checkpoints: Vec<(u32, BlockHash)> = Vec::new();
         for checkpoint in &self.checkpoints {
             require(checkpoint.height > 0, "checkpoints.height", "above the first block", checkpoint.height)?;
+            let is_first = checkpoints.iter().all(|(height, _)| *height != checkpoint.height);
+            require(is_first, "checkpoints.height", "another in each checkpoint", checkpoint.height)?;
             checkpoints.push((checkpoint.height, block_hash("checkpoints.hash", &checkpoint.hash)?));
         }
         let challenge = self.signet_challenge.map(|text| {

@@ -104,6 +104,7 @@ fn a_network_has_what_its_file_says() {
 
 #[test]
 fn a_bad_file_gets_a_sentence_that_names_the_key() {
+    let twice = format!("[[checkpoints]]\nheight = 1000\nhash = \"{}\"\n[[checkpoints]]", Params::main().genesis_hash);
     let cases = [
         // (line of the example, instead of it, what the sentence says)
         ("magic = ", "magic = \"f9beb4d9\"", "`magic` must be free, but it is that of main"),
@@ -132,6 +133,7 @@ fn a_bad_file_gets_a_sentence_that_names_the_key() {
         ("halving_interval = ", "halving_interval = 0", "`coin.halving_interval` must be at least one block, not 0"),
         ("segwit = ", "segwit = true", "`segwit` in line"),
         ("hash = ", "hash = \"12\"", "`checkpoints.hash` must be a block hash"),
+        ("[[checkpoints]]", &twice, "`checkpoints.height` must be another in each checkpoint, not 1000"),
         ("name = ", "name", "in line"),
     ];
     for (line, instead, expected) in cases {
