@@ -76,7 +76,8 @@ mod tests {
     #[test]
     fn every_shell_and_the_manual_know_the_options() {
         let texts = clap_complete::Shell::value_variants().iter().map(|shell| completions(*shell)).chain([manual()]);
-        for text in texts {
+        // In roff a hyphen has a backslash before it.
+        for text in texts.map(|text| text.replace("\\-", "-")) {
             assert!(text.contains("dbcache") && text.contains("verify-chain"), "something is missing: {text}");
         }
     }
