@@ -45,10 +45,11 @@
 //! | [`view`] | what gossip may read of the chain |
 //! | `guard`, `ping`, `handshake` | misbehaviour; keeping alive; version to verack |
 //! | `headers`, `chainsync` | who has which chain, the low-work defence; outbound peers that stay behind |
-//! | `blocks`, `compact`, `announce` | fetching blocks; compact blocks (BIP152), received and sent; telling of new ones |
+//! | `blocks`, `compact` | fetching blocks; compact blocks (BIP152), received and sent |
 //! | `txrelay` | announcing and serving transactions |
 //! | `recent`, `orphans`, `requests`, `txdownload` | fetching them: what was refused; what waits for its parents; whom to ask |
 //! | [`upload`], `filtered`, `serve`, `filters` | what may be sent in a day; serving light clients (BIP37), blocks, filters (BIP157) |
+//! | `announce` | telling of new blocks |
 //! | [`addrman`], [`local`], `gossip` | the peer book; our own addresses; addresses between peers |
 //! | [`slots`], `seeds`, [`dial`], `surplus` | who is let in and who has to go; the first addresses; whom to dial; extra peers |
 //! | [`driver`] | sockets, clock and OS randomness: what the protocol runs on outside the simulator |

@@ -324,8 +324,8 @@ pub fn backup(session: &Session, what: Backup, to: Option<&Path>) -> Result<()> 
     match what {
         Backup::Words => {
             let (words, passphrase) = match &opened {
-                Ok(store) => (store.words(&session.prompt)?, Some(store.has_passphrase()?)),
                 // The words do not depend on what may be damaged.
+                Ok(store) => (store.words(&session.prompt)?, store.has_passphrase().ok()),
                 Err(error) => {
                     let folder = session.wallets().join(session.wallet_name()?);
                     if !folder.join("seed.enc").is_file() {
