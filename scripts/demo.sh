@@ -65,6 +65,7 @@ mined() { [ -n "$(at "$1" rpc gettxout "$2" 0 include_mempool=false)" ]; }
 on_all() { "$1" 0 "$2" && "$1" 1 "$2" && "$1" 2 "$2"; }
 has() { [ "$(wallet "$1" balance | field confirmed_sat)" = "$2" ]; }
 height() { at "$1" rpc getblockcount; }
+is_past() { [ "$(height "$1")" -gt "$2" ]; }
 coins() { at "$1" rpc gettxoutsetinfo muhash --json | grep -o '"\(height\|bestblock\|muhash\)":"\?[0-9a-f]*'; }
 agree() { seen=$(coins 0) && [ "$seen" = "$(coins 1)" ] && [ "$seen" = "$(coins 2)" ]; }
 
@@ -116,7 +117,7 @@ at 2 rpc generatetoaddress 1 "$bob" >/dev/null
 fork=$(height 2)
 payment=$(wallet 1 send "$bob" 1btc --feerate 10 | field txid)
 wait_for "the payment is in a block at node 1" mined 1 "$payment"
-wait_for "the other side has more work" [ "$(height 1)" -gt "$fork" ]
+wait_for "the other side has more work" is_past 1 "$fork"
 wait_for "Bob has 2.5 BTC, and no more" has 2 250000000
 say "node 2 mined block $fork by itself; nodes 0 and 1 are at block $(height 1), and there Ann paid Bob 1 BTC more" \
   "Bob, at node 2, knows nothing of it: he has 2.5 BTC"
