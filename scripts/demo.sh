@@ -107,7 +107,7 @@ shown "a payment in the mempool of every node"
 step "She raises the fee: groat bump $payment --feerate 10"
 payment=$(wallet 1 bump "$payment" --feerate 10 | field txid)
 wait_for "the payment is in a block on every node" on_all mined "$payment"
-wait_for "Bob has 2.5 BTC" wait_for "Bob has 2.5 BTC, and no more" has 2 250000000
+wait_for "Bob has 2.5 BTC" has 2 250000000
 say "$payment" "replaced it, and is in a block on node 0, node 1 and node 2: Bob has 2.5 BTC"
 shown "its replacement in a block on every node"
 
