@@ -15,6 +15,8 @@ use groat_tests::regtest;
 use groat_tests::running::{PATIENCE, Running};
 use serde_json::{Value, json};
 
+use crate::wallet_json::shape;
+
 /// An address that nobody of the tests has.
 const ELSEWHERE: &str = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
 const COIN: u64 = 100_000_000;
@@ -296,6 +298,13 @@ fn a_network_comes_up_pays_is_joined_and_goes_down_whole() {
     assert_eq!((&status["peers"], &status["syncing"]), (&json!(2), &json!(false)), "{status}");
     assert!(status["advice"].is_string() && status["memory_bytes"].as_u64() > Some(1 << 20), "{status}");
 
+    // What programs rely on.
+    let keys = |answer: &Value, expected: &str| assert_eq!(shape(answer), expected, "keys of {answer:#}; {}", repeat());
+    keys(&made, "{file genesis hash magic name port rpc_port supply_sat}");
+    let node = "folder mempool_transactions node peers port rpc_port state tip_hash tip_height";
+    keys(&ask(folder, &["net", "status"]), &format!("{{network nodes[{{{node}}}]}}"));
+    keys(&at2(&["peers"]), "{peers[{address agent height id inbound transport}]}");
+
     // A wallet finds the node at the network's own port, and its cookie, by itself; and a further node by its port.
     let found = ask(folder, &["status", "--chain", &file]);
     assert_eq!((&found["chain"], &found["hash_rate"].is_u64()), (&json!("mine"), &true), "{found}");
@@ -320,10 +329,11 @@ fn a_network_comes_up_pays_is_joined_and_goes_down_whole() {
     fails(folder, &["net", "up", &file, "--open"], &[&port.to_string(), "taken"]);
     let again = ask(folder, &["net", "up", &file, "--detach"]);
     assert_ne!(again["nodes"][0]["port"], json!(port));
+    keys(&again, "{folder hash network nodes[{folder node port rpc_port}]}");
     assert_eq!(states(folder), ["runs"; 2]);
     paid(false);
     drop(busy);
-    assert_eq!(ask(folder, &["net", "down", "--net", "mine"])["stopped"], json!(2));
+    assert_eq!(ask(folder, &["net", "down", "--net", "mine"]), json!({"network": "mine", "stopped": 2}));
     assert_eq!(states(folder), ["stopped"; 2]);
     // Another file with the same name is another network.
     std::fs::remove_file(&file).unwrap();

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::wallet::{COIN, ELSEWHERE, Groat, on_groatd, two_wallets};
 
 /// The keys of an answer, in order; `[...]` are those of a list's entries, `-` is an empty list.
-fn shape(value: &Value) -> String {
+pub fn shape(value: &Value) -> String {
     match value {
         Value::Object(map) => {
             let mut keys: Vec<String> = map.iter().map(|(key, value)| format!("{key}{}", shape(value))).collect();
